@@ -1,0 +1,33 @@
+"""The errors that the core raises; every message says what was wrong and what to do about it."""
+
+
+class KdPerceptionError(Exception):
+    """Base of all errors of this package."""
+
+
+class ImageError(KdPerceptionError):
+    """An image that cannot be used. The frame is dropped as *undecodable*; nothing else stops."""
+
+
+class UnsupportedEncodingError(ImageError):
+    """The image's encoding or compression format is not one that we decode."""
+
+
+class MalformedImageError(ImageError):
+    """Size, row step and data of the image contradict each other, or its compressed stream is broken."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image's declared size is over the limit; it was refused before decoding."""
+
+
+class BundleError(KdPerceptionError):
+    """A model bundle that is missing, malformed, altered, or that reaches outside its folder."""
+
+
+class EngineError(KdPerceptionError):
+    """An inference engine that cannot be loaded, or that failed during a frame."""
+
+
+class OutputLayoutError(EngineError):
+    """The network's outputs do not have the shapes that the bundle's output layout promises."""

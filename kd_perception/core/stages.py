@@ -1,0 +1,89 @@
+"""Stage times of one frame, and their rolling percentiles."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass
+class StageTimes:
+    """How long one frame spent in each stage, in milliseconds.
+
+    `transport`, `queue`, `decode` and `publish` are the node's; a bare `Detector` leaves them at 0.
+
+    Attributes:
+        transport: camera stamp → callback.
+        queue: callback → worker.
+        decode: message bytes → BGR image.
+        preprocess: letterbox into the network's input.
+        infer: the engine.
+        postprocess: output decoding, NMS, back to source pixels.
+        publish: detections → message → middleware.
+        age: camera stamp → published.
+    """
+
+    transport: float = 0.0
+    queue: float = 0.0
+    decode: float = 0.0
+    preprocess: float = 0.0
+    infer: float = 0.0
+    postprocess: float = 0.0
+    publish: float = 0.0
+    age: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """Stage name → milliseconds, in the order in which a frame passes them."""
+        return {stage: float(getattr(self, stage)) for stage in STAGES}
+
+
+STAGES: tuple[str, ...] = tuple(f.name for f in fields(StageTimes))
+"""All stages in the order in which a frame passes them; `age` is the whole way."""
+
+
+@dataclass(frozen=True)
+class Percentiles:
+    """Percentiles of one stage over the window, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+class RollingStageTimes:
+    """Percentiles over the stage times of the last `window` frames."""
+
+    def __init__(self, window: int = 300) -> None:
+        self._rows: deque[tuple[float, ...]] = deque(maxlen=window)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, times: StageTimes) -> None:
+        """Take in one frame."""
+        self._rows.append(tuple(times.as_dict().values()))
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._rows.clear()
+
+    def percentiles(self) -> dict[str, Percentiles]:
+        """Stage → percentiles; empty before the first frame."""
+        if not self._rows:
+            return {}
+        rows = np.array(self._rows)
+        p50, p95, p99 = np.percentile(rows, [50, 95, 99], axis=0)
+        top = rows.max(axis=0)
+        return {
+            stage: Percentiles(float(p50[i]), float(p95[i]), float(p99[i]), float(top[i]))
+            for i, stage in enumerate(STAGES)
+        }
+
+    def worst_stage(self) -> str | None:
+        """The stage with the highest p95 (`age`, the sum of all, left out); None before the first frame."""
+        per_stage = self.percentiles()
+        per_stage.pop('age', None)
+        return max(per_stage, key=lambda stage: per_stage[stage].p95) if per_stage else None

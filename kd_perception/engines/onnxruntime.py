@@ -1,0 +1,158 @@
+"""ONNX Runtime: one-frame batches through I/O binding, so that neither input nor output is copied on the CPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_perception.core.bundle import Artifact, Bundle
+from kd_perception.core.engine import Array, EngineInfo, EngineOptions
+from kd_perception.core.errors import EngineError
+
+_DTYPES = {
+    'tensor(uint8)': np.uint8,
+    'tensor(float)': np.float32,
+    'tensor(float16)': np.float16,
+    'tensor(int32)': np.int32,
+    'tensor(int64)': np.int64,
+}
+_DEVICES = {'CPUExecutionProvider': 'cpu', 'CUDAExecutionProvider': 'cuda', 'TensorrtExecutionProvider': 'cuda'}
+
+
+class OnnxRuntimeEngine:
+    """One ONNX network in one session. Not thread-safe: one frame at a time."""
+
+    def __init__(self, session: Any, shape: tuple[int, ...], dtype: str, info: EngineInfo) -> None:
+        self.info = info
+        self._session = session
+        self._binding = session.io_binding()
+        self._input = session.get_inputs()[0].name
+        self._shape = shape
+        self._dtype = np.dtype(dtype)
+        self._bound: Array | None = None
+        self._symbolic = not all(_is_static(output) for output in session.get_outputs())
+        self._outputs = {output.name: self._bind_output(output) for output in session.get_outputs()}
+
+    def _bind_output(self, output: Any) -> Array:
+        """Bind a buffer of ours; where any size is symbolic, the session allocates at every call instead."""
+        if self._symbolic:
+            self._binding.bind_output(output.name, 'cpu')
+            return np.empty(0)
+        buffer = np.empty(output.shape, _DTYPES[output.type])
+        self._binding.bind_output(output.name, 'cpu', 0, buffer.dtype.type, buffer.shape, buffer.ctypes.data)
+        return buffer
+
+    def infer(self, batch: Array) -> dict[str, Array]:
+        """See `kd_perception.core.engine.Engine.infer`."""
+        if self._session is None:
+            raise EngineError('the engine was closed')
+        try:
+            if batch is not self._bound:
+                self._bind_input(batch)
+            self._session.run_with_iobinding(self._binding)
+            if self._symbolic:
+                values = zip(self._outputs, self._binding.get_outputs(), strict=True)
+                return {name: value.numpy() for name, value in values}
+            return self._outputs
+        except EngineError:
+            raise
+        except Exception as error:  # the library's exceptions have no common base of their own
+            raise EngineError(f'ONNX Runtime failed during inference: {_one_line(error)}') from error
+
+    def _bind_input(self, batch: Array) -> None:
+        if batch.shape != self._shape or batch.dtype != self._dtype or not batch.flags.c_contiguous:
+            raise EngineError(
+                f'the network takes a contiguous {self._dtype} array of shape {self._shape}, not {batch.dtype} {batch.shape}'
+            )
+        self._binding.bind_input(self._input, 'cpu', 0, batch.dtype.type, batch.shape, batch.ctypes.data)
+        self._bound = batch
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = self._binding = self._bound = None
+
+
+def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRuntimeEngine:
+    """Load an ONNX artifact.
+
+    The network is handed over as the bytes that were hashed; from bytes, ONNX Runtime follows no reference to other files.
+
+    Raises:
+        BundleError: the file is missing or altered.
+        EngineError: onnxruntime is not installed, or refuses the network or the providers.
+    """
+    content = bundle.read(artifact)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError('the engine onnxruntime needs the library: pip install onnxruntime') from error
+    threads = options.threads or physical_cores()
+    providers = _providers(onnxruntime.get_available_providers(), options.providers)
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # Idle threads that spin take the core from the camera's and the executor's threads.
+    settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    try:
+        session = onnxruntime.InferenceSession(content, settings, providers=providers)
+    except Exception as error:  # the library's exceptions have no common base of their own
+        raise EngineError(f'ONNX Runtime cannot load {artifact.file}: {_one_line(error)}') from error
+    _check_input(session, bundle)
+    provider = session.get_providers()[0]
+    info = EngineInfo(
+        engine='onnxruntime',
+        precision=artifact.precision,
+        device=_DEVICES.get(provider, provider),
+        provider=provider,
+        threads=threads,
+        versions={'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__},
+    )
+    return OnnxRuntimeEngine(session, bundle.input.shape, bundle.input.dtype, info)
+
+
+def _providers(available: list[str], wanted: tuple[str, ...]) -> list[str]:
+    missing = [name for name in wanted if name not in available]
+    if missing:
+        raise EngineError(f'this ONNX Runtime has no provider {", ".join(missing)}; it has {", ".join(available)}')
+    return list(wanted) or ['CPUExecutionProvider']
+
+
+def _check_input(session: Any, bundle: Bundle) -> None:
+    """The graph must take exactly one image of the size and type that the bundle states."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise EngineError(f'the network of {bundle.name} has {len(inputs)} inputs; one image is expected')
+    shape, kind = inputs[0].shape, inputs[0].type
+    fits = len(shape) == 4 and all(
+        not isinstance(size, int) or size == stated for size, stated in zip(shape, bundle.input.shape, strict=True)
+    )
+    if not fits or _DTYPES.get(kind) != np.dtype(bundle.input.dtype).type:
+        raise EngineError(
+            f'the network takes {kind} {shape}, but bundle.yaml of {bundle.name} states '
+            f'{bundle.input.dtype} {list(bundle.input.shape)}; correct its input section'
+        )
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: two threads on one core's hyper-threads only hinder each other."""
+    usable = os.sched_getaffinity(0)
+    siblings = set()
+    for cpu in usable:
+        listing = Path(f'/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list')
+        try:
+            siblings.add(listing.read_text(encoding='ascii'))
+        except OSError:
+            return len(usable)
+    return max(1, len(siblings))
+
+
+def _is_static(output: Any) -> bool:
+    return output.type in _DTYPES and all(isinstance(size, int) for size in output.shape)
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:500]
