@@ -1,0 +1,118 @@
+# One environment (.venv) and one command a job; `make` lists the jobs.
+# Every job installs what it lacks, and what is installed already costs nothing: each stamp in .venv carries the hash of
+# what it stands for.
+
+PYTHON ?= python3
+# The demo's input (default: the synthetic flight), bundle, output folder and number of frames.
+SOURCE ?=
+MODEL  ?=
+OUT    ?= out/demo
+FRAMES ?=
+# What `make test` runs.
+TESTS  ?= test
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -e -o pipefail -c
+.DELETE_ON_ERROR:
+
+# A sourced ROS 2 is used where there is one; elsewhere it comes as wheels with our own vision_msgs.
+ROS  := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' 2>/dev/null && echo sourced || echo wheels)
+VENV := .venv
+RUN  := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
+PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
+
+# $(call hash,FILES): changes when a file's name or content does.
+hash = $(shell sha256sum $(1) 2>/dev/null | sha256sum | cut -c 1-12)
+MESSAGES := $(shell find interfaces/vision_msgs -name build -prune -o -name '*.egg-info' -prune -o -type f -print | sort)
+SHARED   := $(shell find launch config models scripts resource -type f 2>/dev/null | sort)
+
+BASE     := $(VENV)/stamp.$(ROS)
+RUNTIME  := $(BASE).runtime.$(call hash,requirements/runtime.txt requirements/ros.txt requirements/sourced.txt)
+INTERFACES := $(BASE).interfaces.$(call hash,$(MESSAGES) requirements/ros.txt)
+PACKAGE  := $(BASE).package.$(call hash,setup.py setup.cfg pyproject.toml package.xml kd_perception/__init__.py $(SHARED))
+DEVELOPMENT := $(BASE).development.$(call hash,requirements/development.txt requirements/sourced.txt)
+TRAINING := $(BASE).training.$(call hash,requirements/training.txt requirements/runtime.txt requirements/sourced.txt)
+
+help:  ## list the jobs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
+
+demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SOURCE=path MODEL=bundle FRAMES=n
+	$(RUN) -m kd_perception.demo --out '$(OUT)' \
+	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)') $(if $(FRAMES),--frames $(FRAMES))
+
+test: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## all tests, or those under TESTS=path
+	$(RUN) -m pytest $(TESTS)
+
+lint: $(PACKAGE) $(DEVELOPMENT)  ## style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+bench: $(PACKAGE)  ## latency of the stages and of the node on this machine
+	$(RUN) -m benchmarks
+
+clean:  ## remove the environment and everything made
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf interfaces/vision_msgs/build interfaces/vision_msgs/*.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(BASE):
+	@tools/check_environment $(PYTHON) $(ROS)
+	@echo 'Making the environment $(VENV) with $(shell $(PYTHON) --version) and ROS 2 ($(ROS)) …'
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(if $(filter sourced,$(ROS)),--system-site-packages) $(VENV)
+	@touch $@
+
+ifeq ($(ROS),wheels)
+$(RUNTIME): | $(BASE)
+	@echo 'Installing the runtime set and ROS 2 …'
+	@$(PIP) --no-deps -r requirements/runtime.txt -r requirements/ros.txt
+	@touch $@
+
+$(INTERFACES): $(RUNTIME)
+	@echo 'Compiling vision_msgs …'
+	@$(PIP) --no-deps --no-build-isolation --force-reinstall ./interfaces/vision_msgs
+	@touch $@
+
+$(DEVELOPMENT): | $(RUNTIME)
+	@echo 'Installing pytest, ruff and mypy …'
+	@$(PIP) --no-deps -r requirements/development.txt
+	@touch $@
+
+# The second line brings what a CUDA build of torch asks for; with the CPU build nothing is missing.
+$(TRAINING): | $(RUNTIME)
+	@echo 'Installing the training set (torch, Ultralytics: AGPL-3.0) …'
+	@$(PIP) --no-deps -r requirements/training.txt
+	@$(PIP) -c requirements/training.txt torch torchvision
+	@touch $@
+else
+$(RUNTIME): | $(BASE)
+	@echo 'Installing the runtime set …'
+	@$(PIP) 'setuptools>=64,<80'
+	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[evaluation,demo]'
+	@touch $@
+
+$(INTERFACES): $(RUNTIME)
+	@$(VENV)/bin/python -c 'import vision_msgs.msg' 2>/dev/null || \
+	  { echo "kd_perception: no vision_msgs: sudo apt install ros-$$ROS_DISTRO-vision-msgs" >&2; exit 1; }
+	@touch $@
+
+$(DEVELOPMENT): | $(RUNTIME)
+	@echo 'Installing pytest, ruff and mypy …'
+	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[development]'
+	@touch $@
+
+$(TRAINING): | $(RUNTIME)
+	@echo 'Installing the training set (torch, Ultralytics: AGPL-3.0) …'
+	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[training]'
+	@touch $@
+endif
+
+# Editable, so that the code is never stale; an editable install leaves data_files out, so they are laid here.
+$(PACKAGE): $(INTERFACES)
+	@echo 'Installing kd_perception from this checkout …'
+	@rm -rf $(VENV)/share/kd_perception $(VENV)/lib/kd_perception
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(VENV)/bin/python setup.py -q install_data --install-dir $(VENV)
+	@touch $@
+
+.PHONY: help demo test lint bench clean

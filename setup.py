@@ -1,0 +1,77 @@
+"""Installs kd_perception by `pip install .` and by colcon, so that ros2 run and ros2 launch find it either way."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = 'kd_perception'
+# setuptools takes relative paths only.
+ROOT = Path('.')
+
+
+def version() -> str:
+    """The version, from the package itself."""
+    match = re.search(r"__version__ = '(.+)'", (ROOT / PACKAGE / '__init__.py').read_text())
+    if match is None:
+        raise RuntimeError(f'{PACKAGE}/__init__.py holds no __version__')
+    return match[1]
+
+
+def shared(*folders: str) -> list[tuple[str, list[str]]]:
+    """data_files that lay every file of `folders` under share/, in the same folders."""
+    files = sorted(path for folder in folders for path in (ROOT / folder).rglob('*') if path.is_file())
+    parents = sorted({path.parent for path in files if '__pycache__' not in path.parts})
+    return [
+        (f'share/{PACKAGE}/{parent.as_posix()}', [str(path) for path in files if path.parent == parent])
+        for parent in parents
+    ]
+
+
+setup(
+    name=PACKAGE,
+    version=version(),
+    description="Compressed object detectors on a robot, with every frame's latency accounted for.",
+    long_description=(ROOT / 'README.md').read_text() if (ROOT / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    maintainer='kd_perception developers',
+    maintainer_email='kd-perception@example.org',
+    python_requires='>=3.10',
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json']},
+    # ROS packages (rclpy, vision_msgs, launch …) are in package.xml: most of them are not on PyPI, and the `launch` that
+    # is there is another project.
+    install_requires=[
+        'numpy>=1.26',
+        'opencv-python-headless>=4.5.4,<5',
+        'PyYAML>=5.4',
+        'jsonschema>=3.2',
+        'onnxruntime>=1.17',
+    ],
+    extras_require={
+        'evaluation': ['faster-coco-eval>=1.6', 'rosbags>=0.10'],
+        'demo': ['faster-coco-eval>=1.6', 'rosbags>=0.10', 'tqdm>=4.60'],
+        'development': [
+            *('hypothesis>=6.100', 'pytest>=8', 'pytest-timeout>=2.3'),
+            *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),
+        ],
+        # Ultralytics is licensed under AGPL-3.0, unlike this package: it serves to make models, and no part of the
+        # robot's code imports it. Whoever installs this extra takes on its licence.
+        'training': ['torch>=2.6', 'torchvision>=0.21', 'ultralytics>=8.3', 'onnx>=1.17', 'onnxslim>=0.1.50'],
+    },
+    entry_points={
+        'console_scripts': [
+            f'detector_node = {PACKAGE}.ros.detector_node:main',
+            f'scene_camera = {PACKAGE}.ros.scene_camera:main',
+            f'kd_perception = {PACKAGE}.cli:main',
+        ],
+    },
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        (f'lib/{PACKAGE}', ['scripts/detector_node', 'scripts/scene_camera']),
+        *shared('launch', 'config', 'models'),
+    ],
+    zip_safe=False,
+)
