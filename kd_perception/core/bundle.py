@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -145,6 +146,31 @@ class Bundle:
                 f'{artifact.sha256[:12]}… ({size} bytes). It is truncated or altered; copy the bundle again'
             )
         return content
+
+
+def find_bundle(model: str) -> Path:
+    """The folder of a bundle given as a path or as the name of one that is installed.
+
+    A bare name is looked for in `share/kd_perception/models` of every prefix on AMENT_PREFIX_PATH, of this Python, and in the
+    checkout that the package lies in.
+
+    Raises:
+        BundleError: there is no such folder; the message lists the bundles that were found.
+    """
+    given = Path(model).expanduser()
+    if (given / BUNDLE_FILE).is_file() or len(given.parts) > 1:
+        return given
+    prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
+    shelves = [Path(prefix) / 'share' / 'kd_perception' / 'models' for prefix in prefixes]
+    shelves.append(Path(__file__).resolve().parents[2] / 'models')
+    for shelf in shelves:
+        if model and (shelf / model / BUNDLE_FILE).is_file():
+            return shelf / model
+    known = sorted({path.parent.name for shelf in shelves for path in shelf.glob(f'*/{BUNDLE_FILE}')})
+    raise BundleError(
+        f'there is no model bundle {model!r}: give the path of a folder with a {BUNDLE_FILE}, or one of the installed bundles: '
+        f'{", ".join(known) or "none"}'
+    )
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:

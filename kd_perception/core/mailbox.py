@@ -48,7 +48,7 @@ class FrameBooks:
             self._counts.published += 1
 
     def drop(self, cause: str) -> None:
-        """A frame was dropped for one of `DROP_CAUSES`."""
+        """A frame was dropped for one of `DROP_CAUSES`; any other cause is a KeyError."""
         with self._lock:
             self._counts.dropped[cause] += 1
 

@@ -94,7 +94,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4  # every error also comes as an exception
     # Idle threads that spin take the core from the camera's and the executor's threads.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:

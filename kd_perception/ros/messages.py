@@ -1,0 +1,165 @@
+"""Core values ↔ ROS messages, and nothing else."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    BoundingBox2D,
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    Point2D,
+    Pose2D,
+    VisionClass,
+    VisionInfo,
+)
+
+from kd_perception.core.bundle import Artifact, Bundle
+from kd_perception.core.detections import Detections
+from kd_perception.core.errors import ImageError, UnsupportedEncodingError
+from kd_perception.core.image import decode_compressed, decode_raw
+from kd_perception.core.stages import StageTimes
+
+BgrImage = npt.NDArray[np.uint8]
+
+
+def stamp_ns(header: Header) -> int:
+    """The header's stamp in nanoseconds; 0 means that nobody stamped it."""
+    return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+
+
+def to_bgr(message: Image | CompressedImage, max_pixels: int) -> BgrImage:
+    """Decode a camera message; where the encoding allows, the result is a view of the message's data.
+
+    Raises:
+        ImageError: the message cannot be decoded; says why.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    if isinstance(message, CompressedImage):
+        return decode_compressed(data, max_pixels=max_pixels)
+    if message.width * message.height > max_pixels:
+        raise ImageError(f'image of {message.width}×{message.height} is over the limit of {max_pixels} pixels (max_image_pixels)')
+    try:
+        return decode_raw(
+            message.encoding, message.width, message.height, message.step, data, is_bigendian=bool(message.is_bigendian)
+        )
+    except UnsupportedEncodingError:
+        bridge = _cv_bridge()
+        if bridge is None:
+            raise
+        return _through_cv_bridge(bridge, message)
+
+
+def _cv_bridge() -> Callable[..., Any] | None:
+    """cv_bridge's conversion where it is installed and loads; it knows encodings that we do not."""
+    try:
+        from cv_bridge import CvBridge
+    except Exception:  # built against another numpy it fails in more ways than ImportError
+        return None
+    convert: Callable[..., Any] = CvBridge().imgmsg_to_cv2
+    return convert
+
+
+def _through_cv_bridge(convert: Callable[..., Any], message: Image) -> BgrImage:
+    try:
+        return np.ascontiguousarray(convert(message, 'bgr8'), np.uint8)
+    except Exception as error:  # cv_bridge raises its own error, TypeError or ValueError, by what is wrong
+        raise UnsupportedEncodingError(f'encoding {message.encoding!r}: cv_bridge says {error}') from error
+
+
+def fill_data(message: Image | CompressedImage, content: bytes | memoryview) -> None:
+    """Set `message.data` the quick way: rclpy checks every byte of anything but an array.array."""
+    data = array.array('B')
+    data.frombytes(content)
+    message.data = data
+
+
+def image_message(image: BgrImage, header: Header, encoding: str = 'bgr8') -> Image:
+    """A raw image message of a contiguous uint8 (H, W, 3) image."""
+    height, width = image.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding=encoding, step=3 * width)
+    fill_data(message, np.ascontiguousarray(image).data.cast('B'))
+    return message
+
+
+def jpeg_message(image: BgrImage, header: Header, quality: int = 85) -> CompressedImage:
+    """A JPEG compressed image message of a BGR image."""
+    _, encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    message = CompressedImage(header=header, format='bgr8; jpeg compressed bgr8')
+    fill_data(message, encoded.data.cast('B'))
+    return message
+
+
+def detections_message(detections: Detections, header: Header) -> Detection2DArray:
+    """Detections with the source's header on the array and on every detection; class_id is the index that LabelInfo explains."""
+    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.class_ids.tolist(), strict=True)
+    return Detection2DArray(
+        header=header,
+        detections=[
+            Detection2D(
+                header=header,
+                bbox=BoundingBox2D(
+                    center=Pose2D(position=Point2D(x=(x1 + x2) / 2, y=(y1 + y2) / 2), theta=0.0), size_x=x2 - x1, size_y=y2 - y1
+                ),
+                results=[ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=str(class_id), score=score))],
+            )
+            for (x1, y1, x2, y2), score, class_id in rows
+        ],
+    )
+
+
+def from_detections_message(message: Detection2DArray) -> Detections:
+    """The best hypothesis of every detection; those without a hypothesis or with a class that is no number are left out."""
+    boxes, scores, class_ids = [], [], []
+    for detection in message.detections:
+        if not detection.results:
+            continue
+        best = max(detection.results, key=lambda result: result.hypothesis.score).hypothesis
+        if not best.class_id.isdecimal():
+            continue
+        x, y = detection.bbox.center.position.x, detection.bbox.center.position.y
+        half_x, half_y = detection.bbox.size_x / 2, detection.bbox.size_y / 2
+        boxes.append((x - half_x, y - half_y, x + half_x, y + half_y))
+        scores.append(best.score)
+        class_ids.append(int(best.class_id))
+    return Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(class_ids, np.int32))
+
+
+def label_info_message(bundle: Bundle, score_threshold: float, header: Header) -> LabelInfo:
+    """What the class ids mean, and the score from which detections are published."""
+    classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(bundle.classes)]
+    return LabelInfo(header=header, class_map=classes, threshold=score_threshold)
+
+
+def vision_info_message(bundle: Bundle, artifact: Artifact, header: Header) -> VisionInfo:
+    """Which network speaks: name, precision and engine as the method, the artifact's hash as the location."""
+    return VisionInfo(
+        header=header,
+        method=f'{bundle.name} {artifact.precision} {artifact.engine}',
+        database_location=f'sha256:{artifact.sha256}',
+        database_version=1,
+    )
+
+
+def frame_latency_message(times: StageTimes, header: Header, name: str) -> DiagnosticArray:
+    """The stages of one frame in milliseconds, under the frame's own header."""
+    values = [KeyValue(key=stage, value=f'{value:.3f}') for stage, value in times.as_dict().items()]
+    status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name, message='ms', values=values)
+    return DiagnosticArray(header=header, status=[status])
+
+
+def header_at(nanoseconds: int, frame_id: str) -> Header:
+    """A header of a stamp in nanoseconds."""
+    return Header(stamp=Time(nanoseconds=nanoseconds).to_msg(), frame_id=frame_id)

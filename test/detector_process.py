@@ -1,0 +1,179 @@
+"""A real detector node in its own process, and a client that talks to it over real DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
+
+from kd_perception.ros import messages, qos
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+    """Poll until `condition` gives something true, and return it."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.01)
+    pytest.fail(f'waited {timeout} s in vain for {what}')
+
+
+class Client(Node):
+    """Publishes images and keeps everything that the detector says."""
+
+    def __init__(self, name: str, transport: str = 'raw', image_qos: QoSProfile = qos.IMAGE) -> None:
+        super().__init__(name)
+        self.detections: list[Detection2DArray] = []
+        self.latencies: list[DiagnosticArray] = []
+        self.diagnostics: list[DiagnosticArray] = []
+        self.labels: list[LabelInfo] = []
+        self.vision: list[VisionInfo] = []
+        kind, topic = (CompressedImage, 'image/compressed') if transport == 'compressed' else (Image, 'image')
+        self.camera = self.create_publisher(kind, topic, image_qos)
+        self.create_subscription(Detection2DArray, 'detections', self.detections.append, 20)
+        self.create_subscription(DiagnosticArray, 'detector/frame_latency', self.latencies.append, qos.IMAGE)
+        self.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 20)
+        self.create_subscription(LabelInfo, 'label_info', self.labels.append, qos.LATCHED)
+        self.create_subscription(VisionInfo, 'vision_info', self.vision.append, qos.LATCHED)
+
+    def now_header(self, frame_id: str = 'camera', offset_s: float = 0.0) -> Header:
+        """A header stamped now, or `offset_s` seconds off."""
+        return messages.header_at(self.get_clock().now().nanoseconds + int(offset_s * 1e9), frame_id)
+
+    def send(self, image: np.ndarray, header: Header | None = None) -> Header:
+        """Publish a BGR image as bgr8."""
+        header = header or self.now_header()
+        self.camera.publish(messages.image_message(image, header))
+        return header
+
+    def status(self, task: str) -> DiagnosticStatus | None:
+        """The newest status of a diagnostics task."""
+        for message in reversed(self.diagnostics):
+            for status in message.status:
+                if status.name.endswith(f': {task}'):
+                    return status
+        return None
+
+    def value(self, task: str, key: str) -> str:
+        """The newest value of one figure of a task; empty before the first."""
+        status = self.status(task)
+        return next((v.value for v in status.values if v.key == key), '') if status else ''
+
+    def wait_for_status(self, task: str, text: str, level: bytes | None = None) -> DiagnosticStatus:
+        """Wait for a status whose message holds `text`."""
+
+        def met() -> DiagnosticStatus | None:
+            status = self.status(task)
+            fits = status is not None and text in status.message and level in (None, status.level)
+            return status if fits else None
+
+        try:
+            return wait_for(met, f'{task} status with {text!r}')
+        except pytest.fail.Exception as failure:
+            raise AssertionError(f'{failure}; it says {self.status(task)}') from failure
+
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """Call a service and wait for the answer."""
+        client = self.create_client(kind, name)
+        assert client.wait_for_service(timeout_sec=10.0), f'no service {name}'
+        future = client.call_async(request)
+        wait_for(future.done, f'an answer of {name}')
+        self.destroy_client(client)
+        return future.result()
+
+    def detect(self, image: np.ndarray, **header: Any) -> Detection2DArray:
+        """Send one image and wait for its detections."""
+        sent, seen = self.send(image, self.now_header(**header)), len(self.detections)
+        return wait_for(
+            lambda: next((d for d in self.detections[seen:] if d.header.stamp == sent.stamp), None), 'detections of the image'
+        )
+
+
+class DetectorProcess:
+    """`detector_node` in a process of its own, with a client beside it."""
+
+    def __init__(self, client: Client, log: Path, model: Path | str, arguments: list[str], **settings: Any) -> None:
+        self.client = client
+        self._log = log
+        settings = {'autostart': True, 'diagnostics_period': 0.1, 'threads': 1, 'model': str(model), **settings}
+        command = [sys.executable, '-m', 'kd_perception.ros.detector_node', '--ros-args', *arguments]
+        for name, value in settings.items():
+            command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(REPOSITORY), os.environ.get('PYTHONPATH', '')])}
+        with log.open('wb') as stream:
+            self.process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
+
+    @property
+    def log(self) -> str:
+        """All that the process printed so far."""
+        return self._log.read_text(errors='replace')
+
+    def wait_until_active(self) -> DetectorProcess:
+        """Wait until the node is subscribed and everything is matched."""
+        client = self.client
+        wait_for(lambda: client.camera.get_subscription_count() or self._died(), 'the detector to subscribe')
+        wait_for(lambda: client.labels and client.vision, 'label and vision info')
+        wait_for(lambda: client.count_publishers('detections') and client.count_publishers('/diagnostics'), 'its publishers')
+        time.sleep(0.2)
+        return self
+
+    def _died(self) -> bool:
+        if self.process.poll() is not None:
+            pytest.fail(f'the detector ended with {self.process.returncode}:\n{self.log}')
+        return False
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self.process.poll() is None
+
+    def change_state(self, transition: int) -> bool:
+        """Ask for a lifecycle transition."""
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return bool(self.client.call(ChangeState, 'detector/change_state', request).success)
+
+    def state(self) -> str:
+        """The lifecycle state's label."""
+        return str(self.client.call(GetState, 'detector/get_state', GetState.Request()).current_state.label)
+
+    def enable(self, on: bool) -> str:
+        """Call ~/enable and return what it says."""
+        return str(self.client.call(SetBool, 'detector/enable', SetBool.Request(data=on)).message)
+
+    def counts(self) -> dict[str, int]:
+        """The newest frame accounts from /diagnostics."""
+        status = self.client.status('input')
+        assert status is not None
+        keys = ('received', 'published', 'pending')
+        return {v.key: int(v.value) for v in status.values if v.key in keys or v.key.startswith('dropped.')}
+
+    def stop(self, how: int = signal.SIGINT, timeout: float = 10.0) -> int:
+        """End the process with a signal and return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f'the detector did not end within {timeout} s of signal {how}:\n{self.log}')

@@ -1,0 +1,118 @@
+"""Tiny networks that really run in ONNX Runtime: they find bright cells of a 4 × 4 grid in a 64 × 64 image."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from kd_perception.core.bundle import Bundle, write_bundle
+
+SIZE, CELL = 64, 16
+CELLS = np.array([[x, y, x + CELL, y + CELL] for y in range(0, SIZE, CELL) for x in range(0, SIZE, CELL)], np.float32)
+"""The 16 boxes that the network can report, row by row, in input pixels."""
+
+
+def bright_cells(poison: int | None = None) -> onnx.ModelProto:
+    """uint8 (1, 64, 64, 3) → boxes (1, 16, 4), scores (1, 16, 2): mean brightness of a cell as class 0, its blue as class 1.
+
+    With `poison`, an image whose top left blue value is at least that makes the engine fail: an index leaves its range.
+    """
+    nodes = [
+        helper.make_node('Cast', ['image'], ['float'], to=TensorProto.FLOAT),
+        helper.make_node('Transpose', ['float'], ['nchw'], perm=[0, 3, 1, 2]),
+        helper.make_node('AveragePool', ['nchw'], ['cells'], kernel_shape=[CELL, CELL], strides=[CELL, CELL]),
+        helper.make_node('Conv', ['cells', 'weights'], ['classes']),
+        helper.make_node('Reshape', ['classes', 'flat'], ['rows']),
+        helper.make_node('Transpose', ['rows'], ['bright'], perm=[0, 2, 1]),
+    ]
+    # Class 0 wants all channels bright; class 1 wants blue without the others.
+    weights = np.array([[1 / 3, 1 / 3, 1 / 3], [1, -0.5, -0.5]], np.float32).reshape(2, 3, 1, 1) / 255
+    initializers = [
+        numpy_helper.from_array(weights, 'weights'),
+        numpy_helper.from_array(np.array([1, 2, 16]), 'flat'),
+        numpy_helper.from_array(CELLS[None], 'all_boxes'),
+    ]
+    nodes += [helper.make_node('Clip', ['bright', 'low', 'high'], ['scores'])]
+    initializers += [numpy_helper.from_array(np.array(v, np.float32), n) for n, v in (('low', 0.0), ('high', 1.0))]
+    if poison is None:
+        nodes.append(helper.make_node('Identity', ['all_boxes'], ['boxes']))
+    else:
+        initializers += [
+            numpy_helper.from_array(np.array([0, 0, 0, 0]), 'origin'),
+            numpy_helper.from_array(np.array([1, 1, 1, 1]), 'one_pixel'),
+            numpy_helper.from_array(np.array([1]), 'scalar_row'),
+            numpy_helper.from_array(np.array([float(poison)], np.float32), 'limit'),
+        ]
+        nodes += [
+            helper.make_node('Slice', ['float', 'origin', 'one_pixel'], ['corner']),
+            helper.make_node('Reshape', ['corner', 'scalar_row'], ['corner_row']),
+            helper.make_node('GreaterOrEqual', ['corner_row', 'limit'], ['poisoned']),
+            helper.make_node('Cast', ['poisoned'], ['index'], to=TensorProto.INT64),
+            helper.make_node('Gather', ['all_boxes', 'index'], ['boxes'], axis=0),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        'bright_cells',
+        [helper.make_tensor_value_info('image', TensorProto.UINT8, [1, SIZE, SIZE, 3])],
+        [
+            helper.make_tensor_value_info('boxes', TensorProto.FLOAT, [1, 16, 4]),
+            helper.make_tensor_value_info('scores', TensorProto.FLOAT, [1, 16, 2]),
+        ],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)])
+    model.ir_version = 9
+    onnx.checker.check_model(model)
+    return model
+
+
+def bundle_document(**changes: Any) -> dict[str, Any]:
+    """A valid bundle.yaml for `bright_cells`, with the given top-level keys replaced."""
+    return {
+        'schema_version': 1,
+        'name': 'bright_cells',
+        'description': 'finds bright cells',
+        'licence': 'Apache-2.0',
+        'classes': ['bright', 'blue'],
+        'input': {
+            'width': SIZE,
+            'height': SIZE,
+            'colour': 'bgr',
+            'dtype': 'uint8',
+            'layout': 'nhwc',
+            'resize': 'letterbox',
+            'pad': 0,
+        },
+        'output': {'layout': 'boxes_scores', 'box_format': 'xyxy'},
+        'thresholds': {'score': 0.5, 'iou': 0.5},
+        'artifacts': [],
+        **changes,
+    }
+
+
+def artifact_entry(folder: Path, file: str, precision: str = 'fp32', **more: Any) -> dict[str, Any]:
+    """The entry of a file that already lies in the bundle's folder."""
+    digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    return {'engine': 'onnxruntime', 'precision': precision, 'file': file, 'sha256': digest, **more}
+
+
+def make_bundle(folder: Path, poison: int | None = None, **changes: Any) -> Bundle:
+    """Write a bundle of `bright_cells` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(bright_cells(poison), folder / 'bright_cells.onnx')
+    changes.setdefault('artifacts', [artifact_entry(folder, 'bright_cells.onnx')])
+    return write_bundle(folder, bundle_document(**changes))
+
+
+def image_with_cells(*cells: int, width: int = SIZE, height: int = SIZE) -> np.ndarray:
+    """A black BGR image of the network's aspect ratio in which the numbered cells are white."""
+    image = np.zeros((height, width, 3), np.uint8)
+    for cell in cells:
+        x1, y1, x2, y2 = CELLS[cell].astype(int)
+        image[y1 * height // SIZE : y2 * height // SIZE, x1 * width // SIZE : x2 * width // SIZE] = 255
+    return image

@@ -1,0 +1,192 @@
+"""The detector node as its users meet it: a process, topics, services, signals."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from detector_process import wait_for
+from diagnostic_msgs.msg import DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from networks import CELLS, SIZE, image_with_cells
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from sensor_msgs.msg import Image
+
+from kd_perception.core.stages import STAGES
+from kd_perception.ros import messages, qos
+
+
+def test_a_frame_becomes_detections_under_its_own_header(start_detector):
+    detector = start_detector().wait_until_active()
+    answer = detector.client.detect(image_with_cells(5, 10, width=640, height=640), frame_id='nadir_camera')
+    assert answer.header.frame_id == 'nadir_camera'
+    assert all(d.header == answer.header for d in answer.detections)
+    found = messages.from_detections_message(answer)
+    np.testing.assert_allclose(found.boxes[np.argsort(found.boxes[:, 0])], CELLS[[5, 10]] * (640 / SIZE), atol=0.5)
+    assert {r.hypothesis.class_id for d in answer.detections for r in d.results} == {'0'}
+
+
+def test_an_empty_frame_gives_an_empty_array(start_detector):
+    detector = start_detector().wait_until_active()
+    assert detector.client.detect(image_with_cells()).detections == []
+
+
+def test_label_and_vision_info_reach_a_late_joiner(start_detector, make_client):
+    start_detector().wait_until_active()
+    late = make_client('late')
+    wait_for(lambda: late.labels and late.vision, 'latched infos')
+    assert [(c.class_id, c.class_name) for c in late.labels[0].class_map] == [(0, 'bright'), (1, 'blue')]
+    assert late.labels[0].threshold == pytest.approx(0.5)
+    assert late.vision[0].method == 'bright_cells fp32 onnxruntime'
+    assert late.vision[0].database_location.startswith('sha256:')
+
+
+def test_every_frame_has_its_stages(start_detector):
+    detector = start_detector().wait_until_active()
+    answer = detector.client.detect(image_with_cells(3))
+    message = wait_for(lambda: detector.client.latencies and detector.client.latencies[-1], 'frame latency')
+    assert message.header == answer.header
+    stages = {v.key: float(v.value) for v in message.status[0].values}
+    assert list(stages) == list(STAGES)
+    assert stages['infer'] > 0
+    parts = sum(value for stage, value in stages.items() if stage != 'age')
+    assert stages['age'] == pytest.approx(parts, abs=2.0)
+
+
+def test_every_frame_of_a_burst_is_accounted_for(start_detector):
+    detector = start_detector().wait_until_active()
+    for _ in range(200):
+        detector.client.send(image_with_cells(1, width=1280, height=1280))
+        time.sleep(0.002)
+    detector.client.detect(image_with_cells(2))
+
+    def settled():
+        counts = detector.counts()
+        return counts if counts['pending'] == 0 and counts['received'] > 20 else None
+
+    counts = wait_for(settled, 'the accounts to settle')
+    dropped = {key: value for key, value in counts.items() if key.startswith('dropped.')}
+    assert counts['received'] == counts['published'] + sum(dropped.values())
+    assert counts['published'] == len(detector.client.detections)
+    assert set(key for key, value in dropped.items() if value) <= {'dropped.superseded'}
+
+
+def test_enable_service_stops_and_restarts_detection(start_detector):
+    detector = start_detector().wait_until_active()
+    assert 'dropped' in detector.enable(False)
+    for _ in range(5):
+        detector.client.send(image_with_cells(1))
+        time.sleep(0.02)
+    wait_for(lambda: detector.counts()['dropped.disabled'] == 5, 'five frames dropped as disabled')
+    detector.client.wait_for_status('input', 'disabled by ~/enable')
+    detector.enable(True)
+    assert detector.client.detect(image_with_cells(1)).detections
+
+
+def test_lifecycle_walks_all_states_twice(start_detector):
+    detector = start_detector(autostart=False)
+    wait_for(lambda: detector.client.status('model'), 'diagnostics of an unconfigured node')
+    assert detector.state() == 'unconfigured'
+    for _ in range(2):
+        for transition, state in [
+            (Transition.TRANSITION_CONFIGURE, 'inactive'),
+            (Transition.TRANSITION_ACTIVATE, 'active'),
+            (Transition.TRANSITION_DEACTIVATE, 'inactive'),
+            (Transition.TRANSITION_ACTIVATE, 'active'),
+        ]:
+            assert detector.change_state(transition)
+            assert detector.state() == state
+        detector.wait_until_active()
+        assert detector.client.detect(image_with_cells(7)).detections
+        for transition, state in [
+            (Transition.TRANSITION_DEACTIVATE, 'inactive'),
+            (Transition.TRANSITION_CLEANUP, 'unconfigured'),
+        ]:
+            assert detector.change_state(transition)
+            assert detector.state() == state
+
+
+def test_annotated_image_is_drawn_only_for_a_listener(start_detector):
+    detector = start_detector().wait_until_active()
+    black_with_cell = image_with_cells(5, width=320, height=320)
+    detector.client.detect(black_with_cell)
+    pictures: list[Image] = []
+    detector.client.create_subscription(Image, 'image_annotated', pictures.append, qos.IMAGE)
+    wait_for(lambda: detector.client.count_publishers('image_annotated'), 'the annotated topic')
+    time.sleep(0.3)
+    answer = detector.client.detect(black_with_cell)
+    picture = wait_for(lambda: pictures and pictures[-1], 'an annotated image')
+    assert picture.header == answer.header
+    drawn = messages.to_bgr(picture, 10**7)
+    assert drawn.shape == black_with_cell.shape and not np.array_equal(drawn, black_with_cell)
+
+
+def set_parameter(detector, name: str, value: ParameterValue):
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    return detector.client.call(SetParameters, 'detector/set_parameters', request).results[0]
+
+
+def double(value: float) -> ParameterValue:
+    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+
+
+def test_score_threshold_is_live(start_detector):
+    detector = start_detector().wait_until_active()
+    grey = np.full((SIZE, SIZE, 3), 160, np.uint8)
+    assert len(detector.client.detect(grey).detections) == 16
+    assert set_parameter(detector, 'score_threshold', double(0.9)).successful
+    assert len(detector.client.detect(grey).detections) == 0
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'says'),
+    [
+        ('score_threshold', double(1.5), 'score_threshold'),
+        ('max_detections', ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=0), 'max_detections'),
+        ('model', ParameterValue(type=ParameterType.PARAMETER_STRING, string_value='other'), 'read-only'),
+    ],
+)
+def test_a_wrong_value_is_refused_with_a_reason(start_detector, name, value, says):
+    detector = start_detector().wait_until_active()
+    result = set_parameter(detector, name, value)
+    assert not result.successful and says in result.reason
+    assert detector.client.detect(image_with_cells(1)).detections
+
+
+def test_parameters_describe_themselves(start_detector):
+    detector = start_detector().wait_until_active()
+    request = DescribeParameters.Request(names=['score_threshold', 'model', 'image_transport'])
+    score, model, transport = detector.client.call(
+        DescribeParameters, 'detector/describe_parameters', request
+    ).descriptors
+    assert score.floating_point_range[0].to_value == 1.0 and 'score' in score.description
+    assert model.read_only
+    assert transport.additional_constraints == 'one of: raw, compressed'
+
+
+def test_a_failing_engine_is_retried_then_disabled_until_enabled(start_detector):
+    detector = start_detector(poison=250).wait_until_active()
+    detector.client.send(image_with_cells(0))
+    status = detector.client.wait_for_status('model', 'disabled after', DiagnosticStatus.ERROR)
+    assert 'out of data bounds' in status.message
+    assert detector.client.value('model', 'engine_errors') == '2'
+    wait_for(lambda: detector.counts()['dropped.failed'] == 1, 'one failed frame')
+    detector.enable(True)
+    assert detector.client.detect(image_with_cells(5)).detections
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(start_detector, how):
+    detector = start_detector().wait_until_active()
+    detector.client.detect(image_with_cells(1))
+    assert detector.stop(how) == 0
+    assert 'Traceback' not in detector.log
+    assert '1 frames received, 1 published, dropped: none' in detector.log
+
+
+def test_misspelt_parameter_is_pointed_out(start_detector):
+    detector = start_detector(score_treshold=0.4).wait_until_active()
+    wait_for(lambda: "did you mean 'score_threshold'" in detector.log, 'the hint')
