@@ -40,7 +40,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json']},
-    # ROS packages (rclpy, vision_msgs, launch …) are in package.xml: most of them are not on PyPI, and the `launch` that
+    # ROS packages (rclpy, vision_msgs, launch …) are in package.xml: most are not on PyPI, and the `launch` that
     # is there is another project.
     install_requires=[
         'numpy>=1.26',
