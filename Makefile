@@ -112,7 +112,7 @@ $(PACKAGE): $(INTERFACES)
 	@echo 'Installing kd_perception from this checkout …'
 	@rm -rf $(VENV)/share/kd_perception $(VENV)/lib/kd_perception
 	@$(PIP) --no-deps --no-build-isolation -e .
-	@$(VENV)/bin/python setup.py -q install_data --install-dir $(VENV)
+	@$(VENV)/bin/python -W ignore setup.py -q install_data --install-dir $(VENV)
 	@touch $@
 
 .PHONY: help demo test lint bench clean

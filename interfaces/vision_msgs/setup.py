@@ -12,14 +12,14 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-PACKAGE = "vision_msgs"
-VERSION = "4.1.1"
-DEPENDENCIES = ("std_msgs", "geometry_msgs")
+PACKAGE = 'vision_msgs'
+VERSION = '4.1.1'
+DEPENDENCIES = ('std_msgs', 'geometry_msgs')
 # Their interfaces are reached through those of DEPENDENCIES.
-INTERFACE_PACKAGES = ("builtin_interfaces", "service_msgs", *DEPENDENCIES)
-TYPESUPPORT = "rosidl_typesupport_fastrtps_c"
+INTERFACE_PACKAGES = ('builtin_interfaces', 'service_msgs', *DEPENDENCIES)
+TYPESUPPORT = 'rosidl_typesupport_fastrtps_c'
 HERE = Path(__file__).parent.resolve()
-MESSAGES = sorted(path.relative_to(HERE) for path in (HERE / "msg").glob("*.msg"))
+MESSAGES = sorted(path.relative_to(HERE) for path in (HERE / 'msg').glob('*.msg'))
 
 
 def ros_prefix() -> Path:
@@ -34,8 +34,8 @@ class Generators:
 
     def __init__(self, work: Path, prefix: Path) -> None:
         self.work = work
-        self.share = prefix / "share"
-        self.idl = work / "idl" / PACKAGE
+        self.share = prefix / 'share'
+        self.idl = work / 'idl' / PACKAGE
 
     def output(self, stage: str) -> Path:
         return self.work / stage / PACKAGE
@@ -43,22 +43,22 @@ class Generators:
     def arguments(self, generator: str, stage: str, **extra: object) -> str:
         """Writes the argument file that a generator reads, and names it."""
         output = self.output(stage)
-        (output / "msg").mkdir(parents=True)
+        (output / 'msg').mkdir(parents=True)
         dependencies = [
-            f"{package}:{idl}"
+            f'{package}:{idl}'
             for package in INTERFACE_PACKAGES
-            for idl in sorted((self.share / package).glob("*/*.idl"))
+            for idl in sorted((self.share / package).glob('*/*.idl'))
         ]
         content = {
-            "package_name": PACKAGE,
-            "output_dir": str(output),
-            "template_dir": str(self.share / generator / "resource"),
-            "idl_tuples": [f"{self.idl}:{message.with_suffix('.idl').as_posix()}" for message in MESSAGES],
-            "ros_interface_dependencies": dependencies,
-            "target_dependencies": [],
+            'package_name': PACKAGE,
+            'output_dir': str(output),
+            'template_dir': str(self.share / generator / 'resource'),
+            'idl_tuples': [f'{self.idl}:{message.with_suffix(".idl").as_posix()}' for message in MESSAGES],
+            'ros_interface_dependencies': dependencies,
+            'target_dependencies': [],
             **extra,
         }
-        path = self.work / f"{stage}.json"
+        path = self.work / f'{stage}.json'
         path.write_text(json.dumps(content))
         return str(path)
 
@@ -66,21 +66,21 @@ class Generators:
         from rosidl_adapter.msg import convert_msg_to_idl
 
         for message in MESSAGES:
-            convert_msg_to_idl(HERE, PACKAGE, message, self.idl / "msg")
+            convert_msg_to_idl(HERE, PACKAGE, message, self.idl / 'msg')
 
     def hash_types(self) -> None:
         from rosidl_generator_type_description import generate_type_hash
 
-        include = [f"{package}:{self.share / package}" for package in INTERFACE_PACKAGES]
-        generate_type_hash(self.arguments("rosidl_generator_type_description", "types", include_paths=include))
+        include = [f'{package}:{self.share / package}' for package in INTERFACE_PACKAGES]
+        generate_type_hash(self.arguments('rosidl_generator_type_description', 'types', include_paths=include))
 
     def write_visibility_headers(self) -> None:
         """CMake would do this; the generated headers include them."""
-        for generator in ("rosidl_generator_c", TYPESUPPORT):
-            name = f"{generator}__visibility_control.h"
-            template = (self.share / generator / "resource" / f"{name}.in").read_text()
-            text = template.replace("@PROJECT_NAME@", PACKAGE).replace("@PROJECT_NAME_UPPER@", PACKAGE.upper())
-            (self.output("c") / "msg" / name).write_text(text)
+        for generator in ('rosidl_generator_c', TYPESUPPORT):
+            name = f'{generator}__visibility_control.h'
+            template = (self.share / generator / 'resource' / f'{name}.in').read_text()
+            text = template.replace('@PROJECT_NAME@', PACKAGE).replace('@PROJECT_NAME_UPPER@', PACKAGE.upper())
+            (self.output('c') / 'msg' / name).write_text(text)
 
     def write_sources(self) -> None:
         from rosidl_generator_c import generate_c
@@ -89,16 +89,16 @@ class Generators:
         from rosidl_typesupport_fastrtps_c import generate_typesupport_fastrtps_c
 
         descriptions = [
-            f"{message.with_suffix('.idl').as_posix()}:{self.output('types') / message.with_suffix('.json')}"
+            f'{message.with_suffix(".idl").as_posix()}:{self.output("types") / message.with_suffix(".json")}'
             for message in MESSAGES
         ]
         files = [str(HERE / message) for message in MESSAGES]
         generate_c(
-            self.arguments("rosidl_generator_c", "c", ros_interface_files=files, type_description_tuples=descriptions)
+            self.arguments('rosidl_generator_c', 'c', ros_interface_files=files, type_description_tuples=descriptions)
         )
-        generate_typesupport_fastrtps_c(self.arguments(TYPESUPPORT, "fastrtps"))
-        generate_dispatch(self.arguments("rosidl_typesupport_c", "dispatch"), [TYPESUPPORT])
-        generate_py(self.arguments("rosidl_generator_py", "python"), ["rosidl_typesupport_c"])
+        generate_typesupport_fastrtps_c(self.arguments(TYPESUPPORT, 'fastrtps'))
+        generate_dispatch(self.arguments('rosidl_typesupport_c', 'dispatch'), [TYPESUPPORT])
+        generate_py(self.arguments('rosidl_generator_py', 'python'), ['rosidl_typesupport_c'])
 
     def run(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
@@ -108,12 +108,12 @@ class Generators:
         self.write_visibility_headers()
 
     def c_sources(self) -> list[str]:
-        return sorted(str(path) for path in self.work.rglob("*") if path.suffix in {".c", ".cpp"})
+        return sorted(str(path) for path in self.work.rglob('*') if path.suffix in {'.c', '.cpp'})
 
     def python_modules(self) -> dict[Path, Path]:
         """Generated module → its path inside the package."""
-        root = self.output("python")
-        return {path: path.relative_to(root) for path in root.rglob("*.py")}
+        root = self.output('python')
+        return {path: path.relative_to(root) for path in root.rglob('*.py')}
 
 
 class BuildMessages(build_ext):
@@ -123,24 +123,24 @@ class BuildMessages(build_ext):
         import numpy
 
         prefix = ros_prefix()
-        generators = Generators(Path(self.build_temp).resolve() / "generated", prefix)
+        generators = Generators(Path(self.build_temp).resolve() / 'generated', prefix)
         generators.run()
 
         ext.sources = generators.c_sources()
-        ext.include_dirs = [str(generators.work / stage) for stage in ("c", "fastrtps", "python")]
-        ext.include_dirs += [str(path) for path in (prefix / "include").iterdir() if path.is_dir()]
+        ext.include_dirs = [str(generators.work / stage) for stage in ('c', 'fastrtps', 'python')]
+        ext.include_dirs += [str(path) for path in (prefix / 'include').iterdir() if path.is_dir()]
         ext.include_dirs += [numpy.get_include()]
-        ext.library_dirs = [str(prefix / "lib")]
+        ext.library_dirs = [str(prefix / 'lib')]
         ext.libraries = [
             *(
-                f"{name}__{part}"
+                f'{name}__{part}'
                 for name in DEPENDENCIES
-                for part in ("rosidl_generator_c", "rosidl_generator_py", TYPESUPPORT)
+                for part in ('rosidl_generator_c', 'rosidl_generator_py', TYPESUPPORT)
             ),
-            *("rosidl_runtime_c", "rcutils", "rosidl_typesupport_c", TYPESUPPORT),
-            *("rosidl_typesupport_fastrtps_cpp", "fastcdr"),
+            *('rosidl_runtime_c', 'rcutils', 'rosidl_typesupport_c', TYPESUPPORT),
+            *('rosidl_typesupport_fastrtps_cpp', 'fastcdr'),
         ]
-        ext.extra_compile_args = ["-O1", "-g0", "-fvisibility=default", "-Wno-unused"]
+        ext.extra_compile_args = ['-O1', '-g0', '-fvisibility=default', '-Wno-unused']
         super().build_extension(ext)
         self.copy_modules(generators, Path(self.get_ext_fullpath(ext.name)).parent)
 
@@ -148,22 +148,22 @@ class BuildMessages(build_ext):
         for source, target in generators.python_modules().items():
             (package / target).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, package / target)
-        (package / "__init__.py").touch()
+        (package / '__init__.py').touch()
 
 
 setup(
-    name="kd-perception-vision-msgs",
+    name='kd-perception-vision-msgs',
     version=VERSION,
-    description="vision_msgs interfaces for a pip-installed ROS 2",
-    license="Apache-2.0",
-    python_requires=">=3.10",
-    install_requires=["ros-rclpy[fastrtps]", "ros-std-msgs", "ros-geometry-msgs", "numpy"],
-    ext_modules=[Extension(f"{PACKAGE}.{PACKAGE}_s__rosidl_typesupport_c", [])],
-    cmdclass={"build_ext": BuildMessages},
+    description='vision_msgs interfaces for a pip-installed ROS 2',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    install_requires=['ros-rclpy[fastrtps]', 'ros-std-msgs', 'ros-geometry-msgs', 'numpy'],
+    ext_modules=[Extension(f'{PACKAGE}.{PACKAGE}_s__rosidl_typesupport_c', [])],
+    cmdclass={'build_ext': BuildMessages},
     data_files=[
-        ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
-        ("share/ament_index/resource_index/rosidl_interfaces", [f"resource/{PACKAGE}"]),
-        (f"share/{PACKAGE}", ["package.xml"]),
-        (f"share/{PACKAGE}/msg", [message.as_posix() for message in MESSAGES]),
+        ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
+        ('share/ament_index/resource_index/rosidl_interfaces', [f'resource/{PACKAGE}']),
+        (f'share/{PACKAGE}', ['package.xml']),
+        (f'share/{PACKAGE}/msg', [message.as_posix() for message in MESSAGES]),
     ],
 )
