@@ -1,0 +1,430 @@
+"""Vehicles as a drone sees them: stacks of slabs with painted tops, in metres, nose along +x."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CLASS_NAMES: tuple[str, ...] = ('car', 'truck', 'bus', 'minibus', 'cyclist')
+"""Class names; the index is the class id."""
+
+Points = NDArray[np.float64]
+Image = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+GLASS: Colour = (52, 46, 40)
+TYRE: Colour = (28, 28, 28)
+
+# Share of each paint on the road (BGR): most traffic is white, black, grey or silver.
+CAR_PAINTS: tuple[tuple[float, Colour], ...] = (
+    (0.27, (232, 234, 234)),
+    (0.20, (38, 34, 33)),
+    (0.14, (98, 92, 88)),
+    (0.14, (178, 174, 170)),
+    (0.07, (84, 48, 34)),
+    (0.04, (150, 88, 40)),
+    (0.05, (44, 38, 168)),
+    (0.03, (52, 30, 108)),
+    (0.02, (62, 78, 42)),
+    (0.02, (132, 168, 186)),
+    (0.02, (40, 188, 224)),
+)
+VAN_PAINTS: tuple[tuple[float, Colour], ...] = (
+    (0.66, (236, 237, 236)),
+    (0.12, (160, 156, 152)),
+    (0.08, (70, 62, 58)),
+    (0.05, (150, 80, 36)),
+    (0.05, (46, 42, 176)),
+    (0.04, (60, 180, 220)),
+)
+BUS_PAINTS: tuple[tuple[float, Colour], ...] = (
+    (0.34, (232, 234, 232)),
+    (0.20, (64, 200, 112)),
+    (0.14, (58, 196, 232)),
+    (0.12, (52, 48, 186)),
+    (0.12, (168, 96, 46)),
+    (0.08, (196, 222, 198)),
+)
+CARGO_PAINTS: tuple[tuple[float, Colour], ...] = (
+    (0.48, (226, 228, 228)),
+    (0.20, (150, 150, 146)),
+    (0.12, (136, 84, 40)),
+    (0.10, (70, 112, 70)),
+    (0.10, (90, 110, 132)),
+)
+SHIRTS: tuple[Colour, ...] = (
+    (60, 50, 190),
+    (190, 110, 40),
+    (50, 190, 220),
+    (235, 235, 235),
+    (40, 36, 34),
+    (70, 170, 70),
+)
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """The painted top of a slab.
+
+    Attributes:
+        bgr: (h, w, 3) uint8 colours, painted a little beyond the outline so that interpolation never meets a void.
+        alpha: (h, w) uint8 coverage.
+        scale: pixels per metre along x and y; the vehicle's origin is the image's centre.
+    """
+
+    bgr: Image
+    alpha: Image
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A convex piece between two heights, with sides of one colour and, where `top` is given, a painted top."""
+
+    lower: Points
+    upper: Points
+    bottom_height: float
+    top_height: float
+    side: Colour
+    top: Sprite | None = None
+
+
+@dataclass(frozen=True)
+class Vehicle:
+    """One kind of vehicle in one paint.
+
+    Attributes:
+        class_id: index into CLASS_NAMES.
+        length, width, height: metres.
+        slabs: painted in order, lowest first.
+        points: (K, 3) everything to project: the slabs' outlines, then three points that span each slab's top.
+        slices: which of the points are each slab's outlines.
+        frames: where each slab's three points begin: its origin, one metre ahead, one metre to the right.
+        solid: how many of the points are outlines.
+    """
+
+    class_id: int
+    length: float
+    width: float
+    height: float
+    slabs: tuple[Slab, ...]
+    points: Points = field(init=False)
+    slices: tuple[tuple[int, int], ...] = field(init=False)
+    frames: tuple[int, ...] = field(init=False)
+    solid: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        outlines = [np.concatenate([_at(s.lower, s.bottom_height), _at(s.upper, s.top_height)]) for s in self.slabs]
+        ends = np.cumsum([len(o) for o in outlines]).tolist()
+        spans = [_at(np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]), s.top_height) for s in self.slabs]
+        object.__setattr__(self, 'points', np.concatenate(outlines + spans))
+        object.__setattr__(self, 'slices', tuple(zip([0, *ends[:-1]], ends, strict=True)))
+        object.__setattr__(self, 'frames', tuple(ends[-1] + 3 * i for i in range(len(self.slabs))))
+        object.__setattr__(self, 'solid', ends[-1])
+
+
+def _at(outline: Points, height: float) -> Points:
+    return np.concatenate([outline, np.full((len(outline), 1), height)], axis=1)
+
+
+def rounded(x0: float, x1: float, width: float, front: float, rear: float, taper: float = 1.0) -> Points:
+    """A convex outline from x0 (rear) to x1 (nose): corner radii `front` and `rear`, nose width scaled by `taper`."""
+    quarter = np.linspace(0.0, np.pi / 2, 5)
+    half_rear, half_front = width / 2, width / 2 * taper
+    nose = np.stack([x1 - front + front * np.cos(quarter), half_front - front + front * np.sin(quarter)], axis=1)
+    tail = np.stack([x0 + rear - rear * np.sin(quarter), half_rear - rear + rear * np.cos(quarter)], axis=1)
+    left = np.concatenate([nose, tail])
+    return np.concatenate([left, left[::-1] * (1.0, -1.0)])
+
+
+def make_vehicle(kind: str, rng: np.random.Generator, scale: float) -> Vehicle:
+    """Paints one vehicle of a class.
+
+    Args:
+        kind: a name of CLASS_NAMES.
+        rng: decides size, paint and details.
+        scale: pixels per metre of the painted tops.
+    """
+    return _BUILDERS[kind](rng, scale)
+
+
+class _Brush:
+    """A sprite in the making; coordinates are metres."""
+
+    def __init__(self, outline: Points, colour: Colour, scale: float) -> None:
+        self._wanted = scale
+        self._scale = scale = max(scale, 14.0)
+        half = np.ceil(np.abs(outline).max(axis=0) * scale) + 3
+        self._centre = half - 0.5
+        width, height = (int(2 * n) for n in half)
+        self._bgr = np.full((height, width, 3), colour, np.uint8)
+        self._alpha = np.zeros((height, width), np.uint8)
+        self._fixed = self._to_pixels(outline)
+        cv2.fillConvexPoly(self._alpha, self._fixed, 255, cv2.LINE_AA, 4)
+
+    def _to_pixels(self, points: Points) -> NDArray[np.int32]:
+        return np.round((points * self._scale + self._centre) * 16).astype(np.int32)
+
+    def fill(self, points: Points, colour: Colour) -> None:
+        cv2.fillConvexPoly(self._bgr, self._to_pixels(points), colour, cv2.LINE_AA, 4)
+
+    def rectangle(self, x0: float, x1: float, y0: float, y1: float, colour: Colour) -> None:
+        self.fill(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), colour)
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], width: float, colour: Colour) -> None:
+        a, b = np.array(start), np.array(end)
+        across = np.array([a[1] - b[1], b[0] - a[0]]) / max(float(np.linalg.norm(b - a)), 1e-9) * width / 2
+        self.fill(np.stack([a + across, b + across, b - across, a - across]), colour)
+
+    def shade_edges(self, depth: float, strength: float) -> None:
+        """Rounds the top: darker towards the outline, over `depth` metres."""
+        size = max(3, int(depth * self._scale) | 1)
+        inside = cv2.blur(self._alpha, (size, size)).astype(np.float32) / 255.0
+        light = 1.0 - strength * np.clip(1.0 - inside, 0.0, 0.5) * 2.0
+        self._bgr = np.clip(self._bgr * light[..., None], 0, 255).astype(np.uint8)
+
+    def glow(self, x: float, y: float, length: float, width: float, gain: float) -> None:
+        """A soft highlight centred at (x, y)."""
+        rows, columns = np.indices(self._alpha.shape, dtype=np.float32)
+        along = (columns - self._centre[0]) / self._scale - x
+        across = (rows - self._centre[1]) / self._scale - y
+        bump = np.exp(-((along / length) ** 2) - (across / width) ** 2)[..., None]
+        self._bgr = np.clip(self._bgr + bump * gain, 0, 255).astype(np.uint8)
+
+    def finish(self) -> Sprite:
+        """The sprite at the scale asked for; small ones are painted larger and shrunk, so that details melt evenly."""
+        height, width = self._alpha.shape
+        ratio = min(1.0, self._wanted / self._scale)
+        size = (max(3, round(width * ratio)), max(3, round(height * ratio)))
+        bgr = cv2.resize(self._bgr, size, interpolation=cv2.INTER_AREA)
+        alpha = cv2.resize(self._alpha, size, interpolation=cv2.INTER_AREA)
+        scale = (self._scale * size[0] / width, self._scale * size[1] / height)
+        return Sprite(np.asarray(bgr, np.uint8), np.asarray(alpha, np.uint8), scale)
+
+
+def _pick(paints: tuple[tuple[float, Colour], ...], rng: np.random.Generator) -> Colour:
+    shares = np.array([share for share, _ in paints])
+    base = np.array(paints[int(rng.choice(len(paints), p=shares / shares.sum()))][1], np.float64)
+    return _colour(base * rng.uniform(0.86, 1.1) + rng.uniform(-6, 6, 3))
+
+
+def _colour(bgr: NDArray[np.float64]) -> Colour:
+    blue, green, red = np.clip(np.round(bgr), 0, 255).astype(int).tolist()
+    return blue, green, red
+
+
+def _scaled(colour: Colour, gain: float) -> Colour:
+    return _colour(np.array(colour, np.float64) * gain)
+
+
+def _glass(rng: np.random.Generator) -> Colour:
+    """Glass is dark, or bright where it mirrors the sky."""
+    sky = np.array((168.0, 156.0, 138.0))
+    share = rng.choice([rng.uniform(0.0, 0.15), rng.uniform(0.2, 0.75)], p=[0.65, 0.35])
+    return _colour(np.array(GLASS) * (1 - share) + sky * share)
+
+
+def _car(rng: np.random.Generator, scale: float) -> Vehicle:
+    shape = str(rng.choice(['sedan', 'hatchback', 'estate', 'suv'], p=[0.34, 0.28, 0.16, 0.22]))
+    length, width, height = {
+        'sedan': (4.65, 1.80, 1.45),
+        'hatchback': (4.05, 1.74, 1.48),
+        'estate': (4.70, 1.80, 1.48),
+        'suv': (4.60, 1.88, 1.68),
+    }[shape]
+    length, width = length * rng.uniform(0.95, 1.05), width * rng.uniform(0.97, 1.03)
+    paint, front_glass, other_glass = (
+        _pick(CAR_PAINTS, rng),
+        _glass(rng),
+        _colour(np.array(GLASS) * rng.uniform(0.7, 1.5)),
+    )
+    nose, tail = length / 2, -length / 2
+    screen = nose - length * rng.uniform(0.255, 0.30)
+    roof_front = screen - length * rng.uniform(0.13, 0.16)
+    trunk = {'sedan': 0.14, 'hatchback': 0.02, 'estate': 0.02, 'suv': 0.02}[shape]
+    cabin_rear = tail + length * trunk + 0.06
+    roof_rear = cabin_rear + length * {'sedan': 0.13, 'hatchback': 0.10, 'estate': 0.06, 'suv': 0.06}[shape]
+
+    body = rounded(tail, nose, width, 0.42, 0.30, 0.97)
+    belt = rounded(cabin_rear, screen, width * 0.90, 0.30, 0.25, 0.97)
+    roof = rounded(roof_rear, roof_front, width * 0.72, 0.16, 0.16, 0.97)
+
+    lower = _Brush(body, paint, scale)
+    lower.shade_edges(0.5, 0.38)
+    lower.glow(nose - 0.7, 0.0, 0.5, 0.45, 26)
+    for side in (-1, 1):
+        lower.rectangle(nose - 0.36, nose - 0.12, side * width * 0.30, side * width * 0.45, (205, 208, 205))
+        lower.rectangle(tail + 0.06, tail + 0.24, side * width * 0.30, side * width * 0.46, (40, 34, 120))
+        lower.line((screen + 0.05, side * width * 0.34), (nose - 0.25, side * width * 0.26), 0.05, _scaled(paint, 0.72))
+    lower.rectangle(nose - 0.10, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
+    lower.rectangle(tail, tail + 0.07, -width * 0.42, width * 0.42, _scaled(paint, 0.6))
+    if shape == 'sedan':
+        lower.line((cabin_rear - 0.06, -width * 0.4), (cabin_rear - 0.06, width * 0.4), 0.05, _scaled(paint, 0.7))
+    lower.fill(belt, other_glass)
+    front = rounded(roof_front - 0.3, screen, width * 0.86, 0.24, 0.05, 0.96)
+    lower.fill(front, front_glass)
+    for side in (-1, 1):
+        for low, high, share in ((screen - 0.12, roof_front, 0.42), (cabin_rear + 0.12, roof_rear, 0.42)):
+            lower.line((low, side * width * share), (high, side * width * 0.35), 0.10, _scaled(paint, 0.82))
+        middle = (roof_front + roof_rear) / 2
+        lower.line((middle, side * width * 0.45), (middle, side * width * 0.35), 0.08, _scaled(paint, 0.7))
+
+    upper = _Brush(roof, paint, scale)
+    upper.shade_edges(0.3, 0.16)
+    upper.glow((roof_front + roof_rear) / 2, rng.uniform(-0.3, 0.3), 0.8, 0.5, rng.uniform(10, 40))
+    if rng.random() < 0.22:
+        upper.rectangle(roof_front - 0.95, roof_front - 0.25, -width * 0.24, width * 0.24, _scaled(GLASS, 0.8))
+    if shape in ('estate', 'suv') and rng.random() < 0.6:
+        for side in (-1, 1):
+            upper.line(
+                (roof_rear + 0.1, side * width * 0.31), (roof_front - 0.1, side * width * 0.31), 0.07, (60, 60, 60)
+            )
+
+    belt_height = height * 0.62
+    slabs = (
+        Slab(body, body, 0.15, belt_height, _scaled(paint, 0.55), lower.finish()),
+        Slab(belt, roof, belt_height, height, _scaled(other_glass, 0.9), upper.finish()),
+    )
+    return Vehicle(0, length, width, height, slabs)
+
+
+def _minibus(rng: np.random.Generator, scale: float) -> Vehicle:
+    length, width, height = rng.uniform(5.2, 6.9), rng.uniform(1.95, 2.1), rng.uniform(2.2, 2.7)
+    paint, glass = _pick(VAN_PAINTS, rng), _glass(rng)
+    nose, tail = length / 2, -length / 2
+    body = rounded(tail, nose, width, 0.45, 0.12, 0.94)
+    screen = nose - rng.uniform(0.55, 0.8)
+    box = rounded(tail, screen, width * 0.97, 0.3, 0.12, 0.95)
+    roof = rounded(tail + 0.06, screen - rng.uniform(0.55, 0.8), width * 0.88, 0.14, 0.12, 0.97)
+
+    bonnet = _Brush(body, paint, scale)
+    bonnet.shade_edges(0.4, 0.3)
+    for side in (-1, 1):
+        bonnet.rectangle(nose - 0.34, nose - 0.1, side * width * 0.29, side * width * 0.44, (205, 208, 205))
+    bonnet.rectangle(nose - 0.1, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
+    bonnet.fill(box, glass)
+
+    top = _Brush(roof, paint, scale)
+    top.shade_edges(0.3, 0.2)
+    top.glow(0.0, rng.uniform(-0.4, 0.4), length * 0.3, 0.5, rng.uniform(6, 24))
+    if rng.random() < 0.6:
+        for x in np.arange(tail + 0.8, screen - 1.2, 0.75):
+            top.line((x, -width * 0.38), (x, width * 0.38), 0.04, _scaled(paint, 0.86))
+    if rng.random() < 0.55:
+        x = rng.uniform(-length * 0.2, length * 0.15)
+        top.rectangle(x - 0.4, x + 0.4, -0.35, 0.35, (58, 58, 58))
+    slabs = (
+        Slab(body, body, 0.2, 1.1, _scaled(paint, 0.6), bonnet.finish()),
+        Slab(box, roof, 1.1, height * 0.85, _scaled(paint, 0.42)),
+        Slab(roof, roof, height * 0.85, height, _scaled(paint, 0.66), top.finish()),
+    )
+    return Vehicle(3, length, width, height, slabs)
+
+
+def _bus(rng: np.random.Generator, scale: float) -> Vehicle:
+    length = float(rng.choice([rng.uniform(10.5, 12.5), rng.uniform(16.5, 18.5)], p=[0.72, 0.28]))
+    width, height = 2.55, rng.uniform(2.95, 3.3)
+    paint, roof_paint = _pick(BUS_PAINTS, rng), (228, 230, 230)
+    if rng.random() < 0.6:
+        roof_paint = _scaled(paint, 1.05)
+    nose, tail = length / 2, -length / 2
+    body = rounded(tail, nose, width, 0.25, 0.18, 0.98)
+    roof = rounded(tail + 0.05, nose - 0.08, width * 0.96, 0.25, 0.18, 0.98)
+
+    top = _Brush(roof, roof_paint, scale)
+    top.shade_edges(0.35, 0.22)
+    top.glow(0.0, rng.uniform(-0.5, 0.5), length * 0.4, 0.5, rng.uniform(6, 22))
+    top.rectangle(nose - 0.35, nose, -width * 0.44, width * 0.44, _scaled(GLASS, 1.1))
+    if rng.random() < 0.4:
+        top.rectangle(tail + length * 0.35, tail + length * 0.6, -width * 0.5, width * 0.5, _pick(BUS_PAINTS, rng))
+    for x in np.linspace(tail + 1.5, nose - 2.0, int(rng.integers(2, 6))):
+        size, grey = rng.uniform(0.35, 0.9), int(rng.integers(70, 215))
+        top.rectangle(x - size, x + size, -0.5, 0.5, (grey, grey, grey))
+        top.rectangle(x - size * 0.7, x + size * 0.7, -0.3, 0.3, (grey - 25, grey - 25, grey - 25))
+    for side in (-1, 1):
+        top.line((tail + 0.3, side * width * 0.41), (nose - 0.5, side * width * 0.41), 0.06, _scaled(roof_paint, 0.78))
+    if length > 15:
+        for x in np.linspace(-0.7, 0.7, 6):
+            top.line((x, -width * 0.5), (x, width * 0.5), 0.14, (64, 64, 64))
+    slabs = (
+        Slab(body, body, 0.25, 1.2, _scaled(paint, 0.6)),
+        Slab(body, body, 1.2, height * 0.8, _scaled(GLASS, 0.9)),
+        Slab(body, roof, height * 0.8, height, _scaled(paint, 0.7), top.finish()),
+    )
+    return Vehicle(2, length, width, height, slabs)
+
+
+def _truck(rng: np.random.Generator, scale: float) -> Vehicle:
+    length = float(
+        rng.choice([rng.uniform(6.2, 8.5), rng.uniform(8.5, 11.5), rng.uniform(14.0, 16.5)], p=[0.5, 0.3, 0.2])
+    )
+    width, cab_length = rng.uniform(2.2, 2.55), rng.uniform(1.7, 2.2)
+    paint, cargo = _pick(VAN_PAINTS, rng), _pick(CARGO_PAINTS, rng)
+    cab_height = rng.uniform(2.3, 3.1)
+    nose, tail = length / 2, -length / 2
+    cab_rear = nose - cab_length
+    cab = rounded(cab_rear, nose, width * 0.95, 0.22, 0.08, 0.96)
+    roof = rounded(cab_rear + 0.1, nose - 0.5, width * 0.86, 0.2, 0.08, 0.95)
+    bed = rounded(tail, cab_rear - rng.uniform(0.15, 0.7), width, 0.03, 0.03)
+    frame = rounded(tail + 0.3, cab_rear + 0.2, width * 0.4, 0.02, 0.02)
+
+    top = _Brush(roof, paint, scale)
+    top.shade_edges(0.3, 0.25)
+    top.glow(nose - 1.3, 0.0, 0.5, 0.6, rng.uniform(4, 22))
+    if rng.random() < 0.5:
+        top.rectangle(cab_rear + 0.2, cab_rear + 0.7, -width * 0.3, width * 0.3, _scaled(paint, 0.8))
+
+    closed = rng.random() < 0.75
+    load = _Brush(bed, cargo, scale)
+    load.shade_edges(0.25, 0.15)
+    if closed:
+        load.glow(-1.0, rng.uniform(-0.5, 0.5), length * 0.4, 0.8, rng.uniform(0, 18))
+        for x in np.arange(tail + 0.6, cab_rear - 0.5, rng.uniform(0.6, 1.4)):
+            load.line((x, -width * 0.5), (x, width * 0.5), 0.04, _scaled(cargo, 0.87))
+    else:
+        inner = rounded(tail + 0.15, float(bed[:, 0].max()) - 0.15, width - 0.3, 0.02, 0.02)
+        load.fill(inner, _colour(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
+        for _ in range(4):
+            x, y = rng.uniform(tail + 0.6, cab_rear - 1.2), rng.uniform(-0.6, 0.6)
+            load.glow(x, y, rng.uniform(0.3, 0.9), 0.4, rng.uniform(-30, 45))
+    bed_height = rng.uniform(2.9, 3.8) if closed else rng.uniform(1.5, 2.1)
+    slabs = (
+        Slab(frame, frame, 0.4, 0.9, TYRE),
+        Slab(cab, cab, 0.3, cab_height * 0.55, _scaled(paint, 0.6)),
+        Slab(cab, roof, cab_height * 0.55, cab_height, _scaled(GLASS, 1.1), top.finish()),
+        Slab(bed, bed, 0.7, bed_height, _scaled(cargo, 0.6), load.finish()),
+    )
+    return Vehicle(1, length, width, max(cab_height, bed_height), slabs)
+
+
+def _cyclist(rng: np.random.Generator, scale: float) -> Vehicle:
+    length, width = 1.8, 0.62
+    shirt = SHIRTS[int(rng.integers(len(SHIRTS)))]
+    wheel = rounded(-0.88, 0.88, 0.10, 0.05, 0.05)
+    handlebar = rounded(0.38, 0.50, width, 0.05, 0.05)
+    trunk = rounded(-0.34, 0.30, 0.50, 0.2, 0.22)
+    head = rounded(0.06, 0.34, 0.26, 0.12, 0.12)
+    torso = _Brush(trunk, shirt, scale)
+    torso.shade_edges(0.25, 0.4)
+    helmet = _Brush(head, SHIRTS[int(rng.integers(len(SHIRTS)))] if rng.random() < 0.5 else (38, 52, 70), scale)
+    helmet.shade_edges(0.15, 0.3)
+    slabs = (
+        Slab(wheel, wheel, 0.0, 0.65, TYRE),
+        Slab(handlebar, handlebar, 0.95, 1.0, TYRE),
+        Slab(trunk, trunk, 0.9, 1.45, _scaled(shirt, 0.6), torso.finish()),
+        Slab(head, head, 1.45, 1.7, (60, 70, 90), helmet.finish()),
+    )
+    return Vehicle(4, length, width, 1.7, slabs)
+
+
+_BUILDERS: dict[str, Callable[[np.random.Generator, float], Vehicle]] = {
+    'car': _car,
+    'truck': _truck,
+    'bus': _bus,
+    'minibus': _minibus,
+    'cyclist': _cyclist,
+}
