@@ -105,8 +105,8 @@ def _corners(box: FloatArray) -> Rectangle:
 
 def _draw_box(image: BgrImage, box: Rectangle, colour: Colour, style: _Style) -> None:
     # The dark line below the coloured one keeps the box visible on a ground of its own colour.
-    cv2.rectangle(image, box[:2], box[2:], _BLACK, style.line + 2, cv2.LINE_AA)
-    cv2.rectangle(image, box[:2], box[2:], colour, style.line, cv2.LINE_AA)
+    cv2.rectangle(image, box[:2], box[2:], _BLACK, style.line + 2)
+    cv2.rectangle(image, box[:2], box[2:], colour, style.line)
 
 
 def _draw_label(

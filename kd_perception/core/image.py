@@ -54,8 +54,8 @@ class _Encoding:
 
 
 def _bayer(conversion: int) -> _Encoding:
-    # OpenCV leaves the frame of a mosaic black when there are no two full cells in each direction.
-    return _Encoding(1, conversion, minimum=5)
+    # OpenCV interpolates from 3 x 3 pixels and gives black for less.
+    return _Encoding(1, conversion, minimum=3)
 
 
 _ENCODINGS: dict[str, _Encoding] = {
