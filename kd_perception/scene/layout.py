@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,7 +253,8 @@ class _Planner:
             self._layout.tracks.append(Track(path, self._rng.uniform(3.5, 6.0), self._cyclists(path)))
 
     def _riders(self, path: Points) -> tuple[tuple[str, float], ...]:
-        length, riders, at = path_length(path), [], self._rng.uniform(0.0, 20.0)
+        riders: list[tuple[str, float]] = []
+        length, at = path_length(path), self._rng.uniform(0.0, 20.0)
         mean_gap = 4.0 + 30.0 * (1.0 - self._settings.traffic) ** 2
         while True:
             kind = self._kind()
@@ -334,8 +336,8 @@ class _Planner:
         green = self._settings.greenness
         shares = np.array((0.15 + 0.5 * green, 0.22, 0.45, 0.25 * (1.2 - green), 0.15 * green + 0.02))
         xs, ys = np.linspace(x0, x1, columns + 1), np.linspace(y0, y1, rows + 1)
-        for a, b in zip(xs, xs[1:], strict=False):
-            for c, d in zip(ys, ys[1:], strict=False):
+        for a, b in pairwise(xs):
+            for c, d in pairwise(ys):
                 drawn = str(self._rng.choice(['park', 'lot', 'buildings', 'plaza', 'field'], p=shares / shares.sum()))
                 kept = use if use is not None and self._rng.random() < 0.75 else drawn
                 self._layout.blocks.append(Block(float(a), float(c), float(b), float(d), kept))

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from kd_perception.core.detections import Detections
 from kd_perception.scene.camera import Camera, Matrix, project
-from kd_perception.scene.ground import paint
+from kd_perception.scene.ground import OVERLAY_CANOPY, OVERLAY_LIGHT, paint
 from kd_perception.scene.layout import plan
 from kd_perception.scene.settings import SceneSettings, draw_settings
 from kd_perception.scene.traffic import Traffic
 from kd_perception.scene.vehicles import Sprite, Vehicle
 
 Image = NDArray[np.uint8]
+FixedPoints = NDArray[np.int32]
 
 _FRACTION_BITS = 4  # polygon corners are given to OpenCV in sixteenths of a pixel
 _MIN_VISIBLE = 0.4
@@ -81,7 +82,6 @@ class Scene:
         # From the ground picture's pixel centres to metres.
         middle = half_size - 0.5 / scale
         self._to_metres = np.array([(1 / scale, 0, -middle), (0, 1 / scale, -middle), (0, 0, 1)])
-        self._has_canopy = bool(self._ground.canopy.any())
         self._noise = self._make_noise(rng)
         angle = np.deg2rad(self.settings.sun_azimuth)
         self._shadow = -np.array([np.cos(angle), np.sin(angle)]) * self.settings.shadow_length
@@ -91,50 +91,72 @@ class Scene:
         """Frame number `k`, 0 or more: the same bytes whenever and in whatever order it is asked for."""
         stamp = k / self.fps
         projection = self._camera.projection(stamp)
-        ground = self._seen(self._ground.bgr, projection)
-        canopy = self._seen(self._ground.canopy, projection) if self._has_canopy else None
-        light = self._seen(self._ground.light, projection)
+        ground, light, canopy = self._seen(projection)
         shadows = np.full((self.height, self.width), 255, np.uint8)
         owners = np.zeros((self.height, self.width), np.uint16)
-        image = ground.copy() if self._has_canopy else ground
+        image = ground.copy()
 
         bodies = self._bodies(stamp, projection)
         for body in bodies:
             cv2.fillConvexPoly(shadows, body.shadow, self._dark, cv2.LINE_AA, _FRACTION_BITS)
         for index, body in enumerate(bodies, start=1):
             body.paint(image, owners, index)
-        if canopy is not None:
-            for body in bodies:
-                _restore(image, ground, canopy, body.window)
-            owners[canopy > 127] = 0
+        for body in bodies:
+            _restore(image, ground, canopy, body.window)
+        owners[canopy > 127] = 0
         boxes, class_ids = self._truth(bodies, owners)
         shaded = self._shade(image, light, shadows, owners, canopy)
         truth = Detections(boxes, np.ones(len(boxes), np.float32), class_ids)
         return SceneFrame(self._expose(shaded, k), truth, stamp)
 
-    def _seen(self, picture: Image, projection: Matrix) -> Image:
-        """The part of a ground picture that the camera sees."""
+    def _seen(self, projection: Matrix) -> tuple[Image, Image, Image]:
+        """What the camera sees of the bare ground: its colours, its light, and the cover of crowns."""
         matrix = projection[:, [0, 1, 3]] @ self._to_metres
-        size = (self.width, self.height)
-        return np.asarray(cv2.warpPerspective(picture, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
+        view = cv2.warpPerspective(self._ground, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
+        overlay = cv2.extractChannel(view, 3)
+        ground = np.asarray(cv2.cvtColor(view, cv2.COLOR_BGRA2BGR), np.uint8)
+        return (
+            ground,
+            np.asarray(cv2.LUT(overlay, OVERLAY_LIGHT), np.uint8),
+            np.asarray(cv2.LUT(overlay, OVERLAY_CANOPY), np.uint8),
+        )
 
     def _bodies(self, stamp: float, projection: Matrix) -> list[_Body]:
         """The vehicles near the view, the farthest first."""
         poses = self._traffic.poses(stamp)
+        vehicles = self._traffic.vehicles
+        near = self._near(poses, projection)
+        if not len(near):
+            return []
+        counts = [len(vehicles[i].points) for i in near]
+        ends = np.cumsum(counts).tolist()
+        world = np.concatenate([vehicles[i].points for i in near])
+        pose = np.repeat(poses[near], counts, axis=0)
+        cos, sin = np.cos(pose[:, 2]), np.sin(pose[:, 2])
+        x, y, z = world.T
+        world = np.stack([cos * x - sin * y + pose[:, 0], sin * x + cos * y + pose[:, 1], z], axis=1)
+        pixels = project(projection, world)
+        world[:, :2] += self._shadow * world[:, 2:]
+        world[:, 2] = 0.0
+        shadows = _fixed(project(projection, world))
+        size = (self.width, self.height)
+        return [
+            _Body(vehicles[i], pixels[end - count : end], shadows[end - count :][: vehicles[i].solid], size)
+            for i, count, end in zip(near, counts, ends, strict=True)
+        ]
+
+    def _near(self, poses: NDArray[np.float64], projection: Matrix) -> NDArray[np.intp]:
+        """Which vehicles may touch the view, sorted from far to near."""
         centres = np.concatenate([poses[:, :2], np.zeros((len(poses), 1))], axis=1)
         places = project(projection, centres)
         depths = centres @ projection[2, :3] + projection[2, 3]
         margin = _LONGEST / 2 * self.settings.focal_ratio * self.width / np.maximum(depths, 1.0)
         inside = (places > -margin[:, None]) & (places < np.array([self.width, self.height]) + margin[:, None])
         near = np.flatnonzero(inside.all(axis=1) & (depths > 0))
-        near = near[np.argsort(-depths[near], kind='stable')]
-        return [
-            _Body(self._traffic.vehicles[i], poses[i], projection, self._shadow, (self.width, self.height))
-            for i in near
-        ]
+        return near[np.argsort(-depths[near], kind='stable')]
 
     def _truth(self, bodies: list[_Body], owners: NDArray[np.uint16]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        boxes: list[NDArray[np.float64]] = []
+        boxes: list[tuple[float, float, float, float]] = []
         class_ids: list[int] = []
         for index, body in enumerate(bodies, start=1):
             x0, y0, x1, y1 = body.window
@@ -142,24 +164,20 @@ class Scene:
             if cv2.countNonZero(seen) < _MIN_VISIBLE * body.area:
                 continue
             x, y, w, h = cv2.boundingRect(seen)
-            low, high = np.array([x0 + x, y0 + y], np.float64), np.array([x0 + x + w, y0 + y + h], np.float64)
-            box = np.concatenate([np.maximum(low, body.box[:2]), np.minimum(high, body.box[2:])])
-            if (box[2:] - box[:2]).min() >= _MIN_SIDE:
-                boxes.append(box)
+            left, top = max(x0 + x, body.box[0]), max(y0 + y, body.box[1])
+            right, bottom = min(x0 + x + w, body.box[2]), min(y0 + y + h, body.box[3])
+            if min(right - left, bottom - top) >= _MIN_SIDE:
+                boxes.append((left, top, right, bottom))
                 class_ids.append(body.vehicle.class_id)
         return np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int32)
 
     # Light and lens
 
-    def _shade(
-        self, image: Image, light: Image, shadows: Image, owners: NDArray[np.uint16], canopy: Image | None
-    ) -> Image:
+    def _shade(self, image: Image, light: Image, shadows: Image, owners: NDArray[np.uint16], canopy: Image) -> Image:
         """Darkens what lies in shadow; vehicles throw none on themselves, crowns catch none."""
         shadows = np.asarray(cv2.blur(shadows, (3, 3)), np.uint8)
         shadows[owners > 0] = 255
-        both = cv2.min(light, shadows)
-        if canopy is not None:
-            both = cv2.max(both, canopy)
+        both = cv2.max(cv2.min(light, shadows), canopy)
         return np.asarray(cv2.multiply(image, cv2.merge([both] * 3), scale=1 / 255), np.uint8)
 
     def _expose(self, image: Image, k: int) -> Image:
@@ -191,53 +209,45 @@ class Scene:
 class _Body:
     """One vehicle in one frame: its outlines in the image.
 
-    Attributes:
+    Args:
         vehicle: what it is.
+        pixels: (K, 2) where the vehicle's points are in the image.
+        shadow: (solid, 2) where the sun throws its outline.
+        size: of the image.
+
+    Attributes:
         box: exact bounds x0, y0, x1, y1 of its whole outline, pixels.
         area: of its whole outline, pixels.
         window: whole-pixel bounds of the outline inside the image.
         shadow: outline on the ground in fixed point.
     """
 
-    def __init__(
-        self,
-        vehicle: Vehicle,
-        pose: NDArray[np.float64],
-        projection: Matrix,
-        sun: NDArray[np.float64],
-        size: tuple[int, int],
-    ) -> None:
+    def __init__(self, vehicle: Vehicle, pixels: Matrix, shadow: FixedPoints, size: tuple[int, int]) -> None:
         self.vehicle = vehicle
-        cos, sin = np.cos(pose[2]), np.sin(pose[2])
-        world = vehicle.points.copy()
-        world[:, :2] = vehicle.points[:, :2] @ np.array([(cos, sin), (-sin, cos)]) + pose[:2]
-        pixels = project(projection, world)
-        self._outlines = [cv2.convexHull(pixels[a:b].astype(np.float32)) for a, b in vehicle.slices]
-        self._frames = [pixels[i : i + 3] for i in vehicle.frames]
-        outline = cv2.convexHull(np.concatenate(self._outlines))
-        self.area = float(cv2.contourArea(outline))
-        corners = outline.reshape(-1, 2).astype(np.float64)
-        low, high = corners.min(axis=0) + 0.5, corners.max(axis=0) + 0.5
-        self.box = np.concatenate([low, high])
-        x0, y0 = np.maximum(np.floor(low).astype(int) - 1, 0).tolist()
-        x1, y1 = np.minimum(np.ceil(high).astype(int) + 1, size).tolist()
+        self.shadow = cv2.convexHull(shadow)
+        self._pixels = pixels
+        self._fixed = _fixed(pixels)
+        solid = pixels[: vehicle.solid]
+        self.area = cv2.contourArea(cv2.convexHull(self._fixed[: vehicle.solid])) / 4**_FRACTION_BITS
+        low_x, low_y = (solid.min(axis=0) + 0.5).tolist()
+        high_x, high_y = (solid.max(axis=0) + 0.5).tolist()
+        self.box = (low_x, low_y, high_x, high_y)
+        x0, y0 = max(int(low_x) - 1, 0), max(int(low_y) - 1, 0)
+        x1, y1 = min(int(high_x) + 2, size[0]), min(int(high_y) + 2, size[1])
         self.window = (x0, y0, max(x0, x1), max(y0, y1))
-        cast = world[: vehicle.solid].copy()
-        cast[:, :2] += sun * cast[:, 2:]
-        cast[:, 2] = 0.0
-        self.shadow = _fixed(cv2.convexHull(project(projection, cast).astype(np.float32)))
 
     def paint(self, image: Image, owners: NDArray[np.uint16], index: int) -> None:
         """Paints sides and tops into `image` and its index into `owners`."""
         x0, y0, x1, y1 = self.window
-        if x0 >= x1 or y0 >= y1:
+        if x0 == x1 or y0 == y1:
             return
-        for slab, outline, frame in zip(self.vehicle.slabs, self._outlines, self._frames, strict=True):
-            fixed = _fixed(outline)
-            cv2.fillConvexPoly(image, fixed, slab.side, cv2.LINE_AA, _FRACTION_BITS)
-            cv2.fillConvexPoly(owners, fixed, index, cv2.LINE_8, _FRACTION_BITS)
+        vehicle = self.vehicle
+        for slab, (start, end), frame in zip(vehicle.slabs, vehicle.slices, vehicle.frames, strict=True):
+            outline = cv2.convexHull(self._fixed[start:end])
+            cv2.fillConvexPoly(image, outline, slab.side, cv2.LINE_AA, _FRACTION_BITS)
+            cv2.fillConvexPoly(owners, outline, index, cv2.LINE_8, _FRACTION_BITS)
             if slab.top is not None:
-                _paint_top(image[y0:y1, x0:x1], slab.top, frame - (x0, y0))
+                _paint_top(image[y0:y1, x0:x1], slab.top, self._pixels[frame : frame + 3] - (x0, y0))
 
 
 def _paint_top(part: Image, top: Sprite, frame: Matrix) -> None:
@@ -261,5 +271,5 @@ def _restore(image: Image, ground: Image, canopy: Image, window: tuple[int, int,
         image[y0:y1, x0:x1] = cv2.blendLinear(image[y0:y1, x0:x1], ground[y0:y1, x0:x1], 1.0 - share, share)
 
 
-def _fixed(points: NDArray[np.float32]) -> NDArray[np.int32]:
-    return np.round(points * (1 << _FRACTION_BITS)).astype(np.int32)
+def _fixed(points: Matrix) -> FixedPoints:
+    return np.asarray(np.rint(points * (1 << _FRACTION_BITS)), np.int32)

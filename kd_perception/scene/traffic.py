@@ -9,7 +9,7 @@ from kd_perception.scene.layout import Layout, along, path_length
 from kd_perception.scene.vehicles import Vehicle, make_vehicle
 
 # How many different vehicles of each class a scene knows.
-_VARIETY = {'car': 16, 'truck': 5, 'bus': 4, 'minibus': 6, 'cyclist': 5}
+_VARIETY = {'car': 24, 'truck': 5, 'bus': 4, 'minibus': 7, 'cyclist': 5}
 
 
 class Traffic:

@@ -133,7 +133,7 @@ def _at(outline: Points, height: float) -> Points:
 
 def rounded(x0: float, x1: float, width: float, front: float, rear: float, taper: float = 1.0) -> Points:
     """A convex outline from x0 (rear) to x1 (nose): corner radii `front` and `rear`, nose width scaled by `taper`."""
-    quarter = np.linspace(0.0, np.pi / 2, 5)
+    quarter = np.linspace(0.0, np.pi / 2, 4)
     half_rear, half_front = width / 2, width / 2 * taper
     nose = np.stack([x1 - front + front * np.cos(quarter), half_front - front + front * np.sin(quarter)], axis=1)
     tail = np.stack([x0 + rear - rear * np.sin(quarter), half_rear - rear + rear * np.cos(quarter)], axis=1)
@@ -167,7 +167,7 @@ class _Brush:
         cv2.fillConvexPoly(self._alpha, self._fixed, 255, cv2.LINE_AA, 4)
 
     def _to_pixels(self, points: Points) -> NDArray[np.int32]:
-        return np.round((points * self._scale + self._centre) * 16).astype(np.int32)
+        return np.asarray(np.rint((points * self._scale + self._centre) * 16), np.int32)
 
     def fill(self, points: Points, colour: Colour) -> None:
         cv2.fillConvexPoly(self._bgr, self._to_pixels(points), colour, cv2.LINE_AA, 4)
@@ -257,7 +257,7 @@ def _car(rng: np.random.Generator, scale: float) -> Vehicle:
     lower.shade_edges(0.5, 0.38)
     lower.glow(nose - 0.7, 0.0, 0.5, 0.45, 26)
     for side in (-1, 1):
-        lower.rectangle(nose - 0.36, nose - 0.12, side * width * 0.30, side * width * 0.45, (205, 208, 205))
+        lower.rectangle(nose - 0.36, nose - 0.12, side * width * 0.30, side * width * 0.45, (175, 178, 175))
         lower.rectangle(tail + 0.06, tail + 0.24, side * width * 0.30, side * width * 0.46, (40, 34, 120))
         lower.line((screen + 0.05, side * width * 0.34), (nose - 0.25, side * width * 0.26), 0.05, _scaled(paint, 0.72))
     lower.rectangle(nose - 0.10, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
@@ -304,7 +304,7 @@ def _minibus(rng: np.random.Generator, scale: float) -> Vehicle:
     bonnet = _Brush(body, paint, scale)
     bonnet.shade_edges(0.4, 0.3)
     for side in (-1, 1):
-        bonnet.rectangle(nose - 0.34, nose - 0.1, side * width * 0.29, side * width * 0.44, (205, 208, 205))
+        bonnet.rectangle(nose - 0.34, nose - 0.1, side * width * 0.29, side * width * 0.44, (180, 183, 180))
     bonnet.rectangle(nose - 0.1, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
     bonnet.fill(box, glass)
 
