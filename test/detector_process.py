@@ -105,7 +105,8 @@ class Client(Node):
         """Send one image and wait for its detections."""
         sent, seen = self.send(image, self.now_header(**header)), len(self.detections)
         return wait_for(
-            lambda: next((d for d in self.detections[seen:] if d.header.stamp == sent.stamp), None), 'detections of the image'
+            lambda: next((d for d in self.detections[seen:] if d.header.stamp == sent.stamp), None),
+            'detections of the image',
         )
 
 
@@ -133,7 +134,9 @@ class DetectorProcess:
         client = self.client
         wait_for(lambda: client.camera.get_subscription_count() or self._died(), 'the detector to subscribe')
         wait_for(lambda: client.labels and client.vision, 'label and vision info')
-        wait_for(lambda: client.count_publishers('detections') and client.count_publishers('/diagnostics'), 'its publishers')
+        wait_for(
+            lambda: client.count_publishers('detections') and client.count_publishers('/diagnostics'), 'its publishers'
+        )
         time.sleep(0.2)
         return self
 

@@ -231,8 +231,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.composer.ComposerError(None, None, 'YAML aliases are not allowed', event.start_mark)
+            raise yaml.YAMLError('YAML aliases are not allowed')
         return super().compose_node(parent, index)
 
 
@@ -269,10 +268,12 @@ def _validate(document: dict[str, Any], path: Path) -> None:
     try:
         json.dumps(document, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise BundleError(f'{path} holds a value that is neither text, finite number, list nor mapping: {error}') from error
-    error = jsonschema.exceptions.best_match(_validator().iter_errors(document))
-    if error is not None:
-        raise BundleError(f'{path}: {error.json_path.removeprefix("$.") or "document"}: {error.message}')
+        raise BundleError(
+            f'{path} holds a value that is neither text, finite number, list nor mapping: {error}'
+        ) from error
+    fault = jsonschema.exceptions.best_match(_validator().iter_errors(document))
+    if fault is not None:
+        raise BundleError(f'{path}: {fault.json_path.removeprefix("$.") or "document"}: {fault.message}')
 
 
 def _inside(folder: Path, file: str) -> Path:
@@ -281,5 +282,7 @@ def _inside(folder: Path, file: str) -> Path:
     path = folder / relative
     leaves = relative.is_absolute() or '..' in relative.parts or '\\' in file or '\0' in file
     if leaves or not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f'artifact {file!r} lies outside its bundle {folder}; a bundle names only files in its own folder')
+        raise BundleError(
+            f'artifact {file!r} lies outside its bundle {folder}; a bundle names only files in its own folder'
+        )
     return path

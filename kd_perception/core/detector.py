@@ -112,7 +112,9 @@ class Detector:
         )
         if spec.layout != 'end2end':
             found = nms(found, thresholds.iou, self.max_detections)
-        found = replace(found.select(slice(self.max_detections)), boxes=letterbox.to_source(found.boxes[: self.max_detections]))
+        found = replace(
+            found.select(slice(self.max_detections)), boxes=letterbox.to_source(found.boxes[: self.max_detections])
+        )
         height, width = letterbox.source_size[1], letterbox.source_size[0]
         return found.clipped(width, height)
 

@@ -43,6 +43,6 @@ def _gate(bundle: Bundle, artifact: Artifact, max_map_drop: float) -> str:
     if drop is None or drop <= max_map_drop:
         return ''
     return (
-        f'{bundle.name} {artifact.precision} was measured {100 * drop:.1f} % below the bundle\'s best mAP50-95, the limit is '
+        f"{bundle.name} {artifact.precision} was measured {100 * drop:.1f} % below the bundle's best mAP50-95, the limit is "
         f'{100 * max_map_drop:.1f} %: choose another precision or raise max_map_drop'
     )

@@ -16,6 +16,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -43,7 +44,9 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-LARGE_MESSAGE_HINT = 'images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera\'s environment (README)'
+LARGE_MESSAGE_HINT = (
+    "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
+)
 
 
 class DetectorNode(LifecycleNode):
@@ -69,7 +72,9 @@ class DetectorNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: diagnostics must go on when the camera, or /clock, has died.
         self._timer = self.create_timer(
-            self._setting('diagnostics_period'), self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            self._setting('diagnostics_period'),
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         if self._setting('autostart') and self.trigger_configure() == SUCCESS:
@@ -181,7 +186,7 @@ class DetectorNode(LifecycleNode):
         return detector
 
     def _create_publishers(self) -> None:
-        def publisher(kind: type, topic: str, profile: qos.QoSProfile) -> Any:
+        def publisher(kind: type, topic: str, profile: QoSProfile) -> Any:
             events = PublisherEventCallbacks(
                 incompatible_qos=lambda event: self.get_logger().warning(
                     qos.incompatibility(self.resolve_topic_name(topic), event.last_policy_kind, 'publisher')
@@ -336,7 +341,9 @@ class DetectorNode(LifecycleNode):
             self._publish_extras(image, detections, times, header)
         except Exception as error:  # the frame itself is out and in the books
             if self.context.ok():
-                self.get_logger().error(f'annotated image or frame latency not published: {error}', throttle_duration_sec=5.0)
+                self.get_logger().error(
+                    f'annotated image or frame latency not published: {error}', throttle_duration_sec=5.0
+                )
 
     def _publish_extras(
         self, image: messages.BgrImage, detections: Detections, times: StageTimes, header: Header
@@ -390,7 +397,9 @@ class DetectorNode(LifecycleNode):
         ]
         for status in statuses:
             status.name = f'{self.get_fully_qualified_name().lstrip("/")}: {status.name}'
-        self._diagnostics.publish(DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=statuses))
+        self._diagnostics.publish(
+            DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=statuses)
+        )
 
     def destroy_node(self) -> None:
         """Stop the worker and free the engine before the node goes."""
@@ -409,7 +418,11 @@ class DetectorNode(LifecycleNode):
     def _input_hint(self) -> str:
         """Why no image may be coming."""
         topic = getattr(self, '_topic', self.resolve_topic_name('image'))
-        wanted = 'sensor_msgs/msg/CompressedImage' if self._setting('image_transport') == 'compressed' else 'sensor_msgs/msg/Image'
+        wanted = (
+            'sensor_msgs/msg/CompressedImage'
+            if self._setting('image_transport') == 'compressed'
+            else 'sensor_msgs/msg/Image'
+        )
         publishers = self.get_publishers_info_by_topic(topic)
         if not publishers:
             return f'nobody publishes on {topic}; remap it to the camera: image:=/camera/image_raw'

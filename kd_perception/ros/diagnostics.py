@@ -84,7 +84,10 @@ def _input_verdict(view: InputView, state: InputState) -> tuple[bytes, str]:
     if state is InputState.WAITING:
         return WARN, f'waiting: {monitor.incompatibility or view.hint}'
     if state is InputState.STALE:
-        return ERROR, f'stale: no image for {monitor.silence(view.monotonic):.1f} s; {monitor.incompatibility or view.hint}'
+        return (
+            ERROR,
+            f'stale: no image for {monitor.silence(view.monotonic):.1f} s; {monitor.incompatibility or view.hint}',
+        )
     if state is InputState.REJECTED:
         return ERROR, f'rejected: {monitor.rejection}'
     if monitor.incompatibility:

@@ -46,11 +46,13 @@ def to_bgr(message: Image | CompressedImage, max_pixels: int) -> BgrImage:
     Raises:
         ImageError: the message cannot be decoded; says why.
     """
-    data = np.frombuffer(message.data, np.uint8)
+    data = memoryview(message.data)
     if isinstance(message, CompressedImage):
         return decode_compressed(data, max_pixels=max_pixels)
     if message.width * message.height > max_pixels:
-        raise ImageError(f'image of {message.width}×{message.height} is over the limit of {max_pixels} pixels (max_image_pixels)')
+        raise ImageError(
+            f'image of {message.width}×{message.height} is over the limit of {max_pixels} pixels (max_image_pixels)'
+        )
     try:
         return decode_raw(
             message.encoding, message.width, message.height, message.step, data, is_bigendian=bool(message.is_bigendian)
@@ -111,7 +113,9 @@ def detections_message(detections: Detections, header: Header) -> Detection2DArr
             Detection2D(
                 header=header,
                 bbox=BoundingBox2D(
-                    center=Pose2D(position=Point2D(x=(x1 + x2) / 2, y=(y1 + y2) / 2), theta=0.0), size_x=x2 - x1, size_y=y2 - y1
+                    center=Pose2D(position=Point2D(x=(x1 + x2) / 2, y=(y1 + y2) / 2), theta=0.0),
+                    size_x=x2 - x1,
+                    size_y=y2 - y1,
                 ),
                 results=[ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=str(class_id), score=score))],
             )
