@@ -1,0 +1,1 @@
+"""Offline making of model bundles, run from a checkout: `python -m training --help`."""

@@ -1,0 +1,45 @@
+"""Frames of the synthetic drone flights (`kd_perception.scene`) as a data set with exact boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kd_perception.scene import Scene
+from training.data.aerial_traffic import CLASSES
+from training.data.dataset import LabelledImage, write_split
+
+
+@dataclass(frozen=True)
+class SceneSetSettings:
+    """Which frames are written.
+
+    Attributes:
+        count: frames in all.
+        size: width and height of a frame in pixels.
+        frames_per_scene: frames of one flight, far apart.
+        step: frames between them.
+        first_seed: of the first scene; the others count up. Seeds below 10000 are left to demos and tests.
+    """
+
+    count: int = 1000
+    size: int = 480
+    frames_per_scene: int = 2
+    step: int = 90
+    first_seed: int = 10_000
+
+
+def prepare(target: Path, settings: SceneSetSettings) -> int:
+    """Write the frames as the training split of a data set; returns their number."""
+    return write_split(target, 'train', CLASSES, frames(settings))
+
+
+def frames(settings: SceneSetSettings) -> Iterator[LabelledImage]:
+    """The frames, scene by scene."""
+    for index in range(settings.count):
+        flight, frame = divmod(index, settings.frames_per_scene)
+        if frame == 0:
+            scene = Scene(settings.first_seed + flight, settings.size, settings.size)
+        shown = scene.frame(frame * settings.step)
+        yield LabelledImage(f'{index:05d}', shown.image, shown.truth)

@@ -1,0 +1,25 @@
+"""The errors of the training code; every message says what was wrong and what to do about it."""
+
+
+class TrainingError(Exception):
+    """Base of all errors of the training code."""
+
+
+class DataError(TrainingError):
+    """A data set that is missing or not as it should be."""
+
+
+class RecipeError(TrainingError):
+    """A recipe that cannot be used, or a stage that is asked for before what it needs."""
+
+
+class WeightsError(TrainingError):
+    """A weights file that is not ours or does not fit the network."""
+
+
+class ExportError(TrainingError):
+    """A network that cannot be exported, or an export that does not compute the same."""
+
+
+class QuantizationError(TrainingError):
+    """A network that cannot be quantized as asked."""

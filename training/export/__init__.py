@@ -1,0 +1,1 @@
+"""Trained networks → ONNX graphs that take the camera's pixels."""
