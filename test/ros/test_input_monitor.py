@@ -1,0 +1,47 @@
+"""The camera's state and its stamps, on clocks that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
+
+SECOND = 1_000_000_000
+
+
+def test_state_follows_the_frames():
+    monitor = InputMonitor()
+    assert monitor.state(100.0, timeout=1.0) is InputState.WAITING
+    monitor.arrived(5 * SECOND, 5 * SECOND, 100.0)
+    assert monitor.state(100.9, timeout=1.0) is InputState.ACTIVE
+    assert monitor.state(101.1, timeout=1.0) is InputState.STALE
+    assert monitor.silence(101.1) == pytest.approx(1.1)
+    monitor.arrived(6 * SECOND, 6 * SECOND, 102.0)
+    monitor.rejection = 'broken'
+    assert monitor.state(102.0, timeout=1.0) is InputState.REJECTED
+    monitor.rejection = ''
+    assert monitor.state(102.0, timeout=1.0) is InputState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ('stamps', 'faults'),
+    [
+        ([9.8, 9.9, 10.0], {}),
+        ([0.0], {'missing': 1}),
+        ([11.0], {'future': 1}),
+        ([10.04], {}),  # clocks of two machines differ a little
+        ([10.0, 9.0, 9.5], {'backward': 1}),  # a bag that starts anew goes back once
+        ([10.0, 10.0], {}),
+    ],
+)
+def test_stamp_faults_are_counted_by_kind(stamps, faults):
+    monitor = InputMonitor()
+    for index, stamp in enumerate(stamps):
+        monitor.arrived(int(stamp * SECOND), 10 * SECOND, float(index))
+    assert dict(monitor.stamp_faults) == faults
+
+
+@pytest.mark.parametrize(('stamp', 'clock', 'age'), [(10.0, 10.25, 250.0), (0.0, 10.0, 0.0), (10.5, 10.0, 0.0)])
+def test_age_is_never_negative(stamp, clock, age):
+    assert age_ms(int(stamp * SECOND), int(clock * SECOND)) == pytest.approx(age)
+    assert InputMonitor().arrived(int(stamp * SECOND), int(clock * SECOND), 0.0) == pytest.approx(age)
