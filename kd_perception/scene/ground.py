@@ -89,8 +89,8 @@ class _Painter:
             self._fill(surfaces, road.strip(-edge, edge), PAVING, smooth=False)
         for road in self._layout.roads:
             self._fill(surfaces, road.strip(-road.half_width, road.half_width), ASPHALT, smooth=False)
-        self._medians(surfaces)
         self._patches(surfaces)
+        self._medians(surfaces)
         if self._layout.circle:
             for radius, surface in ((2.5, PAVING), (0.0, ASPHALT), (-8.0, GRASS)):
                 self._fill(surfaces, _disc(self._layout.circle + radius), surface, smooth=False)
@@ -129,12 +129,12 @@ class _Painter:
         grass = (dry + (lush - dry) * green) * rng.uniform(0.85, 1.15)
         rows: list[NDArray[np.float64]] = [
             grass,
-            asphalt + rng.normal(0, 3, 3),
+            asphalt + rng.normal(0, 1.6, 3),
             asphalt * rng.uniform(0.72, 1.08) + rng.normal(0, 2, 3),
             rng.uniform(135, 195) + np.array((-6.0, 0.0, 5.0)) * rng.uniform(0, 2.5),
             np.array((84.0, 108.0, 130.0)) * rng.uniform(0.8, 1.2),
             np.array((88.0, 140.0, 150.0)) * rng.uniform(0.75, 1.15),
-            asphalt * rng.uniform(0.85, 1.25) + rng.normal(0, 3, 3),
+            asphalt * rng.uniform(0.85, 1.25) + rng.normal(0, 2, 3),
         ]
         rows += [np.array(roof) * rng.uniform(0.85, 1.15) for roof in _ROOFS]
         palette = np.zeros((256, 3), np.float32)
@@ -263,11 +263,11 @@ class _Painter:
             for _ in range(self._rng.poisson(len(road.centre) / 8)):
                 index = int(self._rng.integers(len(road.centre)))
                 place = road.centre[index] + road.normals[index] * self._rng.uniform(-1, 1) * road.half_width
-                tone = int(self._rng.uniform(55, 95))
+                tone = int(self._rng.uniform(62, 100))
                 if self._rng.random() < 0.5:
                     self._fill(self._bgr, place + _disc(0.35, 10), (tone, tone, tone))
                 else:
-                    walk = place + np.cumsum(self._rng.normal(0, 0.8, (7, 2)), axis=0)
+                    walk = place + np.cumsum(self._rng.normal(0, 0.6, (6, 2)), axis=0)
                     cv2.polylines(self._bgr, [self._pixels(walk)], False, (tone,) * 3, 1, cv2.LINE_AA, 4)
         half = self._layout.half_size
         for x, y, size, tone in self._rng.uniform(0, 1, (int(half * half / 900), 4)):

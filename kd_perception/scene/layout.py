@@ -372,6 +372,8 @@ class _Planner:
                     )
                     kind = 'car' if self._rng.random() < 0.95 else 'minibus'
                     self._layout.spots.append(Spot(kind, float(middle[0]), float(middle[1]), float(heading)))
+                if self._rng.random() < 0.02 * self._settings.greenness:
+                    self._layout.trees.append(Tree(x, y + stall_length, float(self._rng.uniform(1.5, 3.0)), row % 5))
             y += stall_length + (6.0 if row % 2 == 0 else 0.3)
             row += 1
 
@@ -404,14 +406,16 @@ class _Planner:
         """A row of trees behind the kerb; their crowns may reach over parked vehicles."""
         if self._rng.random() > 0.25 + 0.5 * self._settings.greenness:
             return
-        spacing = self._rng.uniform(8.0, 18.0)
+        spacing, radius = self._rng.uniform(8.0, 18.0), self._rng.uniform(1.4, 4.6)
         for direction in (1, -1):
             path = road.line(direction * (road.half_width + min(road.sidewalk, 1.6)))
             for at in np.arange(5.0, path_length(path), spacing):
                 if self._rng.random() < 0.75 and all(not (a - 4 < at < b + 4) for a, b in road.gaps):
                     x, y, _ = along(path, np.array([at + self._rng.normal(0, 0.6)]))[0]
                     self._layout.trees.append(
-                        Tree(float(x), float(y), float(self._rng.uniform(1.2, 3.0)), int(self._rng.integers(5)))
+                        Tree(
+                            float(x), float(y), float(radius * self._rng.uniform(0.7, 1.2)), int(self._rng.integers(5))
+                        )
                     )
 
 
