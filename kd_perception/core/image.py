@@ -92,7 +92,6 @@ def decode_raw(
     data: Buffer,
     is_bigendian: bool = False,
     *,
-    out: BgrImage | None = None,
     fallback: Callable[[], BgrImage] | None = None,
 ) -> BgrImage:
     """Make a BGR image of a raw camera frame laid out as in `sensor_msgs/Image`.
@@ -107,13 +106,10 @@ def decode_raw(
         step: bytes from one row to the next.
         data: the pixels.
         is_bigendian: byte order of 16-bit pixels.
-        out: uint8 (height, width, 3) to write a conversion into; one of another size is ignored. Not used where the
-            pixels are BGR already.
         fallback: makes the BGR image where the encoding is not one of ours, e.g. by cv_bridge.
 
     Returns:
-        uint8 (height, width, 3). For bgr8 and 8UC3 a view of `data`, with its row step; for the others `out` or a new
-        array.
+        uint8 (height, width, 3). For bgr8 and 8UC3 a view of `data`, with its row step; for the others a new array.
 
     Raises:
         UnsupportedEncodingError: not one of `RAW_ENCODINGS`, and there is no fallback or it failed.
@@ -130,40 +126,10 @@ def decode_raw(
     elif layout.bytes_per_pixel > 1:
         pixels = pixels.reshape(height, width, layout.bytes_per_pixel)
     try:
-        image: BgrImage = cv2.cvtColor(pixels, layout.conversion, dst=out)  # type: ignore[assignment]
+        image: BgrImage = cv2.cvtColor(pixels, layout.conversion)  # type: ignore[assignment]
     except cv2.error as error:
         raise MalformedImageError(f'{width}x{height} {encoding} image cannot be converted: {error.err}') from error
     return image
-
-
-class ImageDecoder:
-    """`decode_raw` for a camera: conversions go into one buffer that is kept from frame to frame.
-
-    Each image that it returns is valid until the next call.
-
-    Attributes:
-        fallback: see `decode_raw`; set per frame by whoever holds the frame.
-    """
-
-    def __init__(self) -> None:
-        self._converted: BgrImage | None = None
-
-    def decode_raw(
-        self,
-        encoding: str,
-        width: int,
-        height: int,
-        step: int,
-        data: Buffer,
-        is_bigendian: bool = False,
-        fallback: Callable[[], BgrImage] | None = None,
-    ) -> BgrImage:
-        """See the function `decode_raw`."""
-        image = decode_raw(encoding, width, height, step, data, is_bigendian, out=self._converted, fallback=fallback)
-        layout = _ENCODINGS.get(encoding)
-        if layout is not None and layout.conversion is not None:
-            self._converted = image
-        return image
 
 
 def decode_compressed(data: Buffer, max_pixels: int = 40_000_000, declared: str = '') -> BgrImage:

@@ -48,7 +48,7 @@ def to_bgr(message: Image | CompressedImage, max_pixels: int) -> BgrImage:
     """
     data = memoryview(message.data)
     if isinstance(message, CompressedImage):
-        return decode_compressed(data, max_pixels=max_pixels)
+        return decode_compressed(data, max_pixels=max_pixels, declared=message.format)
     if message.width * message.height > max_pixels:
         raise ImageError(
             f'image of {message.width}×{message.height} is over the limit of {max_pixels} pixels (max_image_pixels)'

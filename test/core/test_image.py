@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_perception.core.errors import ImageError, ImageTooLargeError, MalformedImageError, UnsupportedEncodingError
-from kd_perception.core.image import MAX_JPEG_SCANS, RAW_ENCODINGS, ImageDecoder, decode_compressed, decode_raw
+from kd_perception.core.image import MAX_JPEG_SCANS, RAW_ENCODINGS, decode_compressed, decode_raw
 
 WIDTH, HEIGHT = 48, 32
 
@@ -130,19 +130,6 @@ def test_bgr_is_a_view_of_the_message(padding: int) -> None:
     data = bytes(HEIGHT * (WIDTH * 3 + padding))
     image = decode_raw('bgr8', WIDTH, HEIGHT, WIDTH * 3 + padding, data)
     assert np.shares_memory(image, np.frombuffer(data, np.uint8))
-
-
-def test_the_decoder_reuses_its_buffer_and_never_writes_into_a_message() -> None:
-    decoder = ImageDecoder()
-    first = decoder.decode_raw('rgb8', WIDTH, HEIGHT, WIDTH * 3, BGR[:, :, ::-1].tobytes())
-    message = np.full(BGR.size, 9, np.uint8)
-    seen = decoder.decode_raw('bgr8', WIDTH, HEIGHT, WIDTH * 3, message)
-    second = decoder.decode_raw('mono8', WIDTH, HEIGHT, WIDTH, GREY[:, :, 0].tobytes())
-    assert np.shares_memory(first, second)
-    assert np.array_equal(second, GREY)
-    assert np.all(seen == 9)
-    resized = decoder.decode_raw('mono8', 2, 2, 2, b'\x05' * 4)
-    assert resized.shape == (2, 2, 3)
 
 
 @pytest.mark.parametrize(
