@@ -82,6 +82,12 @@ class Mailbox(Generic[T]):
             item, self._item = self._item, None
             return item
 
+    def poll(self) -> T | None:
+        """The item, if there is one, without waiting."""
+        with self._condition:
+            item, self._item = self._item, None
+            return item
+
     def close(self) -> T | None:
         """Wake the taker for good and return the item left inside, if any."""
         with self._condition:
