@@ -11,6 +11,7 @@ from kd_perception.core.detections import Detections
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineOptions
 from kd_perception.evaluation.accuracy import Accuracy, measure
+from kd_perception.evaluation.ground_truth import GroundTruth
 from training.data.dataset import read_split
 
 LOWEST_SCORE = 0.001
@@ -32,11 +33,11 @@ def measure_bundle(
     options = EngineOptions(threads=threads)
     detector = Detector(bundle, engines.load(bundle, artifact, options), replace(bundle.thresholds, score=LOWEST_SCORE))
     found: list[Detections] = []
-    truth: list[Detections] = []
+    truth: list[GroundTruth] = []
     try:
         for item in read_split(dataset, split):
             found.append(detector.detect(item.image)[0])
-            truth.append(item.objects)
+            truth.append(GroundTruth.of(item.objects))
     finally:
         detector.close()
     return measure(

@@ -10,8 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_perception.core.detections import Detections
+from kd_perception.evaluation.ground_truth import GroundTruth
+from kd_perception.evaluation.matching import judge
+from kd_perception.evaluation.operating_point import operating_point
 
 FloatArray = npt.NDArray[np.float64]
+SIZES = ('small', 'medium', 'large')
+SIZE_LIMITS = (32**2, 96**2)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Accuracy:
         recall: right detections ÷ objects, likewise; 0 without objects.
         score_threshold: the operating point of `precision` and `recall`.
         per_class: by class name, in the order of the class list.
+        per_size: `map` of small (under 32² pixels of the source), medium and large (from 96²) objects; None where there are none.
     """
 
     images: int
@@ -50,6 +56,7 @@ class Accuracy:
     recall: float
     score_threshold: float
     per_class: dict[str, ClassAccuracy]
+    per_size: dict[str, float | None]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded to four places, as bundles keep them."""
@@ -66,6 +73,7 @@ class Accuracy:
                 else {'objects': entry.objects, 'map50': round(entry.map50, 4), 'map': round(entry.map, 4)}
                 for name, entry in self.per_class.items()
             },
+            'per_size': {name: None if value is None else round(value, 4) for name, value in self.per_size.items()},
         }
 
     def __str__(self) -> str:
@@ -85,7 +93,7 @@ class Accuracy:
 
 def measure(
     detections: Sequence[Detections],
-    truth: Sequence[Detections],
+    truth: Sequence[GroundTruth],
     class_names: Sequence[str],
     *,
     score_threshold: float,
@@ -98,7 +106,7 @@ def measure(
 
     Args:
         detections: what was found, one entry an image.
-        truth: what is there, in the same order; scores are ignored.
+        truth: what is there, in the same order.
         class_names: name of every class id that occurs.
         score_threshold: 0 … 1.
         max_detections: most detections counted per image and class, the best first.
@@ -110,43 +118,44 @@ def measure(
         raise ValueError(
             f'{len(detections)} images with detections and {len(truth)} with ground truth: give one of each per image'
         )
-    highest = max((int(entry.class_ids.max()) for entry in (*detections, *truth) if len(entry)), default=-1)
+    everything = [*detections, *(image.objects for image in truth)]
+    highest = max((int(entry.class_ids.max()) for entry in everything if len(entry)), default=-1)
     if highest >= len(class_names):
         raise ValueError(f'class id {highest} has no name: only {len(class_names)} classes are named')
-    precisions = _average_precisions(detections, truth, len(class_names), max_detections)
-    objects = np.bincount(np.concatenate([entry.class_ids for entry in truth]), minlength=len(class_names))
+    judged = judge(detections, truth, len(class_names))
+    table = _average_precisions(detections, truth, len(class_names), max_detections)
     per_class = {
         name: ClassAccuracy(int(count), *((float(ap[0]), float(ap.mean())) if count else (None, None)))
-        for name, count, ap in zip(class_names, objects, precisions, strict=True)
+        for name, count, ap in zip(class_names, judged.objects, table[:, :, 0].T, strict=True)
     }
-    present = precisions[objects > 0]
-    right, found = _count_matches(detections, truth, score_threshold)
+    present = table[:, judged.objects > 0, :]
+    point = operating_point(judged, score_threshold)
     return Accuracy(
         images=len(truth),
-        map50=float(present[:, 0].mean()) if len(present) else 0.0,
-        map=float(present.mean()) if len(present) else 0.0,
-        precision=right / found if found else 0.0,
-        recall=right / int(objects.sum()) if objects.sum() else 0.0,
+        map50=float(present[0, :, 0].mean()) if present.size else 0.0,
+        map=float(present[:, :, 0].mean()) if present.size else 0.0,
+        precision=point.precision,
+        recall=point.recall,
         score_threshold=score_threshold,
         per_class=per_class,
+        per_size={name: _mean_of_known(table[:, :, area]) for area, name in enumerate(SIZES, 1)},
     )
 
 
 def _average_precisions(
-    detections: Sequence[Detections], truth: Sequence[Detections], class_count: int, max_detections: int
+    detections: Sequence[Detections], truth: Sequence[GroundTruth], class_count: int, max_detections: int
 ) -> FloatArray:
-    """Average precision (classes, 10 IoU thresholds) by faster-coco-eval; rows of classes without objects mean nothing."""
+    """Average precision (10 IoU thresholds, classes, all + sizes) by faster-coco-eval; -1 where there is no object."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    result = np.zeros((class_count, 10))
-    found = [entry for image_id, image in enumerate(detections, 1) for entry in _annotations(image, image_id)]
-    objects = [entry for image_id, image in enumerate(truth, 1) for entry in _annotations(image, image_id)]
+    found = [entry for image_id, image in enumerate(detections, 1) for entry in _found(image, image_id)]
+    objects = [entry for image_id, image in enumerate(truth, 1) for entry in _objects(image, image_id, class_count)]
     if not found or not objects:
-        return result
+        return _without_matches(truth, class_count)
     reference = COCO(
         {
             'images': [{'id': image_id, 'width': 1, 'height': 1} for image_id in range(1, len(truth) + 1)],
-            'annotations': [entry | {'id': index, 'iscrowd': 0} for index, entry in enumerate(objects, 1)],
+            'annotations': [entry | {'id': index} for index, entry in enumerate(objects, 1)],
             'categories': [{'id': class_id, 'name': str(class_id)} for class_id in range(class_count)],
         }
     )
@@ -155,68 +164,57 @@ def _average_precisions(
     evaluation.evaluate()
     evaluation.accumulate()
     # precision: IoU × recall × class × area × detections
-    result[:] = evaluation.eval['precision'][:, :, :, 0, -1].mean(axis=1).T
-    return result
+    precisions: FloatArray = evaluation.eval['precision'][..., -1].mean(axis=1)
+    return precisions
+
+
+def _without_matches(truth: Sequence[GroundTruth], class_count: int) -> FloatArray:
+    """The library refuses empty sets: 0 for what is there and was not found, -1 for what is not there."""
+    table = -np.ones((10, class_count, 1 + len(SIZES)))
+    for image in truth:
+        for entry in _objects(image, 0, 0):
+            if not entry['iscrowd']:
+                size = 1 + sum(entry['area'] >= limit for limit in SIZE_LIMITS)
+                table[:, entry['category_id'], [0, size]] = 0
+    return table
+
+
+def _mean_of_known(precisions: FloatArray) -> float | None:
+    known = precisions[precisions > -1]
+    return float(known.mean()) if known.size else None
 
 
 def _silent(*_: object) -> None:
     """The library prints progress; a library's caller decides what is printed."""
 
 
-def _annotations(image: Detections, image_id: int) -> list[dict[str, Any]]:
-    boxes = image.boxes.astype(np.float64)
-    sides = boxes[:, 2:] - boxes[:, :2]
+def _found(image: Detections, image_id: int) -> list[dict[str, Any]]:
     return [
-        {
-            'image_id': image_id,
-            'category_id': int(class_id),
-            'bbox': [*corner.tolist(), *side.tolist()],
-            'area': float(side.prod()),
-            'score': float(score),
-        }
-        for corner, side, class_id, score in zip(boxes[:, :2], sides, image.class_ids, image.scores, strict=True)
+        _annotation(box, int(class_id), image_id) | {'score': float(score)}
+        for box, class_id, score in zip(image.boxes, image.class_ids, image.scores, strict=True)
     ]
 
 
-def _count_matches(
-    detections: Sequence[Detections], truth: Sequence[Detections], score_threshold: float
-) -> tuple[int, int]:
-    """Right detections and all detections at the threshold."""
-    right = found = 0
-    for image, objects in zip(detections, truth, strict=True):
-        kept = image.select(image.scores >= score_threshold)
-        found += len(kept)
-        right += int(match(kept, objects, iou_threshold=0.5).sum())
-    return right, found
+def _objects(image: GroundTruth, image_id: int, class_count: int) -> list[dict[str, Any]]:
+    """Objects and crowds; an ignored region is a crowd of every class."""
+    rows = zip(image.objects.boxes, image.objects.class_ids, image.crowd, strict=True)
+    objects = [_annotation(box, int(class_id), image_id) | {'iscrowd': int(crowd)} for box, class_id, crowd in rows]
+    ignored = [
+        _annotation(box, class_id, image_id) | {'iscrowd': 1}
+        for box in image.ignored
+        for class_id in range(class_count)
+    ]
+    return objects + ignored
 
 
-def match(detections: Detections, objects: Detections, *, iou_threshold: float) -> npt.NDArray[np.bool_]:
-    """Which detections are right: by falling score, each takes the free object of its class with the highest IoU.
-
-    Returns:
-        bool (N,), in the order of `detections`.
-    """
-    overlaps = iou(detections.boxes, objects.boxes)
-    overlaps[detections.class_ids[:, None] != objects.class_ids[None]] = 0
-    right = np.zeros(len(detections), np.bool_)
-    if not len(objects):
-        return right
-    for index in np.argsort(-detections.scores, kind='stable'):
-        best = int(overlaps[index].argmax())
-        if overlaps[index, best] >= iou_threshold:
-            right[index] = True
-            overlaps[:, best] = 0
-    return right
-
-
-def iou(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> FloatArray:
-    """Intersection over union (N, M) of two sets of boxes x1, y1, x2, y2; 0 where both are empty."""
-    a, b = first.astype(np.float64)[:, None], second.astype(np.float64)[None]
-    overlap = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    intersection = np.maximum(overlap, 0).prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - intersection
-    shares: FloatArray = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return shares
+def _annotation(box: npt.NDArray[np.float32], class_id: int, image_id: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return {
+        'image_id': image_id,
+        'category_id': class_id,
+        'bbox': [x1, y1, x2 - x1, y2 - y1],
+        'area': (x2 - x1) * (y2 - y1),
+    }
 
 
 def _percent(value: float | None) -> str:

@@ -6,6 +6,7 @@ result finished before it. A detector that is late is judged by where the world 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -122,7 +123,7 @@ def _newest_finished(frames: Sequence[FrameFate], instants: Sequence[float]) -> 
 def _check(arrivals: Sequence[float], latencies: Sequence[float], rate: float) -> None:
     if len(arrivals) != len(latencies):
         raise ValueError(f'{len(arrivals)} frames but {len(latencies)} latencies')
-    if any(later < earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)):
+    if any(later < earlier for earlier, later in itertools.pairwise(arrivals)):
         raise ValueError('the frames are not in the order of their stamps')
     if any(latency < 0 for latency in latencies):
         raise ValueError('a latency is negative')

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kd_perception.core.detections import Detections
-from kd_perception.evaluation.accuracy import Accuracy, iou, match, measure
+from kd_perception.evaluation.accuracy import Accuracy, measure
+from kd_perception.evaluation.ground_truth import GroundTruth
 
 CLASSES = ('car', 'truck')
 SQUARE = (0, 0, 10, 10)
@@ -18,27 +19,7 @@ def found(*rows: tuple[tuple[float, ...], float, int]) -> Detections:
 
 
 def measured(detections: list[Detections], truth: list[Detections], score_threshold: float = 0.5) -> Accuracy:
-    return measure(detections, truth, CLASSES, score_threshold=score_threshold)
-
-
-@pytest.mark.parametrize(
-    ('box', 'share'),
-    [
-        (SQUARE, 1.0),
-        ((0, 0, 10, 5), 0.5),
-        ((5, 0, 15, 10), 1 / 3),
-        ((5, 5, 15, 15), 25 / 175),
-        ((10, 0, 20, 10), 0.0),
-        ((3, 3, 3, 3), 0.0),
-    ],
-)
-def test_iou(box, share):
-    assert iou(np.array([SQUARE], np.float32), np.array([box], np.float32))[0, 0] == pytest.approx(share)
-
-
-def test_empty_boxes_have_no_overlap_with_themselves():
-    empty = np.array([(3, 3, 3, 3)], np.float32)
-    assert iou(empty, empty)[0, 0] == 0
+    return measure(detections, [GroundTruth.of(t) for t in truth], CLASSES, score_threshold=score_threshold)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +70,6 @@ def test_more_than_a_hundred_objects_in_one_image_all_count():
     assert measured([found(*boxes)], [found(*boxes)]).map == pytest.approx(1)
 
 
-def test_each_object_goes_to_the_best_scored_detection():
-    # the better placed box scores lower, so it finds the object taken
-    detections = found(((0, 0, 10, 9), 0.6, 0), ((0, 0, 10, 8), 0.9, 0))
-    assert match(detections, found((SQUARE, 1, 0)), iou_threshold=0.5).tolist() == [False, True]
-
-
 @pytest.mark.parametrize(
     ('detections', 'truth', 'message'),
     [
@@ -106,3 +81,35 @@ def test_each_object_goes_to_the_best_scored_detection():
 def test_what_cannot_be_compared_is_refused(detections, truth, message):
     with pytest.raises(ValueError, match=message):
         measured(detections, truth)
+
+
+def crowded(objects: Detections, *crowd: bool, ignored: tuple[float, ...] | None = None) -> GroundTruth:
+    return GroundTruth(objects, np.array(crowd), np.array([ignored] if ignored else [], np.float32).reshape(-1, 4))
+
+
+@pytest.mark.parametrize(
+    ('why', 'truth'),
+    [
+        ('a crowd of the class', crowded(found((SQUARE, 1, 0), (FAR, 1, 0)), False, True)),
+        ('an ignored region', crowded(found((SQUARE, 1, 0)), False, ignored=(90, 90, 200, 200))),
+    ],
+)
+def test_what_is_found_in_a_crowd_or_ignored_region_is_judged_neither_way(why, truth):
+    detections = found((FAR, 0.9, 0), ((101, 101, 109, 109), 0.85, 0), (SQUARE, 0.8, 0))
+    accuracy = measure([detections], [truth], CLASSES, score_threshold=0.5)
+    assert (accuracy.map50, accuracy.precision, accuracy.recall) == pytest.approx((1, 1, 1)), why
+    assert accuracy.per_class['car'].objects == 1
+
+
+def test_a_crowd_of_another_class_excuses_nothing():
+    truth = crowded(found((SQUARE, 1, 0), (FAR, 1, 1)), False, True)
+    accuracy = measure([found((FAR, 0.9, 0), (SQUARE, 0.8, 0))], [truth], CLASSES, score_threshold=0.5)
+    assert (accuracy.map50, accuracy.precision) == pytest.approx((0.5, 0.5))
+
+
+def test_sizes_are_scored_apart():
+    small, medium, large = (0, 0, 20, 20), (100, 0, 150, 50), (300, 0, 400, 100)
+    truth = [found((small, 1, 0), (medium, 1, 0), (large, 1, 0))]
+    accuracy = measured([found((small, 0.9, 0), (large, 0.8, 0))], truth)
+    assert accuracy.per_size == pytest.approx({'small': 1, 'medium': 0, 'large': 1})
+    assert measured([found()], [found((medium, 1, 0))]).per_size == {'small': None, 'medium': 0, 'large': None}

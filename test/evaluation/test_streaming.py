@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,7 +58,7 @@ def test_every_frame_has_one_fate_and_no_result_comes_before_its_time(gaps, late
     assert len(stream.frames) == len(arrivals)
     assert sum(stream.count(fate) for fate in Fate) == len(arrivals)
     busy = [(f.start, f.finish) for f in stream.frames if f.finish is not None]
-    assert all(earlier[1] <= later[0] for earlier, later in zip(busy, busy[1:], strict=False))
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(busy))
     for frame, index in zip(stream.frames, stream.at_hand, strict=True):
         if index is not None:
             assert stream.frames[index].finish <= frame.arrival
