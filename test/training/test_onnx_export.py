@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ign
 from training.errors import ExportError, QuantizationError, WeightsError  # noqa: E402
 from training.export.onnx_export import BoxesScores, check_parity, export, fold_normalisation  # noqa: E402
 from training.models.yolo import DetectionModel, load_network, save_weights  # noqa: E402
-from training.quantize.qdq import QuantizeSettings, calibration_hash, quantize, tail  # noqa: E402
+from training.quantize.qdq import QuantizeSettings, calibration_hash, front, quantize, tail  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')
@@ -165,6 +165,12 @@ def test_all_other_convolutions_have_int8_weights_per_channel(exported, images, 
         assert weight.data_type == onnx.TensorProto.INT8
         assert list(scale.dims) == [weight.dims[0]]
         assert constants[activation.input[2]].data_type == onnx.TensorProto.UINT8
+
+
+def test_the_convolution_that_reads_the_pixels_stays_float(exported):
+    graph = onnx.load(exported[1]).graph
+    kinds = [node.op_type for node in graph.node if node.name in front(graph)]
+    assert kinds == ['Cast', 'Transpose', 'Conv']
 
 
 def test_int8_is_near_float(exported, images, tmp_path):

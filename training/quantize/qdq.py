@@ -33,6 +33,7 @@ class QuantizeSettings:
         method: how ranges come from the calibration images: `minmax`, `percentile` or `entropy`.
         percentile: share kept by `percentile`, in percent.
         per_channel: one weight scale per output channel instead of one per tensor.
+        first_convolution_float: leave the convolution that reads the pixels in float; with three channels INT8 gains nothing.
         last_convolutions_float: leave the last convolution of each branch in float too; they are small.
         float_nodes: further nodes that stay in float, by name.
     """
@@ -40,6 +41,7 @@ class QuantizeSettings:
     method: str = 'minmax'
     percentile: float = 99.99
     per_channel: bool = True
+    first_convolution_float: bool = True
     last_convolutions_float: bool = True
     float_nodes: tuple[str, ...] = ()
 
@@ -80,7 +82,9 @@ def quantize(source: Path, target: Path, images: Sequence[Image], settings: Quan
     unknown = [name for name in settings.float_nodes if name not in named]
     if unknown:
         raise QuantizationError(f'{source} has no node {", ".join(unknown)}')
-    left = sorted({*tail(graph.graph, settings.last_convolutions_float), *settings.float_nodes})
+    left = {*tail(graph.graph, settings.last_convolutions_float), *settings.float_nodes}
+    if settings.first_convolution_float:
+        left.update(front(graph.graph))
     with tempfile.TemporaryDirectory() as scratch:
         inferred = os.path.join(scratch, 'inferred.onnx')
         onnx.save(onnx.shape_inference.infer_shapes(graph), inferred)
@@ -93,10 +97,10 @@ def quantize(source: Path, target: Path, images: Sequence[Image], settings: Quan
             weight_type=QuantType.QInt8,
             per_channel=settings.per_channel,
             calibrate_method=methods[settings.method],
-            nodes_to_exclude=left,
+            nodes_to_exclude=sorted(left),
             extra_options={'CalibPercentile': settings.percentile},
         )
-    return left
+    return sorted(left)
 
 
 def tail(graph: onnx.GraphProto, with_convolutions: bool = True) -> list[str]:
@@ -119,6 +123,19 @@ def tail(graph: onnx.GraphProto, with_convolutions: bool = True) -> list[str]:
         seen[node.name] = None
         waiting += node.input
     return list(seen)
+
+
+def front(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes from the inputs up to and with the first convolution of each branch."""
+    reached = {value.name for value in graph.input}
+    seen = []
+    for node in graph.node:  # in topological order, as ONNX demands
+        if reached.isdisjoint(node.input):
+            continue
+        seen.append(node.name)
+        if node.op_type not in COMPUTING:
+            reached.update(node.output)
+    return seen
 
 
 def calibration_hash(images: Sequence[Image]) -> str:
