@@ -1,0 +1,152 @@
+"""The node `scene_camera`: a camera that shows a synthetic flight, a video, a folder of images or a bag."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+from kd_perception.core.errors import KdPerceptionError
+from kd_perception.ros import messages, qos
+from kd_perception.ros.sources import FrameSource, SourceError, SourceFrame, open_source
+
+# Name, default, description, range.
+_PARAMETERS: tuple[tuple[str, Any, str, tuple[float, float] | None], ...] = (
+    ('source', '', 'Video, folder of images or rosbag2 to play; empty shows a synthetic flight over traffic.', None),
+    ('source_topic', '', 'Image topic of a bag; empty takes its first.', None),
+    ('fps', 0.0, "Frames per second; 0 takes the source's own rate.", (0.0, 1000.0)),
+    ('width', 640, 'Width of the synthetic flight, pixels.', (16, 7680)),
+    ('height', 480, 'Height of the synthetic flight, pixels.', (16, 4320)),
+    ('seed', 0, 'Seed of the synthetic flight.', (0, 2**31 - 1)),
+    ('encoding', 'bgr8', 'Encoding of the images: bgr8 or rgb8.', None),
+    ('frame_id', 'camera', 'Frame id of the headers.', None),
+    ('frames', 0, 'Number of frames after which the node ends; 0 goes on for ever.', (0, 2**31 - 1)),
+    ('loop', True, 'Begin again at the end of the source; otherwise the node ends there.', None),
+    ('wait_for_subscribers', 0, 'Show the first frame when `image` has this many subscriptions.', (0, 100)),
+)
+_LINGER = 0.5  # seconds between the last frame and the end, so that nothing is cut off on its way
+_SETTLE = 0.3  # seconds between a matched subscription and the first frame: the other side matches a little later
+
+
+class SceneCamera(Node):
+    """Publishes `image`, stamped when it leaves, and for synthetic flights `ground_truth` under the same header."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('scene_camera', **options)
+        for name, default, description, bounds in _PARAMETERS:
+            try:
+                self.declare_parameter(name, default, _descriptor(default, description, bounds))
+            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+                raise SourceError(f'parameter {name}: {error}') from error
+        self._encoding = self._setting('encoding')
+        if self._encoding not in ('bgr8', 'rgb8'):
+            raise SourceError(f'encoding is {self._encoding!r}; the scene camera speaks bgr8 and rgb8')
+        self._source = open_source(
+            self._setting('source'),
+            topic=self._setting('source_topic'),
+            seed=self._setting('seed'),
+            width=self._setting('width'),
+            height=self._setting('height'),
+            fps=self._setting('fps') or 30.0,
+        )
+        self._images = self.create_publisher(Image, 'image', qos_profile_sensor_data)
+        self._truth = self.create_publisher(Detection2DArray, 'ground_truth', qos.DETECTIONS)
+        self._limit = self._setting('frames')
+        self._frames = _repeated(self._source, self._setting('loop'))
+        self._shown = 0
+        self._next: SourceFrame | None = next(self._frames)
+        self.finished = Future()
+        self._waiting = self.create_timer(0.02, self._await_subscribers)
+        self._matched_at: int | None = None
+
+    def _setting(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _await_subscribers(self) -> None:
+        now = self.get_clock().now().nanoseconds
+        wanted = self._setting('wait_for_subscribers')
+        if self._images.get_subscription_count() < wanted:
+            self._matched_at = None
+            return
+        if self._matched_at is None:
+            self._matched_at = now
+        if wanted == 0 or now - self._matched_at >= _SETTLE * 1e9:
+            self.destroy_timer(self._waiting)
+            fps = self._setting('fps') or self._source.fps
+            self.get_logger().info(f'showing {self._source.name} at {fps:g} frames/s')
+            self._timer = self.create_timer(1.0 / fps, self._show)
+
+    def _show(self) -> None:
+        """Publishes the frame that is ready, then gets the next one ready: its stamp is when it left."""
+        frame = self._next
+        if frame is None:
+            self.destroy_timer(self._timer)
+            self._end = self.create_timer(_LINGER, lambda: self.finished.set_result(None))
+            return
+        header = messages.header_at(self.get_clock().now().nanoseconds, self._setting('frame_id'))
+        self._images.publish(messages.image_message(self._coded(frame), header, self._encoding))
+        if frame.truth is not None:
+            self._truth.publish(messages.detections_message(frame.truth, header))
+        self._shown += 1
+        done = self._limit and self._shown >= self._limit
+        self._next = None if done else next(self._frames, None)
+
+    def _coded(self, frame: SourceFrame) -> messages.BgrImage:
+        if self._encoding == 'bgr8':
+            return frame.image
+        return np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
+
+    def accounts(self) -> str:
+        """One line on what was shown."""
+        return f'{self._shown} frames of {self._source.name} published'
+
+
+def _descriptor(default: Any, description: str, bounds: tuple[float, float] | None) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=description, read_only=True)
+    if bounds is not None and isinstance(default, float):
+        descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1])]
+    elif bounds is not None:
+        descriptor.integer_range = [IntegerRange(from_value=int(bounds[0]), to_value=int(bounds[1]))]
+    return descriptor
+
+
+def _repeated(source: FrameSource, loop: bool) -> Iterator[SourceFrame]:
+    yield from source.frames()
+    while loop:
+        yield from source.frames()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the camera until its last frame, SIGINT or SIGTERM."""
+    rclpy.init(args=args)
+    camera = None
+    try:
+        camera = SceneCamera()
+        rclpy.spin_until_future_complete(camera, camera.finished)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except KdPerceptionError as error:
+        print(f'scene_camera: {error}', file=sys.stderr)
+        return 1
+    finally:
+        if camera is not None:
+            print(f'scene_camera: {camera.accounts()}', flush=True)
+            camera.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

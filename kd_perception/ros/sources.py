@@ -1,0 +1,225 @@
+"""Where the scene camera's frames come from: a scene, a video, a folder of images or a bag. No ROS in here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cv2
+import numpy as np
+
+from kd_perception.core.detections import Detections
+from kd_perception.core.errors import ImageError, KdPerceptionError
+from kd_perception.core.image import BgrImage, decode_compressed, decode_raw
+from kd_perception.scene import Scene, SceneSettings
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+FOLDER_FPS = 5.0
+_IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+_logger = logging.getLogger(__name__)
+
+
+class SourceError(KdPerceptionError):
+    """A source that cannot be read; says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One frame: BGR image, and the boxes of what is in it where the source knows."""
+
+    image: BgrImage
+    truth: Detections | None = None
+
+
+class FrameSource(Protocol):
+    """Frames in order.
+
+    Attributes:
+        name: for people.
+        fps: the source's own rate.
+        count: number of frames; None where there is no end.
+    """
+
+    name: str
+    fps: float
+    count: int | None
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """All frames from the first on; may be asked for again."""
+        ...
+
+
+def open_source(
+    path: str, *, topic: str = '', seed: int = 0, width: int = 640, height: int = 480, fps: float = 30.0
+) -> FrameSource:
+    """Open whatever lies at `path` and make sure that a first frame can be read.
+
+    Args:
+        path: a video, a folder of images, or a rosbag2 (its folder, or an .mcap or .db3 file); empty for a scene.
+        topic: of a bag; empty for its first image topic.
+        seed: of the scene.
+        width: of the scene, pixels.
+        height: of the scene, pixels.
+        fps: of the scene.
+
+    Raises:
+        SourceError: there is nothing there that could be read.
+    """
+    if not path:
+        return SceneSource(seed, width, height, fps)
+    place = Path(path).expanduser()
+    source = _recognise(place, topic)
+    if next(source.frames(), None) is None:
+        raise SourceError(f'{place}: no frame in it can be read')
+    return source
+
+
+def _recognise(place: Path, topic: str) -> FrameSource:
+    if not place.exists():
+        raise SourceError(f'{place}: no such file or folder')
+    if place.suffix in ('.mcap', '.db3') or (place / 'metadata.yaml').is_file():
+        return BagSource(place, topic)
+    if not place.is_dir():
+        return VideoSource(place)
+    bags = sorted([*place.glob('*.mcap'), *place.glob('*.db3')])
+    return BagSource(bags[0], topic) if bags else FolderSource(place)
+
+
+class SceneSource:
+    """A synthetic flight, endless."""
+
+    count: int | None = None
+
+    def __init__(self, seed: int, width: int, height: int, fps: float) -> None:
+        self.name = f'scene {seed}'
+        self.fps = fps
+        try:
+            self._scene = Scene(seed, width, height, fps, SceneSettings(ground_sample_distance=max(70.0 / width, 0.06)))
+        except ValueError as error:
+            raise SourceError(str(error)) from error
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """The flight from its start."""
+        k = 0
+        while True:
+            frame = self._scene.frame(k)
+            yield SourceFrame(frame.image, frame.truth)
+            k += 1
+
+
+class VideoSource:
+    """A video file that OpenCV reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.name
+        self._path = path
+        capture = self._open()
+        fps = capture.get(cv2.CAP_PROP_FPS)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        self.fps = fps if 0.1 <= fps <= 1000.0 else 30.0
+        self.count = count if count > 0 else None
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
+            raise SourceError(f'{self._path}: neither a video that OpenCV reads, nor a folder of images, nor a rosbag2')
+        return capture
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """The video from its start."""
+        capture = self._open()
+        try:
+            while True:
+                found, image = capture.read()
+                if not found:
+                    return
+                yield SourceFrame(np.asarray(image, np.uint8))
+        finally:
+            capture.release()
+
+
+class FolderSource:
+    """The images of a folder by name; those that cannot be decoded are skipped with a warning."""
+
+    fps = FOLDER_FPS
+
+    def __init__(self, folder: Path) -> None:
+        self.name = folder.name
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        self.count: int | None = len(self._paths)
+        if not self._paths:
+            raise SourceError(f'{folder}: no image ({", ".join(IMAGE_SUFFIXES)}) and no rosbag2 in it')
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """The images in order."""
+        for path in self._paths:
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if image is None:
+                _logger.warning('%s cannot be decoded and is skipped', path)
+            else:
+                yield SourceFrame(np.asarray(image, np.uint8))
+
+
+class BagSource:
+    """The images of one topic of a rosbag2; those that cannot be decoded are skipped with a warning."""
+
+    def __init__(self, path: Path, topic: str = '') -> None:
+        self.name = path.name
+        self._path = path
+        with _reader(path) as reader:
+            connection = _image_connection(reader, path, topic)
+            self._topic = connection.topic
+            self.count: int | None = reader.topics[connection.topic].msgcount
+            seconds = reader.duration * 1e-9
+        self.fps = min(max((self.count - 1) / seconds, 0.1), 1000.0) if self.count > 1 and seconds > 0 else 30.0
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """The topic's images in the order in which they were recorded."""
+        with _reader(self._path) as reader:
+            connections = [c for c in reader.connections if c.topic == self._topic]
+            for connection, _, raw in reader.messages(connections):
+                message = reader.deserialize(raw, connection.msgtype)
+                try:
+                    yield SourceFrame(_to_bgr(message))
+                except ImageError as error:
+                    _logger.warning('%s: an image is skipped: %s', self._path, error)
+
+
+def _reader(path: Path) -> AnyReader:
+    try:
+        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise SourceError("reading bags needs the library rosbags: pip install 'rosbags>=0.10'") from error
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        reader.open()
+        reader.close()
+    except (AnyReaderError, OSError) as error:
+        raise SourceError(f'{path}: not a readable rosbag2: {error}') from error
+    return reader
+
+
+def _image_connection(reader: AnyReader, path: Path, topic: str) -> Connection:
+    images = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES]
+    chosen = [c for c in images if topic in ('', c.topic)]
+    if chosen:
+        return chosen[0]
+    known = ', '.join(sorted({c.topic for c in images})) or 'none'
+    raise SourceError(f'{path}: no image topic {topic or "at all"} in this bag; its image topics: {known}')
+
+
+def _to_bgr(message: Any) -> BgrImage:
+    data = memoryview(message.data)
+    if message.__msgtype__ == 'sensor_msgs/msg/CompressedImage':
+        return decode_compressed(data, declared=message.format)
+    bigendian = bool(message.is_bigendian)
+    return decode_raw(message.encoding, message.width, message.height, message.step, data, is_bigendian=bigendian)
