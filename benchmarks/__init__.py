@@ -1,0 +1,1 @@
+"""Measurements of the package on this machine: `python -m benchmarks`."""
