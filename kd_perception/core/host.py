@@ -1,10 +1,33 @@
-"""What the operating system tells of the machine right now: temperature and power mode."""
+"""What the operating system tells of the machine: what it is, its temperature and its power mode."""
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 
 _SYS = Path('/sys')
+
+
+def describe() -> dict[str, str | int]:
+    """What every measurement must name: processor, cores, system, Python, power mode."""
+    return {
+        'cpu': cpu_model(),
+        'cores': len(os.sched_getaffinity(0)),
+        'machine': platform.machine(),
+        'system': f'{platform.system()} {platform.release()}',
+        'python': platform.python_version(),
+        'power_mode': governor() or 'not told',
+    }
+
+
+def cpu_model(root: Path = Path('/proc')) -> str:
+    """The processor's name, or the board's where the processor has none (Arm)."""
+    for line in _read(root / 'cpuinfo').splitlines():
+        key, _, value = line.partition(':')
+        if key.strip() == 'model name':
+            return value.strip()
+    return _read(root / 'device-tree/model').strip('\0') or platform.processor() or 'not told'
 
 
 def temperature(sys: Path = _SYS) -> float | None:

@@ -1,0 +1,215 @@
+"""Runs a bundle over bags, here or on a Dask cluster: the same results in any order and split."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kd_perception import engines
+from kd_perception.core.bundle import Artifact, Bundle, load_bundle
+from kd_perception.core.detections import Detections
+from kd_perception.core.detector import Detector
+from kd_perception.core.engine import EngineOptions
+from kd_perception.core.errors import ImageError, KdPerceptionError
+from kd_perception.core.stages import StageTimes
+from kd_perception.engines.selection import choose_artifact
+from kd_perception.evaluation.bags import BagFrame, open_bag
+from kd_perception.evaluation.ground_truth import GroundTruth, read_ground_truth
+from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult, Journal
+
+LOWEST_SCORE = 0.001
+"""Average precision asks for the whole curve, so nearly everything is detected; thresholds are applied afterwards."""
+
+Progress = Callable[[int, int], None]
+"""Called with frames done and frames in all."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bag to run, as plain values that travel to another process or machine.
+
+    Attributes:
+        bag: path of the bag.
+        bundle: folder of the bundle.
+        engine: registry name.
+        precision: `auto` or one that the bundle has.
+        topic: image topic; empty takes the only one.
+        ground_truth: Detection2DArray topic or COCO file; empty takes the bag's only such topic, if there is one.
+        threads: CPU threads inside one inference.
+        journal: file that keeps the results frame by frame; None keeps none.
+        resume: go on with the journal of an interrupted run.
+        max_map_drop: the accuracy gate, see `choose_artifact`.
+    """
+
+    bag: Path
+    bundle: Path
+    engine: str = 'onnxruntime'
+    precision: str = 'auto'
+    topic: str = ''
+    ground_truth: str = ''
+    threads: int = 0
+    journal: Path | None = None
+    resume: bool = False
+    max_map_drop: float = 1.0
+
+    def artifact(self) -> tuple[Bundle, Artifact]:
+        """The bundle and what of it is run."""
+        bundle = load_bundle(self.bundle)
+        return bundle, choose_artifact(bundle, self.engine, self.precision, self.max_map_drop)
+
+
+def run_job(job: Job, progress: Progress | None = None) -> BagResult:
+    """Detect on every frame of a bag.
+
+    Raises:
+        BagError, BundleError, EngineError: the bag or the detector cannot be used; says why.
+    """
+    bundle, artifact = job.artifact()
+    detector = Detector(
+        bundle,
+        engines.load(bundle, artifact, EngineOptions(threads=job.threads)),
+        replace(bundle.thresholds, score=LOWEST_SCORE),
+    )
+    detector.warm_up()
+    try:
+        return _run(job, detector, artifact, progress or (lambda done, total: None))
+    finally:
+        detector.close()
+
+
+def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -> BagResult:
+    digest = bag_hash(job.bag)
+    with open_bag(job.bag, job.topic or None) as images:
+        identity = {'bag': digest, 'topic': images.topic, 'artifact': artifact.sha256, 'score': LOWEST_SCORE}
+        journal = Journal(job.journal, identity, job.resume) if job.journal else None
+        frames = []
+        try:
+            for done, frame in enumerate(images, 1):
+                known = journal.results.get(frame.stamp_ns) if journal else None
+                result = known or run_frame(frame, detector)
+                if journal and not known:
+                    journal.add(result)
+                frames.append(result)
+                progress(done, images.count)
+        finally:
+            if journal:
+                journal.close()
+        topic = images.topic
+    info = detector.engine.info
+    return BagResult(
+        name=job.bag.name,
+        path=job.bag,
+        sha256=digest,
+        topic=topic,
+        frames=tuple(sorted(frames, key=lambda result: result.stamp_ns)),
+        truth=_truth(job, detector.bundle),
+        engine={'provider': info.provider, 'device': info.device, 'threads': info.threads},
+    )
+
+
+def run_frame(frame: BagFrame, detector: Detector) -> FrameResult:
+    """Decode one frame of a bag and detect on it."""
+    started = time.perf_counter()
+    try:
+        image = frame.decode()
+    except ImageError as error:
+        return FrameResult(frame.stamp_ns, Detections.empty(), StageTimes(), str(error))
+    decode = 1e3 * (time.perf_counter() - started)
+    detections, times = detector.detect(image)
+    times.decode = decode
+    return FrameResult(frame.stamp_ns, detections, times)
+
+
+def _truth(job: Job, bundle: Bundle) -> dict[int, GroundTruth]:
+    return read_ground_truth(job.bag, job.ground_truth, bundle.classes)
+
+
+def bag_hash(path: Path) -> str:
+    """sha256 over the bag's files in the order of their names."""
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open('rb') as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    workers: int = 1,
+    scheduler: str = '',
+    progress: Progress | None = None,
+    on_done: Callable[[Job], None] | None = None,
+) -> Iterator[BagResult | BagFailure]:
+    """Run many bags and yield their results in the order of the jobs, whatever the order in which they end.
+
+    Args:
+        jobs: what to run.
+        workers: processes on this machine; with 1 everything happens here, and `progress` counts frames.
+        scheduler: address of a Dask scheduler whose workers see the same paths; empty uses this machine.
+        progress: called frame by frame, only with one worker.
+        on_done: called with every job as it ends.
+    """
+    if scheduler:
+        yield from _on_cluster(jobs, scheduler, on_done)
+    elif workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            yield from _in_order(jobs, [pool.submit(_attempt, job) for job in jobs], on_done)
+    else:
+        for job in jobs:
+            yield _attempt(job, progress)
+            if on_done:
+                on_done(job)
+
+
+def _attempt(job: Job, progress: Progress | None = None) -> BagResult | BagFailure:
+    """A bag that fails is a result like any other: the rest goes on."""
+    try:
+        return run_job(job, progress)
+    except KdPerceptionError as error:
+        return BagFailure(job.bag.name, job.bag, str(error))
+
+
+def _in_order(
+    jobs: Sequence[Job], futures: Sequence[Future[BagResult | BagFailure]], on_done: Callable[[Job], None] | None
+) -> Iterator[BagResult | BagFailure]:
+    of = dict(zip(futures, jobs, strict=True))
+    for future in as_completed(futures):
+        if on_done:
+            on_done(of[future])
+    for future, job in zip(futures, jobs, strict=True):
+        yield _outcome(future.result, job)
+
+
+def _outcome(result: Callable[[], BagResult | BagFailure], job: Job) -> BagResult | BagFailure:
+    """A worker that died takes only its own bag with it."""
+    try:
+        return result()
+    except Exception as error:  # whatever a foreign process or cluster raises
+        return BagFailure(job.bag.name, job.bag, f'its worker ended: {error}')
+
+
+def _on_cluster(
+    jobs: Sequence[Job], scheduler: str, on_done: Callable[[Job], None] | None
+) -> Iterator[BagResult | BagFailure]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise KdPerceptionError('--scheduler needs the library: pip install distributed') from error
+    try:
+        client: Any = distributed.Client(scheduler, timeout='10s')
+    except (OSError, ValueError) as error:
+        raise KdPerceptionError(f'no Dask scheduler answers at {scheduler}: {error}') from error
+    with client:
+        futures = [client.submit(_attempt, job, pure=False) for job in jobs]
+        for future, job in zip(futures, jobs, strict=True):
+            yield _outcome(future.result, job)
+            if on_done:
+                on_done(job)
