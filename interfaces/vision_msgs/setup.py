@@ -1,8 +1,8 @@
 """Builds the Python vision_msgs package from msg/*.msg with the rosidl generators of a pip-installed ROS 2.
 
-CMake and the C++ messages are left out: the generated C sources become one extension module, which holds the Fast DDS
-type support that rclpy asks for. Field names, types and order are the standard's, so the type hashes match any other
-node's vision_msgs.
+CMake and the C++ messages are left out: the generated C sources become one extension module, which holds the two type
+supports that rclpy asks for, Fast DDS's and introspection. Field names, types and order are the standard's, so the type
+hashes match any other node's vision_msgs.
 """
 
 import json
@@ -17,9 +17,42 @@ VERSION = '4.1.1'
 DEPENDENCIES = ('std_msgs', 'geometry_msgs')
 # Their interfaces are reached through those of DEPENDENCIES.
 INTERFACE_PACKAGES = ('builtin_interfaces', 'service_msgs', *DEPENDENCIES)
-TYPESUPPORT = 'rosidl_typesupport_fastrtps_c'
+TYPESUPPORTS = ('rosidl_typesupport_fastrtps_c', 'rosidl_typesupport_introspection_c')
 HERE = Path(__file__).parent.resolve()
 MESSAGES = sorted(path.relative_to(HERE) for path in (HERE / 'msg').glob('*.msg'))
+
+# Hands out the type support that is asked for. The generator's own dispatcher would look for one library each.
+DISPATCH = """
+#include <string.h>
+#include "rosidl_runtime_c/message_type_support_struct.h"
+#include "rosidl_typesupport_c/identifier.h"
+#include "rosidl_typesupport_interface/macros.h"
+
+#define HANDLE(typesupport) ROSIDL_TYPESUPPORT_INTERFACE__MESSAGE_SYMBOL_NAME(typesupport, @PACKAGE@, msg, @MESSAGE@)
+
+const rosidl_message_type_support_t * HANDLE(rosidl_typesupport_fastrtps_c)(void);
+const rosidl_message_type_support_t * HANDLE(rosidl_typesupport_introspection_c)(void);
+
+static const rosidl_message_type_support_t * find(const rosidl_message_type_support_t * handle, const char * identifier)
+{
+  const rosidl_message_type_support_t * fastrtps = HANDLE(rosidl_typesupport_fastrtps_c)();
+  const rosidl_message_type_support_t * introspection = HANDLE(rosidl_typesupport_introspection_c)();
+  if (strcmp(identifier, handle->typesupport_identifier) == 0) {return handle;}
+  if (strcmp(identifier, fastrtps->typesupport_identifier) == 0) {return fastrtps;}
+  if (strcmp(identifier, introspection->typesupport_identifier) == 0) {return introspection;}
+  return NULL;
+}
+
+const rosidl_message_type_support_t * HANDLE(rosidl_typesupport_c)(void)
+{
+  static rosidl_message_type_support_t handle;
+  handle = *HANDLE(rosidl_typesupport_fastrtps_c)();  /* hash and description are the same for all */
+  handle.typesupport_identifier = rosidl_typesupport_c__typesupport_identifier;
+  handle.data = NULL;
+  handle.func = find;
+  return &handle;
+}
+"""
 
 
 def ros_prefix() -> Path:
@@ -76,17 +109,22 @@ class Generators:
 
     def write_visibility_headers(self) -> None:
         """CMake would do this; the generated headers include them."""
-        for generator in ('rosidl_generator_c', TYPESUPPORT):
+        for generator in ('rosidl_generator_c', *TYPESUPPORTS):
             name = f'{generator}__visibility_control.h'
             template = (self.share / generator / 'resource' / f'{name}.in').read_text()
             text = template.replace('@PROJECT_NAME@', PACKAGE).replace('@PROJECT_NAME_UPPER@', PACKAGE.upper())
             (self.output('c') / 'msg' / name).write_text(text)
 
+    def write_dispatch(self) -> None:
+        for message in MESSAGES:
+            text = DISPATCH.replace('@PACKAGE@', PACKAGE).replace('@MESSAGE@', message.stem)
+            (self.work / f'{message.stem}_dispatch.c').write_text(text)
+
     def write_sources(self) -> None:
         from rosidl_generator_c import generate_c
         from rosidl_generator_py import generate_py
-        from rosidl_typesupport_c import generate_c as generate_dispatch
         from rosidl_typesupport_fastrtps_c import generate_typesupport_fastrtps_c
+        from rosidl_typesupport_introspection_c import generate_c as generate_introspection
 
         descriptions = [
             f'{message.with_suffix(".idl").as_posix()}:{self.output("types") / message.with_suffix(".json")}'
@@ -96,8 +134,8 @@ class Generators:
         generate_c(
             self.arguments('rosidl_generator_c', 'c', ros_interface_files=files, type_description_tuples=descriptions)
         )
-        generate_typesupport_fastrtps_c(self.arguments(TYPESUPPORT, 'fastrtps'))
-        generate_dispatch(self.arguments('rosidl_typesupport_c', 'dispatch'), [TYPESUPPORT])
+        generate_typesupport_fastrtps_c(self.arguments('rosidl_typesupport_fastrtps_c', 'fastrtps'))
+        generate_introspection(self.arguments('rosidl_typesupport_introspection_c', 'introspection'))
         generate_py(self.arguments('rosidl_generator_py', 'python'), ['rosidl_typesupport_c'])
 
     def run(self) -> None:
@@ -105,6 +143,7 @@ class Generators:
         self.translate()
         self.hash_types()
         self.write_sources()
+        self.write_dispatch()
         self.write_visibility_headers()
 
     def c_sources(self) -> list[str]:
@@ -127,17 +166,14 @@ class BuildMessages(build_ext):
         generators.run()
 
         ext.sources = generators.c_sources()
-        ext.include_dirs = [str(generators.work / stage) for stage in ('c', 'fastrtps', 'python')]
+        ext.include_dirs = [str(generators.work / stage) for stage in ('c', 'fastrtps', 'introspection', 'python')]
         ext.include_dirs += [str(path) for path in (prefix / 'include').iterdir() if path.is_dir()]
         ext.include_dirs += [numpy.get_include()]
         ext.library_dirs = [str(prefix / 'lib')]
+        parts = ('rosidl_generator_c', 'rosidl_generator_py', *TYPESUPPORTS)
         ext.libraries = [
-            *(
-                f'{name}__{part}'
-                for name in DEPENDENCIES
-                for part in ('rosidl_generator_c', 'rosidl_generator_py', TYPESUPPORT)
-            ),
-            *('rosidl_runtime_c', 'rcutils', 'rosidl_typesupport_c', TYPESUPPORT),
+            *(f'{name}__{part}' for name in DEPENDENCIES for part in parts),
+            *('rosidl_runtime_c', 'rcutils', 'rosidl_typesupport_c', *TYPESUPPORTS),
             *('rosidl_typesupport_fastrtps_cpp', 'fastcdr'),
         ]
         ext.extra_compile_args = ['-O1', '-g0', '-fvisibility=default', '-Wno-unused']
