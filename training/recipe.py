@@ -60,6 +60,14 @@ class ExportRecipe:
 
 
 @dataclass(frozen=True)
+class CalibrationRecipe:
+    """Number of training photographs, and of scene frames, that set the INT8 ranges."""
+
+    photographs: int
+    scenes: int
+
+
+@dataclass(frozen=True)
 class BundleRecipe:
     """What the bundle says of itself, and its default operating point."""
 
@@ -80,7 +88,6 @@ class Recipe:
         name: of the bundle.
         seed: of everything drawn in training.
         source: folder of the data set, relative to the data root.
-        calibration_images: number of training images that set the INT8 ranges.
     """
 
     file: Path
@@ -92,7 +99,7 @@ class Recipe:
     train: TrainRecipe
     export: ExportRecipe
     quantize: QuantizeSettings
-    calibration_images: int
+    calibration: CalibrationRecipe
     bundle: BundleRecipe
 
 
@@ -111,8 +118,6 @@ def load_recipe(file: Path) -> Recipe:
     try:
         train = dict(document['train'])
         phases = tuple(_settings(PhaseRecipe, entry, 'train.phases', file) for entry in train.pop('phases'))
-        quantize = dict(document['quantize'])
-        calibration_images = int(quantize.pop('calibration_images'))
         return Recipe(
             file=file,
             name=document['name'],
@@ -122,8 +127,8 @@ def load_recipe(file: Path) -> Recipe:
             scenes=_settings(SceneSetSettings, document['scenes'], 'scenes', file),
             train=_settings(TrainRecipe, {**train, 'phases': phases}, 'train', file),
             export=_settings(ExportRecipe, document['export'], 'export', file),
-            quantize=_settings(QuantizeSettings, quantize, 'quantize', file),
-            calibration_images=calibration_images,
+            calibration=_settings(CalibrationRecipe, document['calibration'], 'calibration', file),
+            quantize=_settings(QuantizeSettings, document['quantize'], 'quantize', file),
             bundle=_settings(BundleRecipe, document['bundle'], 'bundle', file),
         )
     except KeyError as error:

@@ -56,20 +56,30 @@ class Workshop:
         return self.data / self.recipe.source
 
     @property
+    def sets(self) -> Path:
+        """Folder of the prepared data sets, `real` and `scenes`."""
+        return self.out / 'data'
+
+    @property
+    def phases(self) -> Path:
+        """Folder of the training phases."""
+        return self.out / 'train'
+
+    @property
     def weights(self) -> Path:
         """Weights of the last training phase."""
-        return self.out / self.recipe.train.phases[-1].name / 'weights.pt'
+        return self.phases / self.recipe.train.phases[-1].name / 'weights.pt'
 
     def onnx(self, precision: str) -> Path:
         """The exported network."""
         return self.out / 'export' / f'{self.recipe.name}_{precision}.onnx'
 
-    def letterboxed(self, split: str, count: int) -> Iterator[Image]:
-        """Photographs of a split as the runtime shows them to the network, evenly spread over the split."""
+    def letterboxed(self, folder: Path, split: str, count: int) -> Iterator[Image]:
+        """Images of a data set as the runtime shows them to the network, evenly spread over the split."""
         size = (self.recipe.export.width, self.recipe.export.height)
-        photographs = list(read_split(self.source, split))
-        for index in np.linspace(0, len(photographs) - 1, min(count, len(photographs))).round().astype(int):
-            image = photographs[index].image
+        images = [item.image for item in read_split(folder, split)]
+        for index in np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int):
+            image = images[index]
             canvas = np.empty((size[1], size[0], 3), np.uint8)
             yield Letterbox((image.shape[1], image.shape[0]), size).apply(image, canvas).copy()
 
@@ -78,8 +88,8 @@ def prepare(shop: Workshop) -> dict[str, Any]:
     """Cut tiles from the photographs and draw the synthetic scenes."""
     from training.data import aerial_traffic, scenes
 
-    counts = aerial_traffic.prepare(shop.source, shop.out / 'real', shop.recipe.tiles)
-    return {'tiles': counts['train'], 'scenes': scenes.prepare(shop.out / 'scenes', shop.recipe.scenes)}
+    counts = aerial_traffic.prepare(shop.source, shop.sets / 'real', shop.recipe.tiles)
+    return {'tiles': counts['train'], 'scenes': scenes.prepare(shop.sets / 'scenes', shop.recipe.scenes)}
 
 
 def train(shop: Workshop) -> dict[str, Any]:
@@ -90,21 +100,21 @@ def train(shop: Workshop) -> dict[str, Any]:
     recipe = shop.recipe
     weights: Path | None = None
     for number, phase in enumerate(recipe.train.phases):
-        record = shop.out / f'train.{phase.name}.json'
+        record = shop.phases / f'{phase.name}.json'
         done_so_far = dataclasses.replace(recipe.train, phases=recipe.train.phases[: number + 1])
         wanted = _fingerprint(recipe.source, recipe.tiles, recipe.scenes, recipe.seed, done_so_far)
         if not _is_done(record, wanted):
-            images = [path for name, count in phase.images.items() for path in _first_images(shop.out / name, count)]
+            images = [path for name, count in phase.images.items() for path in _first_images(shop.sets / name, count)]
             yolo.train(
                 yolo.Phase(phase.name, images, phase.hours, {**recipe.train.arguments, **phase.arguments}),
-                shop.out,
+                shop.phases,
                 architecture=recipe.train.architecture,
                 classes=CLASSES,
                 seed=recipe.seed + number,
                 initial_weights=weights,
             )
             _note_done(record, wanted, {})
-        weights = shop.out / phase.name / 'weights.pt'
+        weights = shop.phases / phase.name / 'weights.pt'
     return {'weights': _sha256(shop.weights)}
 
 
@@ -124,14 +134,17 @@ def export(shop: Workshop) -> dict[str, Any]:
     settings = shop.recipe.export
     network, _ = load_network(shop.weights)
     module = write_onnx(network, settings.width, settings.height, shop.onnx('fp32'))
-    return check_parity(module, shop.onnx('fp32'), shop.letterboxed('val', settings.parity_images))
+    return check_parity(module, shop.onnx('fp32'), shop.letterboxed(shop.source, 'val', settings.parity_images))
 
 
 def quantize(shop: Workshop) -> dict[str, Any]:
     """Write the INT8 network, its ranges set by training photographs and scenes as the runtime shows them."""
     from training.quantize import qdq
 
-    images = list(shop.letterboxed('train', shop.recipe.calibration_images))
+    images = [
+        *shop.letterboxed(shop.source, 'train', shop.recipe.calibration.photographs),
+        *shop.letterboxed(shop.sets / 'scenes', 'train', shop.recipe.calibration.scenes),
+    ]
     left = qdq.quantize(shop.onnx('fp32'), shop.onnx('int8'), images, shop.recipe.quantize)
     return {
         'calibration_images': len(images),
@@ -223,12 +236,24 @@ STAGES: dict[str, Callable[[Workshop], dict[str, Any]]] = {
 
 
 def run(shop: Workshop, names: list[str], *, again: bool = False) -> None:
-    """Run stages in order, leaving out those that were done with the same settings unless `again`."""
+    """Run stages in order, leaving out those that were done with the same settings unless `again`.
+
+    Raises:
+        RecipeError: a stage needs another one that was not run.
+    """
+    missing = ''
     for name in STAGES:
-        if name not in names:
-            continue
         record, wanted = shop.out / f'{name}.json', _inputs(shop, name)
-        if not again and _is_done(record, wanted):
+        done = _is_done(record, wanted)
+        if name not in names:
+            missing = missing or ('' if done else name)
+            continue
+        if missing:
+            raise RecipeError(
+                f'{name} needs the stage {missing}, which was not run with these settings; '
+                f'python -m training run {shop.recipe.file} runs what is missing'
+            )
+        if done and not again:
             print(f'{name}: done before with the same settings')
             continue
         print(f'{name} …', flush=True)
@@ -245,7 +270,7 @@ def _inputs(shop: Workshop, stage: str) -> dict[str, Any]:
         'prepare': [recipe.source, recipe.tiles, recipe.scenes],
         'train': [recipe.seed, recipe.train],
         'export': [recipe.export],
-        'quantize': [recipe.quantize, recipe.calibration_images],
+        'quantize': [recipe.quantize, recipe.calibration],
         'bundle': [recipe.bundle],
     }
     names = list(settings)
@@ -272,10 +297,7 @@ def _note_done(record: Path, wanted: dict[str, Any], result: dict[str, Any]) -> 
 
 
 def _result(shop: Workshop, stage: str) -> dict[str, Any]:
-    record = shop.out / f'{stage}.json'
-    if not record.is_file():
-        raise RecipeError(f'the stage {stage} was not run; python -m training run {shop.recipe.file} runs all')
-    return dict(json.loads(record.read_text(encoding='utf-8'))['result'])
+    return dict(json.loads((shop.out / f'{stage}.json').read_text(encoding='utf-8'))['result'])
 
 
 def _sha256(file: Path) -> str:
