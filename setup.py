@@ -39,7 +39,7 @@ setup(
     maintainer_email='kd-perception@example.org',
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json']},
+    package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json', '**/*.msg']},
     # ROS packages (rclpy, vision_msgs, launch …) are in package.xml: most are not on PyPI, and the `launch` that
     # is there is another project.
     install_requires=[

@@ -31,3 +31,11 @@ class EngineError(KdPerceptionError):
 
 class OutputLayoutError(EngineError):
     """The network's outputs do not have the shapes that the bundle's output layout promises."""
+
+
+class BagError(KdPerceptionError):
+    """A bag that cannot be read or written: not a bag, damaged, without images, or with several image topics and none chosen."""
+
+
+class GroundTruthError(KdPerceptionError):
+    """Ground truth that cannot be used: malformed, without stamps, or of classes that the detector does not know."""
