@@ -36,6 +36,11 @@ class BagFrame:
     message: Message
     _content: Any
 
+    @property
+    def key(self) -> int:
+        """What tells the frame from the bag's others: its stamp, or, where nobody stamped it, when it was recorded; in ns."""
+        return self.stamp_ns or self.received_ns
+
     def decode(self, max_pixels: int = 40_000_000) -> BgrImage:
         """The image; where the encoding allows, a read-only view of the recorded bytes.
 

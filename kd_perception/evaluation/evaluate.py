@@ -83,29 +83,28 @@ def run_job(job: Job, progress: Progress | None = None) -> BagResult:
 
 
 def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -> BagResult:
+    images = open_bag(job.bag, job.topic or None)
     digest = bag_hash(job.bag)
-    with open_bag(job.bag, job.topic or None) as images:
-        identity = {'bag': digest, 'topic': images.topic, 'artifact': artifact.sha256, 'score': LOWEST_SCORE}
-        journal = Journal(job.journal, identity, job.resume) if job.journal else None
-        frames = []
-        try:
-            for done, frame in enumerate(images, 1):
-                known = journal.results.get(frame.stamp_ns) if journal else None
-                result = known or run_frame(frame, detector)
-                if journal and not known:
-                    journal.add(result)
-                frames.append(result)
-                progress(done, images.count)
-        finally:
-            if journal:
-                journal.close()
-        topic = images.topic
+    identity = {'bag': digest, 'topic': images.topic, 'artifact': artifact.sha256, 'score': LOWEST_SCORE}
+    journal = Journal(job.journal, identity, job.resume) if job.journal else None
+    frames = []
+    try:
+        for done, frame in enumerate(images, 1):
+            known = journal.results.get(frame.key) if journal else None
+            result = known or run_frame(frame, detector)
+            if journal and not known:
+                journal.add(result)
+            frames.append(result)
+            progress(done, images.count)
+    finally:
+        if journal:
+            journal.close()
     info = detector.engine.info
     return BagResult(
         name=job.bag.name,
         path=job.bag,
         sha256=digest,
-        topic=topic,
+        topic=images.topic,
         frames=tuple(sorted(frames, key=lambda result: result.stamp_ns)),
         truth=_truth(job, detector.bundle),
         engine={'provider': info.provider, 'device': info.device, 'threads': info.threads},
@@ -118,11 +117,11 @@ def run_frame(frame: BagFrame, detector: Detector) -> FrameResult:
     try:
         image = frame.decode()
     except ImageError as error:
-        return FrameResult(frame.stamp_ns, Detections.empty(), StageTimes(), str(error))
+        return FrameResult(frame.key, Detections.empty(), StageTimes(), str(error))
     decode = 1e3 * (time.perf_counter() - started)
     detections, times = detector.detect(image)
     times.decode = decode
-    return FrameResult(frame.stamp_ns, detections, times)
+    return FrameResult(frame.key, detections, times)
 
 
 def _truth(job: Job, bundle: Bundle) -> dict[int, GroundTruth]:

@@ -20,7 +20,7 @@ class FrameResult:
     """One frame of a bag.
 
     Attributes:
-        stamp_ns: the image's stamp.
+        stamp_ns: the frame's `key`: the image's stamp, or when it was recorded where nobody stamped it.
         detections: everything found, down to very low scores.
         times: decode, preprocess, infer and postprocess in ms; the others are 0.
         rejected: why the frame could not be decoded; empty when it could.

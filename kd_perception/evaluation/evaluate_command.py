@@ -1,0 +1,265 @@
+"""`kd_perception evaluate`: accuracy and latency from bags, in one report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from kd_perception.core.bundle import find_bundle
+from kd_perception.core.errors import KdPerceptionError
+
+EXIT_MISSED = 3
+"""Exit status when everything ran but a --fail-under or --fail-over was missed."""
+
+FIGURES: dict[str, tuple[str, ...]] = {
+    'map50': ('accuracy', 'map50'),
+    'map': ('accuracy', 'map'),
+    'precision': ('accuracy', 'at_threshold', 'precision'),
+    'recall': ('accuracy', 'at_threshold', 'recall'),
+    'f1': ('accuracy', 'at_threshold', 'f1'),
+    'false_alarms': ('accuracy', 'at_threshold', 'false_alarms_per_image'),
+    'd_ece': ('accuracy', 'calibration', 'error'),
+    'sap50': ('streaming', 'sap50'),
+    'sap': ('streaming', 'sap'),
+    'superseded': ('streaming', 'superseded'),
+    'p50_ms': ('latency', 'stages_ms', 'total', 'p50'),
+    'p95_ms': ('latency', 'stages_ms', 'total', 'p95'),
+    'p99_ms': ('latency', 'stages_ms', 'total', 'p99'),
+    'max_ms': ('latency', 'stages_ms', 'total', 'max'),
+    'fps': ('latency', 'throughput_fps'),
+}
+"""Names for --fail-under and --fail-over → where the figure stands in the report."""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `evaluate`."""
+    parser = commands.add_parser(
+        'evaluate',
+        help='accuracy and latency of a bundle from bags, in one report',
+        description=(
+            'Runs a bundle over every frame of the bags, without ROS, on the path that the node runs. '
+            'Ground truth is a Detection2DArray topic in the bag or a COCO file. Leaves report.json and report.html.'
+        ),
+        epilog=(
+            "mode realtime plays the frames to the node's own mailbox on a simulated clock and adds streaming AP. "
+            f'Exit status: 0 done, 1 error or a bag failed, {EXIT_MISSED} a threshold was missed. '
+            'Example: kd_perception evaluate drive.mcap --bundle aerial_traffic --mode realtime --rate 2 '
+            '--fail-under map50=0.6 --fail-over p95_ms=40'
+        ),
+    )
+    parser.add_argument('bags', nargs='+', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3 file')
+    parser.add_argument('--bundle', default='aerial_traffic', help='folder or name (default: %(default)s)')
+    parser.add_argument('--out', type=Path, default=Path('out/evaluation'), help='report folder (default: %(default)s)')
+    parser.add_argument('--engine', default='onnxruntime', help='default: %(default)s')
+    parser.add_argument('--precision', default='auto', help='auto, fp32, int8, … (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')
+    parser.add_argument('--topic', default='', help='image topic, if the bag has several')
+    parser.add_argument('--ground-truth', default='', help='Detection2DArray topic or COCO file')
+    parser.add_argument('--mode', choices=('every', 'realtime'), default='every', help='default: %(default)s')
+    parser.add_argument(
+        '--rate', type=float, default=1.0, help='realtime: this many times faster (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--latency', default='measured', help='realtime: measured, milliseconds, or a file with one figure in ms a line'
+    )
+    parser.add_argument('--workers', type=int, default=1, help='bags at the same time on this machine')
+    parser.add_argument('--scheduler', default='', help='address of a Dask scheduler that runs the bags instead')
+    parser.add_argument('--resume', action='store_true', help='go on where an interrupted run stopped')
+    parser.add_argument('--write-bag', action='store_true', help='write images and detections as bags for RViz')
+    for side, relation in (('under', '<'), ('over', '>')):
+        parser.add_argument(
+            f'--fail-{side}',
+            action='append',
+            type=_limit,
+            default=[],
+            metavar='FIGURE=VALUE',
+            help=f'exit status {EXIT_MISSED} if FIGURE {relation} VALUE; one of {", ".join(FIGURES)}',
+        )
+    parser.set_defaults(run=run)
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, _, value = text.partition('=')
+    try:
+        if name in FIGURES:
+            return name, float(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'{text!r} is not FIGURE=NUMBER with one of {", ".join(FIGURES)}')
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate, write the report, print the headline, and judge the thresholds."""
+    from kd_perception.evaluation.evaluate import run_jobs
+    from kd_perception.evaluation.html import worst_frames, write_html
+    from kd_perception.evaluation.report import make_report
+    from kd_perception.evaluation.results import BagFailure
+
+    jobs = _jobs(options)
+    bundle, artifact = jobs[0].artifact()
+    with closing(_Bar(options)) as bar:
+        try:
+            outcomes = list(run_jobs(jobs, options.workers, options.scheduler, bar.frames, bar.bag))
+        except KeyboardInterrupt:
+            print('\ninterrupted; the same command with --resume goes on from here', file=sys.stderr)
+            return 130
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BagFailure)]
+    results = [outcome for outcome in outcomes if not isinstance(outcome, BagFailure)]
+    streaming = _streaming(options, sum(not f.rejected for r in results for f in r.frames))
+    report = make_report(bundle, artifact, results, failures, streaming, shlex.join(sys.argv))
+    options.out.mkdir(parents=True, exist_ok=True)
+    target = options.out / 'report.json'
+    target.write_text(json.dumps(report, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+    write_html(report, worst_frames(results, bundle), options.out / 'report.html')
+    if options.write_bag:
+        from kd_perception.evaluation.write_back import write_detections
+
+        for result in results:
+            write_detections(result, bundle, options.out / f'{result.path.stem}_detections')
+    _print_headline(report, options.out)
+    missed = missed_limits(report, options.fail_under, options.fail_over)
+    for line in [f'{failure.name} failed: {failure.reason}' for failure in failures] + missed:
+        print(f'kd_perception: {line}', file=sys.stderr)
+    return 1 if failures else EXIT_MISSED if missed else 0
+
+
+def _jobs(options: argparse.Namespace) -> list[Any]:
+    from kd_perception.engines.onnxruntime import physical_cores
+    from kd_perception.evaluation.evaluate import Job
+
+    threads = options.threads or max(1, physical_cores() // max(options.workers, 1))
+    names = [f'{index:03d}_{bag.stem}.jsonl' for index, bag in enumerate(options.bags)]
+    return [
+        Job(
+            bag=bag.resolve(),
+            bundle=find_bundle(options.bundle).resolve(),
+            engine=options.engine,
+            precision=options.precision,
+            topic=options.topic,
+            ground_truth=options.ground_truth,
+            threads=threads,
+            journal=(options.out / 'frames' / name).resolve(),
+            resume=options.resume,
+        )
+        for bag, name in zip(options.bags, names, strict=True)
+    ]
+
+
+def _streaming(options: argparse.Namespace, frames: int) -> Any:
+    from kd_perception.evaluation.report import Streaming
+
+    if options.mode == 'every':
+        return None
+    if not options.rate > 0:
+        raise KdPerceptionError(f'--rate must be positive, not {options.rate}')
+    if options.latency == 'measured':
+        return Streaming(options.rate)
+    return Streaming(options.rate, read_latencies(options.latency, frames), options.latency)
+
+
+def read_latencies(source: str, frames: int) -> list[float]:
+    """Latencies in ms from a figure or from a file with one figure a line.
+
+    Raises:
+        KdPerceptionError: it is neither, or the file does not hold one figure for every frame.
+    """
+    try:
+        values = [float(source)] * frames
+    except ValueError:
+        values = _latency_file(source)
+    if len(values) != frames:
+        raise KdPerceptionError(f'--latency {source} holds {len(values)} figures for {frames} frames')
+    if not all(0 <= value < float('inf') for value in values):
+        raise KdPerceptionError(f'--latency {source}: latencies are milliseconds from 0 up')
+    return values
+
+
+def _latency_file(source: str) -> list[float]:
+    try:
+        return [float(line) for line in Path(source).read_text(encoding='utf-8').split()]
+    except (OSError, ValueError) as error:
+        raise KdPerceptionError(
+            f'--latency {source}: neither a figure in ms nor a file with one a line: {error}'
+        ) from error
+
+
+def missed_limits(
+    report: dict[str, Any], under: Sequence[tuple[str, float]], over: Sequence[tuple[str, float]]
+) -> list[str]:
+    """A line for every limit that the report misses; a figure that the report does not have is missed."""
+    return _missed(report, under, 'at least', lambda value, limit: value >= limit) + _missed(
+        report, over, 'at most', lambda value, limit: value <= limit
+    )
+
+
+def _missed(
+    report: dict[str, Any],
+    limits: Sequence[tuple[str, float]],
+    wanted: str,
+    holds: Callable[[float, float], bool],
+) -> list[str]:
+    lines = []
+    for name, limit in limits:
+        value: Any = report
+        for key in FIGURES[name]:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            lines.append(
+                f'{name} is not in the report (no ground truth, or not mode realtime); {wanted} {limit:g} was wanted'
+            )
+        elif not holds(value, limit):
+            lines.append(f'{name} is {value:.4g}; {wanted} {limit:g} was wanted')
+    return lines
+
+
+class _Bar:
+    """Progress with rate and remaining time: frames of one bag after the other, or bags where many run at once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        from tqdm import tqdm
+
+        self._many = options.workers > 1 or bool(options.scheduler)
+        total = len(options.bags) if self._many else None
+        self._bar = tqdm(total=total, unit='bag' if self._many else 'frame', disable=None, dynamic_ncols=True)
+
+    def frames(self, done: int, total: int) -> None:
+        if done == 1:
+            self._bar.reset(total=total)
+        self._bar.update(1)
+
+    def bag(self, job: Any) -> None:
+        if self._many:
+            self._bar.update(1)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _print_headline(report: dict[str, Any], out: Path) -> None:
+    accuracy, streaming, latency = report['accuracy'], report['streaming'], report['latency']
+    bundle = report['bundle']
+    print(f'{bundle["name"]} {bundle["precision"]} over {len(report["bags"])} bag(s), {latency["frames"]} frames')
+    if accuracy:
+        point = accuracy['at_threshold']
+        print(
+            f'  AP50 {accuracy["map50"]:.3f}  AP50-95 {accuracy["map"]:.3f}  ({accuracy["images"]} frames with ground truth)'
+        )
+        print(
+            f'  at score {point["threshold"]:g}: precision {point["precision"]:.3f}, recall {point["recall"]:.3f}, '
+            f'{point["false_alarms_per_image"]:.2f} false alarms a frame'
+        )
+    if streaming:
+        ap = f'sAP50 {streaming["sap50"]:.3f}  sAP {streaming["sap"]:.3f}  ' if 'sap' in streaming else ''
+        print(
+            f'  {ap}processed {streaming["processed"]}, superseded {streaming["superseded"]} at rate {streaming["rate"]:g}'
+        )
+    if latency['frames']:
+        total = latency['stages_ms']['total']
+        print(f'  latency p50 {total["p50"]:.1f}  p95 {total["p95"]:.1f}  p99 {total["p99"]:.1f} ms')
+    print(f'  {out / "report.html"}')
