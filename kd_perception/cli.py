@@ -10,6 +10,7 @@ from pathlib import Path
 from kd_perception import __version__
 from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
+from kd_perception.demo.options import add_arguments, from_arguments
 from kd_perception.engines.onnx_import import ImportOptions, bundle_from_onnx
 
 
@@ -33,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     _add_bundle(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -63,6 +65,16 @@ def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     create.add_argument('--score', type=float, default=0.25, help='score threshold (default: %(default)s)')
     create.add_argument('--iou', type=float, default=0.6, help='IoU threshold of NMS (default: %(default)s)')
     create.set_defaults(run=_create)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        'demo',
+        help='show the detector node at work: camera, detector and recorder over DDS',
+        description='Leaves an annotated video, a contact sheet, summary.json and both logs in the output folder.',
+    )
+    add_arguments(demo)
+    demo.set_defaults(run=_demo)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -107,6 +119,18 @@ def _create(options: argparse.Namespace) -> int:
     bundle = bundle_from_onnx(options.model, options.out, wanted)
     print(f'{bundle.folder}: {len(bundle.classes)} classes, {bundle.output.layout}; one frame ran through it.')
     print(f'ros2 launch kd_perception detector.launch.py model:={bundle.folder.resolve()}')
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        from kd_perception.demo.run import run
+    except ImportError as error:
+        raise KdPerceptionError(
+            f"the demo needs ROS 2 and the extra 'demo' ({error}): run it with `make demo`"
+        ) from error
+    options = from_arguments(arguments)
+    print(f'\n{run(options)}\n\n  {options.out}: annotated.mp4, contact_sheet.png, summary.json')
     return 0
 
 

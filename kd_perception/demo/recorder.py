@@ -1,0 +1,138 @@
+"""The recorder: listens to the camera and the detector, and keeps what the demo shows."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from kd_perception.core.detections import Detections
+from kd_perception.demo.joiner import Joiner, Row
+from kd_perception.ros import messages, qos
+
+# Matches any writer, and holds a second of frames while another callback runs.
+_MANY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
+_ALL = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Recorder:
+    """Spins in a thread of its own from entry to exit; frames that can be shown come out of `rows`.
+
+    Attributes:
+        rows: frames with image, detections and latency, in order; None when all have come.
+        detections: by stamp in nanoseconds.
+        truth: by stamp in nanoseconds.
+        latencies: milliseconds by stage, one dict a frame.
+        image_stamps: of every image that came, nanoseconds.
+        detection_times: when each detections message came, monotonic seconds.
+        classes: the detector's class names, empty before its label info came.
+        threshold: the score from which the detector publishes.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self.rows: queue.Queue[Row | None] = queue.Queue()
+        self.detections: dict[int, Detections] = {}
+        self.truth: dict[int, Detections] = {}
+        self.latencies: list[dict[str, float]] = []
+        self.image_stamps: list[int] = []
+        self.detection_times: list[float] = []
+        self.classes: tuple[str, ...] = ()
+        self.threshold = 0.0
+        self.statuses: dict[str, dict[str, str]] = {}
+        self.diagnosed = 0.0
+        self._joiner = Joiner()
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = Node('recorder', namespace=namespace, context=self._context)
+        self._name = f'{namespace}/detector'.lstrip('/')
+        subscribe = self._node.create_subscription
+        subscribe(Detection2DArray, 'detections', self._on_detections, _ALL)
+        subscribe(DiagnosticArray, 'detector/frame_latency', self._on_latency, _MANY)
+        subscribe(Detection2DArray, 'ground_truth', self._on_truth, _ALL)
+        subscribe(LabelInfo, 'label_info', self._on_labels, qos.LATCHED)
+        subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, 20)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, name='recorder', daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def detector_is_ready(self) -> bool:
+        """Whether the detector is active and connected to us both ways."""
+        node = self._node
+        writers = [node.count_publishers(topic) for topic in ('detections', 'detector/frame_latency')]
+        return bool(self.classes and all(writers) and node.count_subscribers('image'))
+
+    def watch(self) -> None:
+        """Subscribe to the images. The camera waits for this before its first frame."""
+        self._node.create_subscription(Image, 'image', self._on_image, _MANY)
+        self._executor.wake()
+
+    def finish(self) -> None:
+        """No more frames will come: give out what is left."""
+        for row in self._joiner.flush():
+            self.rows.put(row)
+        self.rows.put(None)
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
+
+    # Callbacks
+
+    def _on_image(self, message: Image) -> None:
+        stamp = messages.stamp_ns(message.header)
+        self.image_stamps.append(stamp)
+        self._join(stamp, image=message)
+
+    def _on_detections(self, message: Detection2DArray) -> None:
+        stamp = messages.stamp_ns(message.header)
+        self.detection_times.append(time.monotonic())
+        self.detections[stamp] = messages.from_detections_message(message)
+        self._join(stamp, detections=self.detections[stamp])
+
+    def _on_latency(self, message: DiagnosticArray) -> None:
+        latency = {value.key: float(value.value) for value in message.status[0].values}
+        self.latencies.append(latency)
+        self._join(messages.stamp_ns(message.header), latency=latency)
+
+    def _on_truth(self, message: Detection2DArray) -> None:
+        self.truth[messages.stamp_ns(message.header)] = messages.from_detections_message(message)
+
+    def _on_labels(self, message: LabelInfo) -> None:
+        names = {entry.class_id: entry.class_name for entry in message.class_map}
+        self.threshold = float(message.threshold)
+        self.classes = tuple(names.get(index, str(index)) for index in range(max(names, default=-1) + 1))
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            node, _, task = status.name.rpartition(': ')
+            if node == self._name:
+                self.statuses[task] = {value.key: value.value for value in status.values}
+        self.diagnosed = time.monotonic()
+
+    def _join(self, stamp: int, **part: Any) -> None:
+        for row in self._joiner.add(stamp, **part):
+            self.rows.put(row)

@@ -1,0 +1,194 @@
+"""One run of the demo, from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NoReturn
+
+import cv2
+from tqdm import tqdm
+
+from kd_perception.core.bundle import find_bundle, load_bundle
+from kd_perception.core.drawing import draw
+from kd_perception.core.errors import KdPerceptionError
+from kd_perception.demo.contact_sheet import ContactSheet
+from kd_perception.demo.joiner import Row
+from kd_perception.demo.options import DEFAULT_FRAMES, DemoOptions
+from kd_perception.demo.processes import Child, prepare_environment
+from kd_perception.demo.recorder import Recorder
+from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
+from kd_perception.demo.video import Video
+from kd_perception.ros import messages
+from kd_perception.ros.sources import open_source
+from kd_perception.scene import CLASS_NAMES
+
+NAMESPACE = '/kd_demo'
+_START_LIMIT = 60.0  # seconds for the detector to load and warm up
+_SILENCE_LIMIT = 20.0  # seconds without an image
+_DRAIN_LIMIT = 15.0  # seconds for the last frames to come through
+_DIAGNOSTICS_PERIOD = 0.2  # seconds
+
+
+def run(options: DemoOptions) -> Summary:
+    """Show a source to the detector node over DDS, and leave video, contact sheet and summary in `options.out`.
+
+    Raises:
+        KdPerceptionError: the source or the model cannot be read, or a process failed; says what.
+    """
+    fps = options.fps or 30.0
+    source = open_source(options.source, seed=options.seed, width=options.width, height=options.height, fps=fps)
+    model = find_bundle(options.model).resolve()
+    load_bundle(model)
+    frames = min(options.frames or source.count or DEFAULT_FRAMES, source.count or sys.maxsize)
+    options.out.mkdir(parents=True, exist_ok=True)
+    prepare_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    with ExitStack() as stack:
+        detector = stack.enter_context(_start_detector(options, model))
+        camera = stack.enter_context(_start_camera(options, frames))
+        recorder = stack.enter_context(Recorder(NAMESPACE))
+        _wait_until(recorder.detector_is_ready, (detector, camera), 'the detector to start', _START_LIMIT)
+        recorder.watch()
+        pictures = stack.enter_context(Pictures(options.out, frames, options.fps or source.fps, recorder.classes))
+        with tqdm(total=frames, unit=' frames', desc=source.name) as bar:
+            _record(recorder, pictures, camera, detector, bar)
+        summary = _summary(source.name, recorder, pictures.count)
+    (options.out / 'summary.json').write_text(json.dumps(summary.to_json(), indent=2) + '\n')
+    return summary
+
+
+class Pictures:
+    """The annotated video and the contact sheet in the making."""
+
+    def __init__(self, out: Path, frames: int, fps: float, classes: tuple[str, ...]) -> None:
+        self._video = Video(out / 'annotated.mp4')
+        self._sheet = ContactSheet(frames)
+        self._sheet_path = out / 'contact_sheet.png'
+        self._fps = fps
+        self._classes = classes
+        self._first: int | None = None
+        self.count = 0
+
+    def __enter__(self) -> Pictures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._video.close()
+        page = self._sheet.page()
+        if page is not None:
+            cv2.imwrite(str(self._sheet_path), page)
+
+    def add(self, row: Row) -> None:
+        """Draw one frame's detections and age into both."""
+        assert row.detections is not None
+        image = messages.to_bgr(row.image, max_pixels=sys.maxsize).copy()
+        text = 'age {age:.0f} ms  infer {infer:.0f} ms'.format(**row.latency) if row.latency else ''
+        draw(image, row.detections, self._classes, header=text)
+        self._first = row.stamp if self._first is None else self._first
+        seconds = (row.stamp - self._first) * 1e-9
+        self._video.add(image, seconds)
+        self.count += 1
+        frame = int(seconds * self._fps)
+        if self._sheet.wants(frame):
+            self._sheet.add(frame, image)
+
+
+def _start_detector(options: DemoOptions, model: Path) -> Child:
+    parameters = {
+        'model': str(model),
+        'precision': options.precision,
+        'threads': options.threads,
+        'autostart': True,
+        'diagnostics_period': _DIAGNOSTICS_PERIOD,
+    }
+    rules = [f'__ns:={NAMESPACE}']
+    return Child('kd_perception.ros.detector_node', parameters, rules, options.out / 'detector.log')
+
+
+def _start_camera(options: DemoOptions, frames: int) -> Child:
+    parameters = {
+        'source': str(Path(options.source).expanduser().resolve()) if options.source else '',
+        'fps': options.fps,
+        'width': options.width,
+        'height': options.height,
+        'seed': options.seed,
+        'frames': frames,
+        'loop': False,
+        'wait_for_subscribers': 2,  # the detector and the recorder
+    }
+    rules = [f'__ns:={NAMESPACE}']
+    return Child('kd_perception.ros.scene_camera', parameters, rules, options.out / 'camera.log')
+
+
+def _wait_until(condition: Callable[[], bool], children: tuple[Child, ...], what: str, limit: float) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        for child in children:
+            child.check_alive()
+        if time.monotonic() > deadline:
+            raise KdPerceptionError(f'waited {limit:g} s in vain for {what}')
+        time.sleep(0.02)
+
+
+def _record(recorder: Recorder, pictures: Pictures, camera: Child, detector: Child, bar: tqdm[NoReturn]) -> None:
+    """Draw what comes in until the camera has ended and the detector has answered for every frame."""
+    heard, ended = time.monotonic(), None
+    while True:
+        _draw_next(recorder, pictures)
+        now, seen = time.monotonic(), len(recorder.image_stamps)
+        if seen > bar.n:
+            heard = now
+            bar.update(seen - bar.n)
+        detector.check_alive()
+        if ended is None and camera.finished():
+            ended = now
+        if ended is not None and (_is_settled(recorder, ended) or now > ended + _DRAIN_LIMIT):
+            break
+        if ended is None and now > heard + _SILENCE_LIMIT:
+            raise KdPerceptionError(f'no image for {_SILENCE_LIMIT:g} s, and the camera still runs')
+    recorder.finish()
+    while _draw_next(recorder, pictures):
+        pass
+
+
+def _draw_next(recorder: Recorder, pictures: Pictures) -> bool:
+    """Draw the next frame if one comes soon; False when the last has been drawn."""
+    try:
+        row = recorder.rows.get(timeout=0.05)
+    except queue.Empty:
+        return True
+    if row is not None:
+        pictures.add(row)
+    return row is not None
+
+
+def _is_settled(recorder: Recorder, ended: float) -> bool:
+    """Whether diagnostics made after the camera's end say that no frame is pending."""
+    fresh = recorder.diagnosed > ended + 2 * _DIAGNOSTICS_PERIOD
+    return fresh and recorder.statuses['input'].get('pending') == '0' and recorder.rows.empty()
+
+
+def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
+    model = recorder.statuses.get('model', {})
+    map50, by_class = accuracy(recorder.detections, recorder.truth, recorder.classes, CLASS_NAMES, recorder.threshold)
+    return Summary(
+        source=name,
+        bundle=model.get('bundle', ''),
+        engine=f'{model.get("engine")} {model.get("provider")}, {model.get("threads")} threads',
+        precision=model.get('precision', ''),
+        frames=frame_accounts(recorder.statuses.get('input', {}), recorded),
+        latency_ms=latency_percentiles(recorder.latencies),
+        fps_in=rate([stamp * 1e-9 for stamp in recorder.image_stamps]),
+        fps_out=rate(recorder.detection_times),
+        score_threshold=round(recorder.threshold, 4),
+        map50=map50,
+        map50_by_class=by_class,
+    )

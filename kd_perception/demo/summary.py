@@ -1,0 +1,135 @@
+"""What the demo measured: as JSON and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from kd_perception.core.detections import Detections
+from kd_perception.core.stages import STAGES
+from kd_perception.evaluation.accuracy import measure
+from kd_perception.evaluation.ground_truth import GroundTruth
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The run in figures.
+
+    Attributes:
+        source: what was shown.
+        bundle: name of the model bundle.
+        engine: and its provider and threads.
+        precision: of the artifact that ran.
+        frames: received, published, dropped by cause, lost_by_middleware, and recorded (pictures in the video).
+        latency_ms: p50, p95 and p99 by stage.
+        fps_in: frames per second that the camera sent.
+        fps_out: frames per second that came out of the detector.
+        score_threshold: from which the detector published.
+        map50: against the scene's boxes, over what was published; None without ground truth.
+        map50_by_class: the same by class, for the classes that occur.
+    """
+
+    source: str
+    bundle: str
+    engine: str
+    precision: str
+    frames: dict[str, Any]
+    latency_ms: dict[str, dict[str, float]]
+    fps_in: float
+    fps_out: float
+    score_threshold: float
+    map50: float | None
+    map50_by_class: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        dropped = ', '.join(f'{count} {cause}' for cause, count in self.frames['dropped'].items() if count) or 'none'
+        lost = self.frames['lost_by_middleware']
+        rows = [
+            ('source', self.source),
+            ('model', f'{self.bundle} {self.precision}'),
+            ('engine', self.engine),
+            ('frames', f'{self.frames["received"]} received, {self.frames["published"]} published'),
+            ('dropped', f'{dropped}{f"; {lost} lost by the middleware" if lost else ""}'),
+            ('frames/s', f'{self.fps_in:.1f} in, {self.fps_out:.1f} out'),
+            ('mAP50', _map_text(self)),
+        ]
+        lines = [f'  {name:<9} {text}' for name, text in rows]
+        lines += ['', f'  {"ms":<13}{"p50":>9}{"p95":>9}{"p99":>9}']
+        lines += [
+            f'  {stage:<13}{p["p50"]:>9.2f}{p["p95"]:>9.2f}{p["p99"]:>9.2f}' for stage, p in self.latency_ms.items()
+        ]
+        return '\n'.join(lines)
+
+
+def latency_percentiles(latencies: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 of every stage, in milliseconds; empty without frames."""
+    if not latencies:
+        return {}
+    figures = {}
+    for stage in STAGES:
+        percentiles = np.percentile([latency[stage] for latency in latencies], (50, 95, 99))
+        figures[stage] = {
+            name: round(float(value), 3) for name, value in zip(('p50', 'p95', 'p99'), percentiles, strict=True)
+        }
+    return figures
+
+
+def frame_accounts(status: Mapping[str, str], recorded: int) -> dict[str, Any]:
+    """The frame accounts of the detector's `input` diagnostics."""
+    return {
+        'received': int(status.get('received', 0)),
+        'published': int(status.get('published', 0)),
+        'dropped': {key[len('dropped.') :]: int(value) for key, value in status.items() if key.startswith('dropped.')},
+        'lost_by_middleware': int(status.get('lost_by_middleware', 0)),
+        'recorded': recorded,
+    }
+
+
+def rate(times: Sequence[float]) -> float:
+    """Events per second of increasing times in seconds; 0 with fewer than two."""
+    return round((len(times) - 1) / (times[-1] - times[0]), 2) if len(times) > 1 and times[-1] > times[0] else 0.0
+
+
+def accuracy(
+    detections: Mapping[int, Detections],
+    truth: Mapping[int, Detections],
+    names: Sequence[str],
+    true_names: Sequence[str],
+    threshold: float,
+) -> tuple[float | None, dict[str, float]]:
+    """mAP50 over the frames that have both, in all and by class; the detector's classes are matched by name.
+
+    Args:
+        detections: by stamp.
+        truth: by stamp.
+        names: the detector's classes.
+        true_names: the truth's classes.
+        threshold: score from which the detector publishes.
+    """
+    stamps = sorted(detections.keys() & truth.keys())
+    same = np.array([true_names.index(name) if name in true_names else -1 for name in names], np.int32)
+    if not stamps or (same < 0).all():
+        return None, {}
+    found = [_renamed(detections[stamp], same) for stamp in stamps]
+    result = measure(found, [GroundTruth.of(truth[stamp]) for stamp in stamps], true_names, score_threshold=threshold)
+    by_class = {name: round(entry.map50, 4) for name, entry in result.per_class.items() if entry.map50 is not None}
+    return round(result.map50, 4), by_class
+
+
+def _renamed(detections: Detections, same: np.ndarray[Any, np.dtype[np.int32]]) -> Detections:
+    class_ids = same[detections.class_ids]
+    return Detections(detections.boxes, detections.scores, class_ids).select(class_ids >= 0)
+
+
+def _map_text(summary: Summary) -> str:
+    if summary.map50 is None:
+        return 'no ground truth'
+    classes = ', '.join(f'{name} {100 * value:.0f}' for name, value in summary.map50_by_class.items())
+    return f'{100 * summary.map50:.1f} % at score {summary.score_threshold:g} and above ({classes})'
