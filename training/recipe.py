@@ -137,7 +137,7 @@ def load_recipe(file: Path) -> Recipe:
 
 def _settings(kind: type[Settings], entries: Mapping[str, Any], where: str, file: Path) -> Settings:
     """Build a settings class; lists become tuples."""
-    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]
+    known = {entry.name for entry in fields(kind)}
     unknown = sorted(set(entries) - known)
     if unknown:
         raise RecipeError(

@@ -1,7 +1,5 @@
 """Export and quantization of a tiny random detector."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -9,9 +7,9 @@ import pytest
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
 
-from training.errors import ExportError, QuantizationError, WeightsError  # noqa: E402
+from training.errors import ExportError, QuantizationError  # noqa: E402
 from training.export.onnx_export import BoxesScores, check_parity, export, fold_normalisation  # noqa: E402
-from training.models.yolo import DetectionModel, load_network, save_weights  # noqa: E402
+from training.models.yolo import DetectionModel  # noqa: E402
 from training.quantize.qdq import QuantizeSettings, calibration_hash, front, quantize, tail  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
@@ -217,22 +215,3 @@ def test_calibration_needs_images(exported, tmp_path):
 def test_the_calibration_hash_knows_pixels_and_order(images):
     assert calibration_hash(images) == calibration_hash([image.copy() for image in images])
     assert calibration_hash(images) != calibration_hash(images[::-1])
-
-
-def test_weights_survive_the_file(tmp_path, images):
-    torch.manual_seed(2)
-    model = DetectionModel('yolov8n.yaml', nc=len(CLASSES), verbose=False).eval()
-    file = tmp_path / 'weights.pt'
-    save_weights(model, file, architecture='yolov8n.yaml', classes=CLASSES)
-    loaded, classes = load_network(file)
-    assert classes == CLASSES
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[name], value, check_dtype=False)
-
-
-@pytest.mark.parametrize('content', [b'', b'no weights', b'PK\x03\x04 broken'])
-def test_files_that_are_no_weights_are_refused(tmp_path: Path, content):
-    file = tmp_path / 'weights.pt'
-    file.write_bytes(content)
-    with pytest.raises(WeightsError, match='cannot be read'):
-        load_network(file)

@@ -45,5 +45,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     """
     corners = boxes.detach().float().numpy()
     rectangles = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    kept = cv2.dnn.NMSBoxes(rectangles.tolist(), scores.detach().float().tolist(), 0.0, iou_threshold)
+    ranks = scores.detach().float()
+    ranks = ranks - ranks.min() + 1 if len(ranks) else ranks  # OpenCV drops scores of 0 and less
+    kept = cv2.dnn.NMSBoxes(rectangles.tolist(), ranks.tolist(), 0.0, iou_threshold)
     return torch.as_tensor(np.asarray(kept, np.int64).reshape(-1))

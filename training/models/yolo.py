@@ -70,7 +70,7 @@ def _to_float32(value: Any) -> Any:
     return value
 
 
-class _Trainer(DetectionTrainer):  # type: ignore[misc]
+class _Trainer(DetectionTrainer):
     """Ultralytics' trainer with our model; its result is the last epoch's averaged weights."""
 
     initial_weights: Path | None = None

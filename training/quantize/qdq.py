@@ -46,7 +46,7 @@ class QuantizeSettings:
     float_nodes: tuple[str, ...] = ()
 
 
-class _Images(CalibrationDataReader):  # type: ignore[misc]
+class _Images(CalibrationDataReader):
     def __init__(self, name: str, images: Sequence[Image]) -> None:
         self._feeds = iter([{name: image[None]} for image in images])
 
