@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,8 @@ class BagFrame:
 class BagImages:
     """The images of one topic, in the order in which they were recorded. May be iterated again.
 
+    In a `with` block, a loop that was broken off leaves no file open behind it.
+
     Attributes:
         storage: the bag.
         topic: the image topic's name.
@@ -69,12 +71,24 @@ class BagImages:
         self.storage = storage
         self.topic = topic.name
         self.count = topic.count
+        self._open: list[Generator[BagFrame, None, None]] = []
+
+    def __enter__(self) -> BagImages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            self._open.pop().close()
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[BagFrame]:
         """All images. Raises BagError where the bag is damaged."""
+        self._open.append(self._frames())
+        return self._open[-1]
+
+    def _frames(self) -> Generator[BagFrame, None, None]:
         for message in self.storage.messages([self.topic]):
             if message.type not in IMAGE_TYPES:
                 raise BagError(f'{self.storage.path}: {self.topic} changes its type to {message.type}')
@@ -149,11 +163,15 @@ def read_objects(path: Path | str, topic: str | None = None) -> dict[int, list[D
         BagError: not a readable bag, or no such topic of Detection2DArray.
     """
     storage = BagStorage(Path(path))
-    name = detections_topic(storage, topic)
+    return objects_of(storage, detections_topic(storage, topic))
+
+
+def objects_of(storage: BagStorage, topic: str) -> dict[int, list[DetectedObject]]:
+    """`read_objects` of an open bag."""
     result: dict[int, list[DetectedObject]] = {}
-    for message in storage.messages([name]):
+    for message in storage.messages([topic]):
         content = message.decode()
-        with bag_errors(f'{storage.path}: {name} does not hold vision_msgs 4'):
+        with bag_errors(f'{storage.path}: {topic} does not hold detections of vision_msgs 4'):
             result[stamp_ns(content.header)] = [_object(entry) for entry in content.detections if entry.results]
     return result
 

@@ -1,0 +1,68 @@
+"""Ground truth from a COCO file whose images name their stamps."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from kd_perception.core.errors import GroundTruthError
+from kd_perception.evaluation.ground_truth import IGNORED, AnnotatedObject, Annotations
+
+_STAMPED_NAME = re.compile(r'(\d{1,10})_(\d{9})(?:\.[A-Za-z]+)?')
+
+
+def is_coco_file(source: str) -> bool:
+    """Whether a user's word for a ground truth means a file and not a topic."""
+    return source.endswith('.json')
+
+
+def read_coco(path: Path) -> Annotations:
+    """The boxes of a COCO instances file.
+
+    An image's stamp is its `stamp_ns`, its `sec` and `nanosec`, or its file name `<sec>_<nanosec>.jpg` (nanoseconds with all
+    nine digits). Every image that the file lists is annotated, with or without objects. `iscrowd` makes a crowd, `ignore` a
+    region in which nobody is judged.
+
+    Raises:
+        GroundTruthError: not such a file, or an image without a stamp.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise GroundTruthError(f'{path}: not a COCO file: {error}') from error
+    try:
+        names = {entry['id']: str(entry['name']) for entry in content['categories']}
+        stamps = {image['id']: _stamp(image) for image in content['images']}
+        frames: dict[int, list[AnnotatedObject]] = {stamp: [] for stamp in stamps.values()}
+        for entry in content['annotations']:
+            frames[stamps[entry['image_id']]].append(_object(entry, names))
+    except GroundTruthError as error:
+        raise GroundTruthError(f'{path}: {error}') from error
+    except KeyError as error:
+        raise GroundTruthError(f'{path}: no COCO file of boxes: {error} is missing or names nothing') from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise GroundTruthError(f'{path}: no COCO file of boxes: {error}') from error
+    return Annotations(str(path), frames)
+
+
+def _stamp(image: dict[str, Any]) -> int:
+    if 'stamp_ns' in image:
+        return int(image['stamp_ns'])
+    if 'sec' in image and 'nanosec' in image:
+        return int(image['sec']) * 1_000_000_000 + int(image['nanosec'])
+    name = str(image.get('file_name', '')).rpartition('/')[2]
+    match = _STAMPED_NAME.fullmatch(name)
+    if match is None:
+        raise GroundTruthError(
+            f'image {name!r} does not name its stamp: give it the field stamp_ns, or the name <sec>_<nanosec>.jpg '
+            'with nine digits of nanoseconds'
+        )
+    return int(match[1]) * 1_000_000_000 + int(match[2])
+
+
+def _object(entry: dict[str, Any], names: dict[Any, str]) -> AnnotatedObject:
+    x, y, width, height = (float(value) for value in entry['bbox'])
+    name = IGNORED if entry.get('ignore') else names[entry['category_id']]
+    return AnnotatedObject((x, y, x + width, y + height), name, crowd=bool(entry.get('iscrowd')))
