@@ -84,7 +84,8 @@ def _boxes_scores(
         )
     # One comparison over the flat tensor is many times quicker than a maximum over its short last axis.
     hits = np.flatnonzero(scores.reshape(-1) > threshold)
-    rows = np.unique(hits // scores.shape[2])
+    rows = hits // scores.shape[2]
+    rows = rows[np.flatnonzero(np.diff(rows, prepend=-1))]  # each once; they are in order
     return _candidates(boxes[0, rows], scores[0, rows], box_format)
 
 
@@ -134,11 +135,11 @@ def _candidates(boxes: _Array, scores: _Array, box_format: str) -> Detections:
 
 
 def _usable(boxes: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which boxes are finite and have an area; comparisons with NaN are false."""
+    """Which boxes are finite and have an area: their sides are then positive, and neither NaN nor infinite."""
     with np.errstate(invalid='ignore'):
-        sizes = boxes[:, 2:] - boxes[:, :2]
-    usable: npt.NDArray[np.bool_] = np.logical_and((sizes > 0).all(axis=1), np.isfinite(boxes).all(axis=1))
-    return usable
+        sides = boxes[:, 2:] - boxes[:, :2]
+    usable = (sides > 0) & (sides < np.inf)
+    return np.logical_and(usable[:, 0], usable[:, 1])
 
 
 def _strongest(candidates: Detections, limit: int) -> Detections:

@@ -33,6 +33,6 @@ def nms(detections: Detections, iou_threshold: float, max_detections: int, class
         reach = float(detections.boxes.max()) - float(detections.boxes.min()) + 1.0
         boxes[:, 0] += detections.class_ids[order] * reach
     # OpenCV skips scores that are not above its threshold and sorts by them; the rank says the same and is never 0.
-    ranks = range(len(order), 0, -1)
-    kept = cv2.dnn.NMSBoxes(boxes.tolist(), ranks, 0.0, iou_threshold)
+    ranks = np.arange(len(order), 0, -1, dtype=np.float32)
+    kept = cv2.dnn.NMSBoxes(boxes.tolist(), ranks, 0.0, iou_threshold)  # type: ignore[arg-type]
     return detections.select(order[np.asarray(kept, dtype=np.intp).reshape(-1)[:max_detections]])
