@@ -12,6 +12,7 @@ from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.demo.options import add_arguments, from_arguments
 from kd_perception.engines.onnx_import import ImportOptions, bundle_from_onnx
+from kd_perception.evaluation import evaluate_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
     _add_bundle(commands)
+    evaluate_command.add_command(commands)
     _add_demo(commands)
     return parser
 
@@ -130,7 +132,12 @@ def _demo(arguments: argparse.Namespace) -> int:
             f"the demo needs ROS 2 and the extra 'demo' ({error}): run it with `make demo`"
         ) from error
     options = from_arguments(arguments)
-    print(f'\n{run(options)}\n\n  {options.out}: annotated.mp4, contact_sheet.png, summary.json')
+    try:
+        summary = run(options)
+    except KeyboardInterrupt:
+        print(f'kd_perception: interrupted; what was recorded is in {options.out}', file=sys.stderr)
+        return 130
+    print(f'\n{summary}\n\n  {options.out}: annotated.mp4, contact_sheet.png, summary.json')
     return 0
 
 

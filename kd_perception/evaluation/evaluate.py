@@ -19,7 +19,7 @@ from kd_perception.core.errors import ImageError, KdPerceptionError
 from kd_perception.core.stages import StageTimes
 from kd_perception.engines.selection import choose_artifact
 from kd_perception.evaluation.bags import BagFrame, open_bag
-from kd_perception.evaluation.ground_truth import GroundTruth, read_ground_truth
+from kd_perception.evaluation.ground_truth import read_ground_truth
 from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult, Journal
 
 LOWEST_SCORE = 0.001
@@ -40,6 +40,7 @@ class Job:
         precision: `auto` or one that the bundle has.
         topic: image topic; empty takes the only one.
         ground_truth: Detection2DArray topic or COCO file; empty takes the bag's only such topic, if there is one.
+        class_map: (class of the ground truth, class of the detector or `ignored`), where the names differ.
         threads: CPU threads inside one inference.
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
@@ -52,6 +53,7 @@ class Job:
     precision: str = 'auto'
     topic: str = ''
     ground_truth: str = ''
+    class_map: tuple[tuple[str, str], ...] = ()
     threads: int = 0
     journal: Path | None = None
     resume: bool = False
@@ -106,7 +108,7 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
         sha256=digest,
         topic=images.topic,
         frames=tuple(sorted(frames, key=lambda result: result.stamp_ns)),
-        truth=_truth(job, detector.bundle),
+        truth=read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, dict(job.class_map)),
         engine={'provider': info.provider, 'device': info.device, 'threads': info.threads},
     )
 
@@ -122,10 +124,6 @@ def run_frame(frame: BagFrame, detector: Detector) -> FrameResult:
     detections, times = detector.detect(image)
     times.decode = decode
     return FrameResult(frame.key, detections, times)
-
-
-def _truth(job: Job, bundle: Bundle) -> dict[int, GroundTruth]:
-    return read_ground_truth(job.bag, job.ground_truth, bundle.classes)
 
 
 def bag_hash(path: Path) -> str:

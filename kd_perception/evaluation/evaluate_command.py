@@ -61,6 +61,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')
     parser.add_argument('--topic', default='', help='image topic, if the bag has several')
     parser.add_argument('--ground-truth', default='', help='Detection2DArray topic or COCO file')
+    parser.add_argument(
+        '--class-map',
+        action='append',
+        type=_class_pair,
+        default=[],
+        metavar='THEIRS=OURS',
+        help='name of a class in the ground truth = name in the bundle, or = ignored; may be repeated',
+    )
     parser.add_argument('--mode', choices=('every', 'realtime'), default='every', help='default: %(default)s')
     parser.add_argument(
         '--rate', type=float, default=1.0, help='realtime: this many times faster (default: %(default)s)'
@@ -82,6 +90,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             help=f'exit status {EXIT_MISSED} if FIGURE {relation} VALUE; one of {", ".join(FIGURES)}',
         )
     parser.set_defaults(run=run)
+
+
+def _class_pair(text: str) -> tuple[str, str]:
+    theirs, separator, ours = text.partition('=')
+    if not separator or not theirs or not ours:
+        raise argparse.ArgumentTypeError(f'{text!r} is not THEIRS=OURS, such as van=minibus')
+    return theirs, ours
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -143,6 +158,7 @@ def _jobs(options: argparse.Namespace) -> list[Any]:
             precision=options.precision,
             topic=options.topic,
             ground_truth=options.ground_truth,
+            class_map=tuple(options.class_map),
             threads=threads,
             journal=(options.out / 'frames' / name).resolve(),
             resume=options.resume,
