@@ -19,11 +19,14 @@ from kd_perception.core.errors import ImageError, KdPerceptionError
 from kd_perception.core.stages import StageTimes
 from kd_perception.engines.selection import choose_artifact
 from kd_perception.evaluation.bags import BagFrame, open_bag
-from kd_perception.evaluation.ground_truth import read_ground_truth
+from kd_perception.evaluation.ground_truth import align, read_ground_truth
 from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult, Journal
 
 LOWEST_SCORE = 0.001
 """Average precision asks for the whole curve, so nearly everything is detected; thresholds are applied afterwards."""
+
+STAMP_TOLERANCE_NS = 1_000_000
+"""Stamps that went through milliseconds or a float still find their image."""
 
 Progress = Callable[[int, int], None]
 """Called with frames done and frames in all."""
@@ -86,6 +89,7 @@ def run_job(job: Job, progress: Progress | None = None) -> BagResult:
 
 def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -> BagResult:
     images = open_bag(job.bag, job.topic or None)
+    truth = read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, dict(job.class_map))
     digest = bag_hash(job.bag)
     identity = {'bag': digest, 'topic': images.topic, 'artifact': artifact.sha256, 'score': LOWEST_SCORE}
     journal = Journal(job.journal, identity, job.resume) if job.journal else None
@@ -108,7 +112,7 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
         sha256=digest,
         topic=images.topic,
         frames=tuple(sorted(frames, key=lambda result: result.stamp_ns)),
-        truth=read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, dict(job.class_map)),
+        truth=align(truth, (result.stamp_ns for result in frames), STAMP_TOLERANCE_NS),
         engine={'provider': info.provider, 'device': info.device, 'threads': info.threads},
     )
 
@@ -200,8 +204,9 @@ def _on_cluster(
         import distributed
     except ImportError as error:
         raise KdPerceptionError('--scheduler needs the library: pip install distributed') from error
+    connect: Any = distributed.Client
     try:
-        client: Any = distributed.Client(scheduler, timeout='10s')
+        client = connect(scheduler, timeout='10s')
     except (OSError, ValueError) as error:
         raise KdPerceptionError(f'no Dask scheduler answers at {scheduler}: {error}') from error
     with client:

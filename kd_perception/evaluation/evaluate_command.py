@@ -67,7 +67,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         type=_class_pair,
         default=[],
         metavar='THEIRS=OURS',
-        help='name of a class in the ground truth = name in the bundle, or = ignored; may be repeated',
+        help='name of a class in the ground truth = name in the bundle, or = ignore; may be repeated',
     )
     parser.add_argument('--mode', choices=('every', 'realtime'), default='every', help='default: %(default)s')
     parser.add_argument(
