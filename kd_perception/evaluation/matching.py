@@ -53,7 +53,7 @@ def judge(
     for found, there in zip(detections, truth, strict=True):
         real = there.objects.select(~there.crowd)
         right = match(found, real, iou_threshold)
-        counts = right | ~_excused(found, there)
+        counts = right | ~excused(found, there)
         scores.append(found.scores[counts])
         rights.append(right[counts])
         classes.append(found.class_ids[counts])
@@ -70,22 +70,27 @@ def judge(
 
 
 def match(detections: Detections, objects: Detections, iou_threshold: float) -> BoolArray:
+    """Which detections found an object: bool (N,)."""
+    return assign(detections, objects, iou_threshold) >= 0
+
+
+def assign(detections: Detections, objects: Detections, iou_threshold: float) -> npt.NDArray[np.int64]:
     """By falling score, each detection takes the free object of its class with the highest IoU.
 
     Returns:
-        bool (N,), in the order of `detections`.
+        int (N,), in the order of `detections`: index of the object, -1 where there is none.
     """
     overlaps = iou(detections.boxes, objects.boxes)
     overlaps[detections.class_ids[:, None] != objects.class_ids[None]] = 0
-    right = np.zeros(len(detections), np.bool_)
+    taken = np.full(len(detections), -1, np.int64)
     if not len(objects):
-        return right
+        return taken
     for index in np.argsort(-detections.scores, kind='stable'):
         best = int(overlaps[index].argmax())
         if overlaps[index, best] >= iou_threshold:
-            right[index] = True
+            taken[index] = best
             overlaps[:, best] = 0
-    return right
+    return taken
 
 
 def iou(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> FloatArray:
@@ -96,7 +101,7 @@ def iou(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> Floa
     return shares
 
 
-def _excused(detections: Detections, truth: GroundTruth) -> BoolArray:
+def excused(detections: Detections, truth: GroundTruth) -> BoolArray:
     """Detections of which half or more lies in a crowd of their class or in an ignored region."""
     crowd = truth.objects.select(truth.crowd)
     inside_crowd = _share_inside(detections.boxes, crowd.boxes)
