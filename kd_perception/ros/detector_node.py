@@ -30,6 +30,7 @@ from kd_perception.core.detector import Detector
 from kd_perception.core.drawing import draw
 from kd_perception.core.engine import EngineOptions
 from kd_perception.core.errors import EngineError, ImageError, KdPerceptionError
+from kd_perception.core.image import BgrImage
 from kd_perception.core.mailbox import FrameBooks
 from kd_perception.core.rates import RateMeter
 from kd_perception.core.stages import RollingStageTimes, StageTimes
@@ -293,7 +294,7 @@ class DetectorNode(LifecycleNode):
         self._publish(frame, image, detections, times)
         return ''
 
-    def _detect(self, image: messages.BgrImage) -> tuple[Detections, StageTimes]:
+    def _detect(self, image: BgrImage) -> tuple[Detections, StageTimes]:
         """Detect, with one retry."""
         assert self._detector is not None
         self._detector.thresholds = self._thresholds(self._detector.bundle.thresholds)
@@ -325,7 +326,7 @@ class DetectorNode(LifecycleNode):
         score, iou = self._setting('score_threshold'), self._setting('iou_threshold')
         return Thresholds(fallback.score if score < 0 else score, fallback.iou if iou < 0 else iou)
 
-    def _publish(self, frame: Frame, image: messages.BgrImage, detections: Detections, times: StageTimes) -> None:
+    def _publish(self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes) -> None:
         header = frame.message.header
         started = time.monotonic()
         self._detections.publish(messages.detections_message(detections, header))
@@ -346,7 +347,7 @@ class DetectorNode(LifecycleNode):
                 )
 
     def _publish_extras(
-        self, image: messages.BgrImage, detections: Detections, times: StageTimes, header: Header
+        self, image: BgrImage, detections: Detections, times: StageTimes, header: Header
     ) -> None:
         """What costs time and is made only while somebody listens."""
         if self._frame_latency.get_subscription_count():

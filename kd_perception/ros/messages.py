@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import array
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
@@ -28,11 +26,9 @@ from vision_msgs.msg import (
 
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.detections import Detections
-from kd_perception.core.errors import ImageError, UnsupportedEncodingError
-from kd_perception.core.image import decode_compressed, decode_raw
+from kd_perception.core.errors import ImageTooLargeError
+from kd_perception.core.image import RAW_ENCODINGS, BgrImage, decode_compressed, decode_raw
 from kd_perception.core.stages import StageTimes
-
-BgrImage = npt.NDArray[np.uint8]
 
 
 def stamp_ns(header: Header) -> int:
@@ -49,36 +45,29 @@ def to_bgr(message: Image | CompressedImage, max_pixels: int) -> BgrImage:
     data = memoryview(message.data)
     if isinstance(message, CompressedImage):
         return decode_compressed(data, max_pixels=max_pixels, declared=message.format)
-    if message.width * message.height > max_pixels:
-        raise ImageError(
-            f'image of {message.width}×{message.height} is over the limit of {max_pixels} pixels (max_image_pixels)'
+    width, height = message.width, message.height
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f'image of {width}x{height} is over the limit of {max_pixels} pixels (max_image_pixels)'
         )
-    try:
-        return decode_raw(
-            message.encoding, message.width, message.height, message.step, data, is_bigendian=bool(message.is_bigendian)
-        )
-    except UnsupportedEncodingError:
-        bridge = _cv_bridge()
-        if bridge is None:
-            raise
-        return _through_cv_bridge(bridge, message)
+    return decode_raw(
+        message.encoding,
+        width,
+        height,
+        message.step,
+        data,
+        is_bigendian=bool(message.is_bigendian),
+        fallback=None if message.encoding in RAW_ENCODINGS else _cv_bridge(message),
+    )
 
 
-def _cv_bridge() -> Callable[..., Any] | None:
+def _cv_bridge(message: Image) -> Callable[[], BgrImage] | None:
     """cv_bridge's conversion where it is installed and loads; it knows encodings that we do not."""
     try:
         from cv_bridge import CvBridge
     except Exception:  # built against another numpy it fails in more ways than ImportError
         return None
-    convert: Callable[..., Any] = CvBridge().imgmsg_to_cv2
-    return convert
-
-
-def _through_cv_bridge(convert: Callable[..., Any], message: Image) -> BgrImage:
-    try:
-        return np.ascontiguousarray(convert(message, 'bgr8'), np.uint8)
-    except Exception as error:  # cv_bridge raises its own error, TypeError or ValueError, by what is wrong
-        raise UnsupportedEncodingError(f'encoding {message.encoding!r}: cv_bridge says {error}') from error
+    return lambda: np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, 'bgr8'), np.uint8)
 
 
 def fill_data(message: Image | CompressedImage, content: bytes | memoryview) -> None:

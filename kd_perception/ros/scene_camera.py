@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
 from kd_perception.core.errors import KdPerceptionError
+from kd_perception.core.image import BgrImage
 from kd_perception.ros import messages, qos
 from kd_perception.ros.sources import FrameSource, SourceError, SourceFrame, open_source
 
@@ -103,7 +104,7 @@ class SceneCamera(Node):
         done = self._limit and self._shown >= self._limit
         self._next = None if done else next(self._frames, None)
 
-    def _coded(self, frame: SourceFrame) -> messages.BgrImage:
+    def _coded(self, frame: SourceFrame) -> BgrImage:
         if self._encoding == 'bgr8':
             return frame.image
         return np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -140,6 +141,9 @@ def main(args: list[str] | None = None) -> int:
     except KdPerceptionError as error:
         print(f'scene_camera: {error}', file=sys.stderr)
         return 1
+    except Exception:
+        if rclpy.ok():  # after a signal, publishing fails wherever it came in between
+            raise
     finally:
         if camera is not None:
             print(f'scene_camera: {camera.accounts()}', flush=True)
