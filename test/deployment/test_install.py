@@ -1,0 +1,99 @@
+"""A real installation lays everything where ros2 run and ros2 launch look for it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PARTS = ('kd_perception', 'launch', 'config', 'models', 'resource', 'scripts')
+FILES = ('setup.py', 'setup.cfg', 'pyproject.toml', 'package.xml', 'README.md', 'LICENSE')
+
+
+@pytest.fixture(scope='module')
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix into which pip has installed a copy of the checkout."""
+    source = tmp_path_factory.mktemp('source')
+    for part in PARTS:
+        shutil.copytree(REPOSITORY / part, source / part, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in FILES:
+        shutil.copy(REPOSITORY / name, source)
+    prefix = tmp_path_factory.mktemp('prefix')
+    command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation']
+    subprocess.run([*command, '--ignore-installed', '--prefix', prefix, source], check=True)
+    return prefix
+
+
+def site_packages(prefix: Path) -> Path:
+    (folder,) = prefix.glob('lib*/python3*/site-packages')
+    return folder
+
+
+def test_package_is_in_the_ament_index(prefix: Path) -> None:
+    share = prefix / 'share'
+    assert (share / 'ament_index' / 'resource_index' / 'packages' / 'kd_perception').is_file()
+    assert (share / 'kd_perception' / 'package.xml').is_file()
+
+
+@pytest.mark.parametrize('part', ['launch', 'config', 'models'])
+def test_shared_files_are_complete(prefix: Path, part: str) -> None:
+    expected = {path.relative_to(REPOSITORY) for path in (REPOSITORY / part).rglob('*') if path.is_file()}
+    expected = {path for path in expected if '__pycache__' not in path.parts}
+    share = prefix / 'share' / 'kd_perception'
+    assert expected <= {path.relative_to(share) for path in share.rglob('*')}
+
+
+def test_package_files_are_complete(prefix: Path) -> None:
+    wanted = {'.py', '.yaml', '.json', '.msg', '.typed'}
+    expected = {path.relative_to(REPOSITORY) for path in (REPOSITORY / 'kd_perception').rglob('*')}
+    expected = {path for path in expected if path.suffix in wanted or path.name == 'py.typed'}
+    installed = site_packages(prefix)
+    assert expected <= {path.relative_to(installed) for path in installed.rglob('*')}
+
+
+def test_training_stays_out(prefix: Path) -> None:
+    assert not {'training', 'test', 'benchmarks'} & {path.name for path in site_packages(prefix).iterdir()}
+
+
+@pytest.mark.parametrize('layout', ['pip', 'colcon'])
+@pytest.mark.parametrize('executable', ['detector_node', 'scene_camera'])
+def test_executable_of_ros2_run_starts_and_ends(prefix: Path, tmp_path: Path, layout: str, executable: str) -> None:
+    command = prefix / 'lib' / 'kd_perception' / executable
+    if layout == 'colcon':  # the same file, without pip's console script beside it
+        command = Path(shutil.copy(command, tmp_path))
+    environment = {
+        **os.environ,
+        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        'PYTHONPATH': str(site_packages(prefix)),
+        'PYTHONUNBUFFERED': '1',
+    }
+    name = f'{layout}_{executable}'
+    process = subprocess.Popen([command, '--ros-args', '-r', f'__node:={name}'], env=environment, cwd=tmp_path)
+    try:
+        wait_for_node(name)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+
+
+def wait_for_node(name: str) -> None:
+    """Wait until the node of that name has joined the graph."""
+    import rclpy
+
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    observer = rclpy.create_node('observer', context=context)
+    try:
+        deadline = time.monotonic() + 30.0
+        while name not in observer.get_node_names():
+            assert time.monotonic() < deadline, f'{name} did not start'
+            time.sleep(0.05)
+    finally:
+        observer.destroy_node()
+        context.try_shutdown()
