@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from kd_perception.core.bundle import find_bundle, load_bundle
+from kd_perception.core.detections import Detections
 from kd_perception.core.drawing import draw
 from kd_perception.core.errors import KdPerceptionError
+from kd_perception.core.image import BgrImage
 from kd_perception.demo.contact_sheet import ContactSheet
+from kd_perception.demo.fitting import fit
 from kd_perception.demo.joiner import Row
 from kd_perception.demo.options import DEFAULT_FRAMES, DemoOptions
 from kd_perception.demo.processes import Child, prepare_environment
@@ -34,6 +38,7 @@ _START_LIMIT = 60.0  # seconds for the detector to load and warm up
 _SILENCE_LIMIT = 20.0  # seconds without an image
 _DRAIN_LIMIT = 15.0  # seconds for the last frames to come through
 _DIAGNOSTICS_PERIOD = 0.2  # seconds
+_MAX_SIDE = 1280  # pixels of the video
 
 
 def run(options: DemoOptions) -> Summary:
@@ -58,7 +63,9 @@ def run(options: DemoOptions) -> Summary:
         _wait_until(recorder.detector_is_ready, (detector, camera), 'the detector to start', _START_LIMIT)
         recorder.watch()
         pictures = stack.enter_context(Pictures(options.out, frames, options.fps or source.fps, recorder.classes))
-        with tqdm(total=frames, unit=' frames', desc=source.name) as bar:
+        with tqdm(
+            total=frames, unit=' frames', desc=source.name, mininterval=0.2 if sys.stderr.isatty() else 3.0
+        ) as bar:
             _record(recorder, pictures, camera, detector, bar)
         summary = _summary(source.name, recorder, pictures.count)
     (options.out / 'summary.json').write_text(json.dumps(summary.to_json(), indent=2) + '\n')
@@ -89,9 +96,9 @@ class Pictures:
     def add(self, row: Row) -> None:
         """Draw one frame's detections and age into both."""
         assert row.detections is not None
-        image = messages.to_bgr(row.image, max_pixels=sys.maxsize).copy()
+        image, detections = _shrunk(messages.to_bgr(row.image, max_pixels=sys.maxsize), row.detections)
         text = 'age {age:.0f} ms  infer {infer:.0f} ms'.format(**row.latency) if row.latency else ''
-        draw(image, row.detections, self._classes, header=text)
+        draw(image, detections, self._classes, header=text)
         self._first = row.stamp if self._first is None else self._first
         seconds = (row.stamp - self._first) * 1e-9
         self._video.add(image, seconds)
@@ -99,6 +106,16 @@ class Pictures:
         frame = int(seconds * self._fps)
         if self._sheet.wants(frame):
             self._sheet.add(frame, image)
+
+
+def _shrunk(image: BgrImage, detections: Detections) -> tuple[BgrImage, Detections]:
+    """A copy of at most _MAX_SIDE pixels a side with its detections, so that boxes and text keep a readable size."""
+    scale = min(1.0, _MAX_SIDE / max(image.shape[:2]))
+    if scale == 1.0:
+        return image.copy(), detections
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    boxes = detections.boxes * np.float32(scale)
+    return fit(image, size), Detections(boxes, detections.scores, detections.class_ids)
 
 
 def _start_detector(options: DemoOptions, model: Path) -> Child:

@@ -112,9 +112,11 @@ def _limit(text: str) -> tuple[str, float]:
 def run(options: argparse.Namespace) -> int:
     """Evaluate, write the report, print the headline, and judge the thresholds."""
     from kd_perception.evaluation.evaluate import run_jobs
-    from kd_perception.evaluation.html import worst_frames, write_html
+    from kd_perception.evaluation.html import write_html
     from kd_perception.evaluation.report import make_report
     from kd_perception.evaluation.results import BagFailure
+    from kd_perception.evaluation.worst_frames import worst_frames
+    from kd_perception.evaluation.worst_frames import worst_frames
 
     jobs = _jobs(options)
     bundle, artifact = jobs[0].artifact()
