@@ -8,8 +8,9 @@ from kd_perception.core.image import BgrImage
 from kd_perception.demo.fitting import fit
 
 COLUMNS, ROWS = 3, 4
-_WIDTH = 560
+_WIDTH = 480
 _GAP = 8
+_GROUND = 24
 
 
 class ContactSheet:
@@ -33,17 +34,20 @@ class ContactSheet:
         self._pictures[int(frame / self._step)] = picture
 
     def page(self) -> BgrImage | None:
-        """All pictures in order, in cells of the first one's shape; None without any."""
+        """All pictures in order; None without any."""
         pictures = [self._pictures[place] for place in sorted(self._pictures)]
         if not pictures:
             return None
-        height, width = pictures[0].shape[:2]
-        cell = (_WIDTH, max(1, round(_WIDTH * height / width)))
         columns = min(COLUMNS, len(pictures))
-        rows = -(-len(pictures) // columns)
-        page = np.full((rows * (cell[1] + _GAP) + _GAP, columns * (cell[0] + _GAP) + _GAP, 3), 24, np.uint8)
-        for index, picture in enumerate(pictures):
-            x = _GAP + index % columns * (cell[0] + _GAP)
-            y = _GAP + index // columns * (cell[1] + _GAP)
-            page[y : y + cell[1], x : x + cell[0]] = fit(picture, cell)
-        return page
+        rows = [_row(pictures[at : at + columns], columns) for at in range(0, len(pictures), columns)]
+        return np.concatenate([np.full((_GAP, rows[0].shape[1], 3), _GROUND, np.uint8), *rows])
+
+
+def _row(pictures: list[BgrImage], columns: int) -> BgrImage:
+    """Pictures side by side, as high as the highest, with a gap right and below."""
+    height = max(max(1, round(_WIDTH * p.shape[0] / p.shape[1])) for p in pictures)
+    row = np.full((height + _GAP, columns * (_WIDTH + _GAP) + _GAP, 3), _GROUND, np.uint8)
+    for index, picture in enumerate(pictures):
+        x = _GAP + index * (_WIDTH + _GAP)
+        row[:height, x : x + _WIDTH] = fit(picture, (_WIDTH, height))
+    return row

@@ -92,10 +92,10 @@ def prepare_environment() -> None:
     environment.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     # The ROS 2 wheels do not set it, and a sourced ROS 2 does not know of the virtual environment.
     environment['AMENT_PREFIX_PATH'] = os.pathsep.join(filter(None, [sys.prefix, environment.get('AMENT_PREFIX_PATH')]))
-    # Without this profile Fast DDS loses images above half a megabyte. Humble and Jazzy know the second name.
-    profile = _profile()
-    for name in ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'):
-        environment.setdefault(name, str(profile))
+    # Without this profile Fast DDS loses images above half a megabyte.
+    older = environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
+    name = 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
+    environment.setdefault(name, str(_profile()))
 
 
 def _profile() -> Path:

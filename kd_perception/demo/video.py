@@ -11,7 +11,6 @@ import av
 from kd_perception.core.image import BgrImage
 from kd_perception.demo.fitting import fit
 
-_MAX_SIDE = 1280
 _TICKS = 1000  # per second
 
 
@@ -49,10 +48,9 @@ class Video:
 
     def _open(self, picture: BgrImage) -> av.VideoStream:
         height, width = picture.shape[:2]
-        shrink = min(1.0, _MAX_SIDE / max(width, height))
         stream = self._container.add_stream('libx264', rate=30, options={'preset': 'veryfast', 'crf': '21'})
         # H.264 with its common colour format has even sides.
-        stream.width, stream.height = (max(2, round(side * shrink / 2) * 2) for side in (width, height))
+        stream.width, stream.height = (max(2, side // 2 * 2) for side in (width, height))
         stream.pix_fmt = 'yuv420p'
         stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
         stream.thread_count = 1

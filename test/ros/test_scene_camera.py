@@ -1,0 +1,145 @@
+"""The scene camera as a process of its own, heard over DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+from kd_perception.ros import messages
+from kd_perception.ros.sources import open_source
+
+NAMESPACE = '/scene_camera_test'
+BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+class Viewer(Node):
+    """Keeps all images and their ground truth."""
+
+    def __init__(self) -> None:
+        super().__init__('viewer', namespace=NAMESPACE)
+        self.images: list[Image] = []
+        self.truth: list[Detection2DArray] = []
+        self.create_subscription(Detection2DArray, 'ground_truth', self.truth.append, 50)
+        self.create_subscription(Image, 'image', self.images.append, BEST_EFFORT)
+
+
+@pytest.fixture
+def viewer(_rclpy: None) -> Iterator[Viewer]:
+    node, executor = Viewer(), SingleThreadedExecutor()
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    yield node
+    executor.shutdown()
+    thread.join(5.0)
+    node.destroy_node()
+
+
+@pytest.fixture
+def start_camera(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start cameras; those still running at the end of the test are killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(**parameters: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, '-m', 'kd_perception.ros.scene_camera', '--ros-args', '-r', f'__ns:={NAMESPACE}']
+        for name, value in parameters.items():
+            command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
+        environment = {**os.environ, 'PYTHONPATH': str(repository)}
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
+        return running[-1]
+
+    yield start
+    for camera in running:
+        camera.kill()
+        camera.communicate()
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 15.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize('encoding', ['bgr8', 'rgb8'])
+def test_a_flight_is_shown_whole_with_its_ground_truth(viewer: Viewer, start_camera, encoding: str) -> None:
+    camera = start_camera(
+        frames=20, width=320, height=240, seed=5, fps=50.0, encoding=encoding, frame_id='nadir', wait_for_subscribers=1
+    )
+    output, _ = camera.communicate(timeout=30)
+    assert camera.returncode == 0
+    assert '20 frames of scene 5 published' in output
+    wait_for(lambda: len(viewer.images) == len(viewer.truth) == 20)
+
+    stamps = [messages.stamp_ns(image.header) for image in viewer.images]
+    assert stamps == sorted(set(stamps))
+    assert [truth.header for truth in viewer.truth] == [image.header for image in viewer.images]
+    expected = open_source('', seed=5, width=320, height=240, fps=50.0).frames()
+    for image, truth, frame in zip(viewer.images, viewer.truth, expected, strict=False):
+        assert (image.encoding, image.header.frame_id) == (encoding, 'nadir')
+        assert np.array_equal(messages.to_bgr(image, 10**6), frame.image)
+        found = messages.from_detections_message(truth)
+        assert np.allclose(found.boxes, frame.truth.boxes, atol=1e-3)
+        assert np.array_equal(found.class_ids, frame.truth.class_ids)
+
+
+def test_a_folder_is_shown_once_and_has_no_ground_truth(viewer: Viewer, start_camera, tmp_path: Path) -> None:
+    for index, shade in enumerate((30, 90, 200)):
+        cv2.imwrite(str(tmp_path / f'{index}.png'), np.full((40, 60, 3), shade, np.uint8))
+    camera = start_camera(source=tmp_path, loop=False, fps=20.0, wait_for_subscribers=1)
+    camera.communicate(timeout=30)
+    assert camera.returncode == 0
+    assert [messages.to_bgr(image, 10**6)[0, 0, 0] for image in viewer.images] == [30, 90, 200]
+    assert viewer.truth == []
+
+
+def test_a_folder_is_shown_again_and_again(viewer: Viewer, start_camera, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'one.png'), np.full((40, 60, 3), 77, np.uint8))
+    start_camera(source=tmp_path, fps=50.0)
+    wait_for(lambda: len(viewer.images) > 5)
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(viewer: Viewer, start_camera, how: signal.Signals) -> None:
+    camera = start_camera(width=160, height=120)
+    wait_for(lambda: viewer.images)
+    camera.send_signal(how)
+    output, errors = camera.communicate(timeout=15)
+    assert camera.returncode == 0, errors
+    assert 'frames of scene 0 published' in output
+    assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize(
+    ('parameters', 'says'),
+    [
+        ({'source': '/no/such/place'}, 'no such file or folder'),
+        ({'encoding': 'mono8'}, 'bgr8 and rgb8'),
+        ({'fps': -3.0}, 'fps'),
+        ({'width': 'wide'}, 'width'),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_one_line(start_camera, parameters: dict, says: str) -> None:
+    camera = start_camera(**parameters)
+    _, errors = camera.communicate(timeout=30)
+    assert camera.returncode == 1
+    assert errors.startswith('scene_camera: ')
+    assert says in errors
+    assert errors.count('\n') == 1
