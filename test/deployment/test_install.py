@@ -49,9 +49,8 @@ def test_shared_files_are_complete(prefix: Path, part: str) -> None:
 
 
 def test_package_files_are_complete(prefix: Path) -> None:
-    wanted = {'.py', '.yaml', '.json', '.msg', '.typed'}
-    expected = {path.relative_to(REPOSITORY) for path in (REPOSITORY / 'kd_perception').rglob('*')}
-    expected = {path for path in expected if path.suffix in wanted or path.name == 'py.typed'}
+    files = (path for path in (REPOSITORY / 'kd_perception').rglob('*') if path.is_file())
+    expected = {path.relative_to(REPOSITORY) for path in files if '__pycache__' not in path.parts}
     installed = site_packages(prefix)
     assert expected <= {path.relative_to(installed) for path in installed.rglob('*')}
 
