@@ -39,7 +39,7 @@ setup(
     maintainer_email='kd-perception@example.org',
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json', '**/*.msg']},
+    package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json', '**/*.msg', 'evaluation/templates/*']},
     # ROS packages (rclpy, vision_msgs, launch …) are in package.xml: most are not on PyPI, and the `launch` that
     # is there is another project.
     install_requires=[
@@ -50,8 +50,8 @@ setup(
         'onnxruntime>=1.17',
     ],
     extras_require={
-        'evaluation': ['faster-coco-eval>=1.6', 'rosbags>=0.10'],
-        'demo': ['faster-coco-eval>=1.6', 'rosbags>=0.10', 'tqdm>=4.60'],
+        'evaluation': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60'],
+        'demo': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60'],
         'development': [
             *('hypothesis>=6.100', 'pytest>=8', 'pytest-timeout>=2.3'),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),

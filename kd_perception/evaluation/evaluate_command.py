@@ -116,7 +116,6 @@ def run(options: argparse.Namespace) -> int:
     from kd_perception.evaluation.report import make_report
     from kd_perception.evaluation.results import BagFailure
     from kd_perception.evaluation.worst_frames import worst_frames
-    from kd_perception.evaluation.worst_frames import worst_frames
 
     jobs = _jobs(options)
     bundle, artifact = jobs[0].artifact()
