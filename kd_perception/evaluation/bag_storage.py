@@ -5,6 +5,7 @@ Whatever a damaged bag holds ends in messages or in a `BagError`, never in anoth
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -33,6 +34,8 @@ MAX_MESSAGE_BYTES = 1 << 30
 """Largest message that is decompressed; an 8K colour image has a tenth of it."""
 
 _COMPRESSED_SUFFIX = '.zstd'
+_MCAP_MAGIC = b'\x89MCAP0\r\n'
+_SQLITE_MAGIC = b'SQLite format 3\0'
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a CDR message begins with a zero byte
 
 
@@ -150,6 +153,8 @@ def _from_metadata(folder: Path) -> tuple[list[Path], dict[str, Topic]]:
                     f'{folder}: {topic["name"]} is serialized as {topic["serialization_format"]}; only cdr is read'
                 )
             _add(topics, str(topic['name']), str(topic['type']), int(entry['message_count']))
+    if not files:
+        raise BagError(f'{place} names no storage file; without it, the bag is read from its storage files alone')
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise BagError(f'{folder}: {METADATA} names files that are not there: {", ".join(missing)}')
@@ -225,19 +230,25 @@ def _opened(file: Path) -> Iterator[Reader]:
 
 
 def _check_ends(file: Path) -> None:
-    """Say in plain words what the library says in terms of records: a recorder that was cut off leaves no end."""
-    if file.suffix != '.mcap':
-        return
-    magic = b'\x89MCAP0\r\n'
+    """Refuse a file whose end is missing: the library would say so in terms of records, or read a part without a word."""
     with file.open('rb') as stream:
-        if stream.read(len(magic)) != magic:
+        head = stream.read(100)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - len(_MCAP_MAGIC)))
+        end = stream.read()
+    if file.suffix == '.mcap':
+        if not head.startswith(_MCAP_MAGIC):
             raise BagError(f'{file}: not an mcap file')
-        stream.seek(max(0, file.stat().st_size - len(magic)))
-        if stream.read() != magic:
-            raise BagError(
-                f'{file}: truncated: the recording or the copy was cut off. The mcap tool repairs it: '
-                f'mcap recover {file.name} -o repaired.mcap'
-            )
+        whole, cure = end == _MCAP_MAGIC, f'mcap recover {file.name} -o repaired.mcap'
+    else:
+        if not head.startswith(_SQLITE_MAGIC) or len(head) < 100:
+            raise BagError(f'{file}: not an sqlite3 file')
+        page_size = int.from_bytes(head[16:18], 'big')
+        pages = int.from_bytes(head[28:32], 'big')
+        # Page size 1 means 65536.
+        whole, cure = size >= pages * (page_size if page_size > 1 else 65536), f'sqlite3 {file.name} .recover'
+    if not whole:
+        raise BagError(f'{file}: truncated: the recording or the copy was cut off. To save what is there: {cure}')
 
 
 def _unpacked(raw: bytes) -> memoryview:

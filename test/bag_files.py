@@ -1,0 +1,75 @@
+"""Bags for tests, in every form in which rosbag2 leaves them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+
+from kd_perception.evaluation.bag_writer import BagWriter
+from kd_perception.evaluation.message_types import types
+
+START = 1_700_000_000_000_000_000
+PERIOD = 33_333_333
+
+
+def stamps(count: int) -> list[int]:
+    """Stamps of 30 images a second."""
+    return [START + k * PERIOD for k in range(count)]
+
+
+def numbered_image(k: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """A BGR image that differs from every other number's."""
+    image = np.random.default_rng(k).integers(0, 256, (height, width, 3), np.uint8)
+    image[0, 0] = k % 256
+    return image
+
+
+def image_bag(path: Path, count: int = 5, first: int = 0, topic: str = '/camera/image', **form: Any) -> Path:
+    """A bag of numbered raw images, the first of them number `first`."""
+    with BagWriter(path, **form) as bag:
+        for k in range(first, first + count):
+            bag.image(topic, START + k * PERIOD, numbered_image(k), received_ns=START + k * PERIOD + 5_000_000)
+    return path
+
+
+def join_splits(parts: Sequence[Path], target: Path) -> Path:
+    """One bag of several files, as `ros2 bag record --max-bag-size` makes it."""
+    target.mkdir()
+    documents = [yaml.safe_load((part / 'metadata.yaml').read_text()) for part in parts]
+    whole = documents[0]['rosbag2_bagfile_information']
+    files = []
+    for number, (part, document) in enumerate(zip(parts, documents, strict=True)):
+        source = document['rosbag2_bagfile_information']['relative_file_paths'][0]
+        name = f'{target.name}_{number}{"".join(Path(source).suffixes)}'
+        shutil.copy(part / source, target / name)
+        files.append(name)
+    whole['relative_file_paths'] = files
+    for topic, *others in zip(
+        *(document['rosbag2_bagfile_information']['topics_with_message_count'] for document in documents), strict=True
+    ):
+        topic['message_count'] += sum(other['message_count'] for other in others)
+    (target / 'metadata.yaml').write_text(yaml.safe_dump(documents[0]))
+    return target
+
+
+def rename_types(source: Path, target: Path, rename: Callable[[str], str], storage: StoragePlugin) -> Path:
+    """A copy whose topics carry other type names, as bags of the first ROS 2 releases do."""
+    with Reader(source) as reader, Writer(target, version=9, storage_plugin=storage) as writer:
+        connections = {
+            c.id: writer.add_connection(
+                c.topic,
+                rename(c.msgtype),
+                msgdef=types().generate_msgdef(c.msgtype, ros_version=2)[0],
+                rihs01=types().hash_rihs01(c.msgtype),
+            )
+            for c in reader.connections
+        }
+        for connection, timestamp, raw in reader.messages():
+            writer.write(connections[connection.id], timestamp, raw)
+    return target
