@@ -16,6 +16,7 @@ class DemoOptions:
 
     Attributes:
         source: video, folder of images or rosbag2; empty for a synthetic flight.
+        topic: image topic of a bag; empty where it has only one.
         model: bundle folder or name.
         precision: artifact of the bundle to run, or auto.
         out: folder for the results.
@@ -28,6 +29,7 @@ class DemoOptions:
     """
 
     source: str = ''
+    topic: str = ''
     model: str = 'aerial_traffic'
     precision: str = 'auto'
     out: Path = Path('out/demo')
@@ -44,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = DemoOptions()
     add = parser.add_argument
     add('--source', default='', help='video, folder of images or rosbag2 (default: a synthetic flight over traffic)')
+    add('--topic', default='', help='image topic of a bag that has several')
     add(
         '--model',
         default=default.model,

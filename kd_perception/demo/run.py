@@ -48,7 +48,9 @@ def run(options: DemoOptions) -> Summary:
         KdPerceptionError: the source or the model cannot be read, or a process failed; says what.
     """
     fps = options.fps or 30.0
-    source = open_source(options.source, seed=options.seed, width=options.width, height=options.height, fps=fps)
+    source = open_source(
+        options.source, topic=options.topic, seed=options.seed, width=options.width, height=options.height, fps=fps
+    )
     model = find_bundle(options.model).resolve()
     load_bundle(model)
     frames = min(options.frames or source.count or DEFAULT_FRAMES, source.count or sys.maxsize)
@@ -133,6 +135,7 @@ def _start_detector(options: DemoOptions, model: Path) -> Child:
 def _start_camera(options: DemoOptions, frames: int) -> Child:
     parameters = {
         'source': str(Path(options.source).expanduser().resolve()) if options.source else '',
+        'source_topic': options.topic,
         'fps': options.fps,
         'width': options.width,
         'height': options.height,

@@ -26,7 +26,7 @@ from kd_perception.ros.sources import FrameSource, SourceError, SourceFrame, ope
 # Name, default, description, range.
 _PARAMETERS: tuple[tuple[str, Any, str, tuple[float, float] | None], ...] = (
     ('source', '', 'Video, folder of images or rosbag2 to play; empty shows a synthetic flight over traffic.', None),
-    ('source_topic', '', 'Image topic of a bag; empty takes its first.', None),
+    ('source_topic', '', 'Image topic of a bag; may be empty where the bag has only one.', None),
     ('fps', 0.0, "Frames per second; 0 takes the source's own rate.", (0.0, 1000.0)),
     ('width', 640, 'Width of the synthetic flight, pixels.', (16, 7680)),
     ('height', 480, 'Height of the synthetic flight, pixels.', (16, 4320)),

@@ -5,24 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from kd_perception.core.detections import Detections
 from kd_perception.core.errors import ImageError, KdPerceptionError
-from kd_perception.core.image import BgrImage, decode_compressed, decode_raw
+from kd_perception.core.image import BgrImage
 from kd_perception.scene import Scene, SceneSettings
-
-if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
-    from rosbags.interfaces import Connection
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_FPS = 5.0
-_IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+_BAG_SUFFIXES = ('.mcap', '.db3', '.zstd')
+_FRAMES_TIMED = 30  # of a bag, to learn its rate
 _logger = logging.getLogger(__name__)
 
 
@@ -63,14 +61,14 @@ def open_source(
 
     Args:
         path: a video, a folder of images, or a rosbag2 (its folder, or an .mcap or .db3 file); empty for a scene.
-        topic: of a bag; empty for its first image topic.
+        topic: of a bag; may be empty where the bag has only one with images.
         seed: of the scene.
         width: of the scene, pixels.
         height: of the scene, pixels.
         fps: of the scene.
 
     Raises:
-        SourceError: there is nothing there that could be read.
+        KdPerceptionError: there is nothing there that could be read; SourceError, or BagError for a bag.
     """
     if not path:
         return SceneSource(seed, width, height, fps)
@@ -84,12 +82,10 @@ def open_source(
 def _recognise(place: Path, topic: str) -> FrameSource:
     if not place.exists():
         raise SourceError(f'{place}: no such file or folder')
-    if place.suffix in ('.mcap', '.db3') or (place / 'metadata.yaml').is_file():
-        return BagSource(place, topic)
     if not place.is_dir():
-        return VideoSource(place)
-    bags = sorted([*place.glob('*.mcap'), *place.glob('*.db3')])
-    return BagSource(bags[0], topic) if bags else FolderSource(place)
+        return BagSource(place, topic) if place.suffix in _BAG_SUFFIXES else VideoSource(place)
+    is_bag = any(file.name == 'metadata.yaml' or file.suffix in _BAG_SUFFIXES for file in place.iterdir())
+    return BagSource(place, topic) if is_bag else FolderSource(place)
 
 
 class SceneSource:
@@ -172,54 +168,23 @@ class BagSource:
     """The images of one topic of a rosbag2; those that cannot be decoded are skipped with a warning."""
 
     def __init__(self, path: Path, topic: str = '') -> None:
+        try:
+            from kd_perception.evaluation.bags import open_bag
+        except ImportError as error:
+            raise SourceError(f"reading bags needs more libraries: pip install 'rosbags>=0.10' ({error})") from error
         self.name = path.name
-        self._path = path
-        with _reader(path) as reader:
-            connection = _image_connection(reader, path, topic)
-            self._topic = connection.topic
-            self.count: int | None = reader.topics[connection.topic].msgcount
-            seconds = reader.duration * 1e-9
-        self.fps = min(max((self.count - 1) / seconds, 0.1), 1000.0) if self.count > 1 and seconds > 0 else 30.0
+        self._bag = open_bag(path, topic or None)
+        self.count: int | None = self._bag.count
+        with self._bag:
+            times = [frame.received_ns for frame in islice(self._bag, _FRAMES_TIMED)]
+        seconds = (max(times, default=0) - min(times, default=0)) * 1e-9
+        self.fps = min(max((len(times) - 1) / seconds, 0.1), 1000.0) if seconds > 0 else 30.0
 
     def frames(self) -> Iterator[SourceFrame]:
         """The topic's images in the order in which they were recorded."""
-        with _reader(self._path) as reader:
-            connections = [c for c in reader.connections if c.topic == self._topic]
-            for connection, _, raw in reader.messages(connections):
-                message = reader.deserialize(raw, connection.msgtype)
+        with self._bag:
+            for frame in self._bag:
                 try:
-                    yield SourceFrame(_to_bgr(message))
+                    yield SourceFrame(frame.decode())
                 except ImageError as error:
-                    _logger.warning('%s: an image is skipped: %s', self._path, error)
-
-
-def _reader(path: Path) -> AnyReader:
-    try:
-        from rosbags.highlevel import AnyReader, AnyReaderError
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        raise SourceError("reading bags needs the library rosbags: pip install 'rosbags>=0.10'") from error
-    try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-        reader.open()
-        reader.close()
-    except (AnyReaderError, OSError) as error:
-        raise SourceError(f'{path}: not a readable rosbag2: {error}') from error
-    return reader
-
-
-def _image_connection(reader: AnyReader, path: Path, topic: str) -> Connection:
-    images = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES]
-    chosen = [c for c in images if topic in ('', c.topic)]
-    if chosen:
-        return chosen[0]
-    known = ', '.join(sorted({c.topic for c in images})) or 'none'
-    raise SourceError(f'{path}: no image topic {topic or "at all"} in this bag; its image topics: {known}')
-
-
-def _to_bgr(message: Any) -> BgrImage:
-    data = memoryview(message.data)
-    if message.__msgtype__ == 'sensor_msgs/msg/CompressedImage':
-        return decode_compressed(data, declared=message.format)
-    bigendian = bool(message.is_bigendian)
-    return decode_raw(message.encoding, message.width, message.height, message.step, data, is_bigendian=bigendian)
+                    _logger.warning('%s: an image is skipped: %s', self.name, error)

@@ -9,7 +9,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from kd_perception.ros.sources import SourceError, open_source
+from kd_perception.core.errors import KdPerceptionError
+from kd_perception.ros.sources import open_source
 
 SHADES = (40, 120, 200)
 STORE = get_typestore(Stores.ROS2_HUMBLE)
@@ -139,16 +140,16 @@ def make_truncated_mcap(place: Path) -> Path:
         (make_text, 'neither a video'),
         (make_empty_folder, 'no image'),
         (make_broken_images, 'no frame in it can be read'),
-        (make_broken_bag, 'not a readable rosbag2'),
-        (make_truncated_mcap, 'not a readable rosbag2'),
+        (make_broken_bag, 'damaged'),
+        (make_truncated_mcap, 'truncated'),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, make, says: str) -> None:
-    with pytest.raises(SourceError, match=says) as caught:
+    with pytest.raises(KdPerceptionError, match=says) as caught:
         open_source(str(make(tmp_path)))
     assert '\n' not in str(caught.value)
 
 
 def test_a_wrong_topic_names_those_of_the_bag(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match='no image topic /rear.*: /camera'):
+    with pytest.raises(KdPerceptionError, match='no topic /rear.*: /camera'):
         open_source(str(write_bag(tmp_path / 'bag')), topic='/rear')
