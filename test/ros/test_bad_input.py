@@ -100,7 +100,7 @@ def test_a_truncated_jpeg_is_rejected_and_a_whole_one_is_detected(start_detector
     for data, cause in [
         (jpeg()[:-20], 'truncated: it breaks off before its end marker'),
         (jpeg()[:20], 'truncated or damaged'),
-        (b'', '0 bytes'),
+        (b'', 'is empty: 0 bytes'),
         (b'GIF89a' + bytes(99), "GIF, declared as 'jpeg'; only JPEG and PNG are decoded"),
         (bytes(12) + cv2.imencode('.png', GOOD)[1].tobytes(), 'compressedDepth'),
     ]:
