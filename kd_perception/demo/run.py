@@ -29,8 +29,8 @@ from kd_perception.demo.processes import Child, prepare_environment
 from kd_perception.demo.recorder import Recorder
 from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
 from kd_perception.demo.video import Video
+from kd_perception.evaluation.sources import open_source
 from kd_perception.ros import messages
-from kd_perception.ros.sources import open_source
 from kd_perception.scene import CLASS_NAMES
 
 NAMESPACE = '/kd_demo'

@@ -20,8 +20,8 @@ from vision_msgs.msg import Detection2DArray
 
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.image import BgrImage
+from kd_perception.evaluation.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.ros import messages, qos
-from kd_perception.ros.sources import FrameSource, SourceError, SourceFrame, open_source
 
 # Name, default, description, range.
 _PARAMETERS: tuple[tuple[str, Any, str, tuple[float, float] | None], ...] = (

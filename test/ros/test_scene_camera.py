@@ -21,8 +21,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
+from kd_perception.evaluation.sources import open_source
 from kd_perception.ros import messages
-from kd_perception.ros.sources import open_source
 
 NAMESPACE = '/scene_camera_test'
 BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)

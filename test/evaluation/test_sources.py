@@ -10,7 +10,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from kd_perception.core.errors import KdPerceptionError
-from kd_perception.ros.sources import open_source
+from kd_perception.evaluation.sources import open_source
 
 SHADES = (40, 120, 200)
 STORE = get_typestore(Stores.ROS2_HUMBLE)

@@ -1,4 +1,4 @@
-"""Where the scene camera's frames come from: a scene, a video, a folder of images or a bag. No ROS in here."""
+"""Where frames come from: a scene, a video, a folder of images or a bag."""
 
 from __future__ import annotations
 
