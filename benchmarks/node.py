@@ -88,10 +88,10 @@ def measure(run: Run, seconds: float) -> dict[str, Any]:
             launch = _wait_for_detections(recorder, detector) - started
             time.sleep(3.0)  # caches, threads and the middleware's buffers settle
             before, first = dict(recorder.accounts), len(recorder.frames)
-            memory = resident_mb(detector.pid)
+            memory = memory_mb(detector.pid)
             time.sleep(seconds)
             frames, after = np.array(recorder.frames[first:]), dict(recorder.accounts)
-            grown = resident_mb(detector.pid)
+            grown = memory_mb(detector.pid)
         sent = _end(camera)['sent']
     stages = {stage: frames[:, i] for i, stage in enumerate(STAGES)}
     overhead = stages['age'] - stages['infer']
@@ -115,26 +115,32 @@ def soak(run: Run, minutes: float) -> dict[str, Any]:
         time.sleep(10.0)
         readings, began = [], time.monotonic()
         while (elapsed := time.monotonic() - began) < 60 * minutes:
-            readings.append((elapsed / 60, resident_mb(detector.pid)))
+            memory = memory_mb(detector.pid)
+            readings.append((elapsed / 60, memory['resident'], memory['private']))
             time.sleep(2.0)
-    at, megabytes = np.array(readings).T
+    at, resident, private = np.array(readings).T
     return {
         **asdict(run),
         'minutes': minutes,
-        'start_mb': float(megabytes[0]),
-        'end_mb': float(megabytes[-1]),
-        'max_mb': float(megabytes.max()),
-        'growth_mb_per_minute': float(np.polyfit(at, megabytes, 1)[0]),
+        'resident_mb': {'start': float(resident[0]), 'end': float(resident[-1]), 'max': float(resident.max())},
+        'private_mb': {'start': float(private[0]), 'end': float(private[-1]), 'max': float(private.max())},
+        'private_growth_mb_per_minute': float(np.polyfit(at, private, 1)[0]),
+        'readings': readings,
         'frames': recorder.accounts,
     }
 
 
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process in MB, shared libraries and the middleware's shared segments included."""
+def memory_mb(pid: int) -> dict[str, float]:
+    """Memory of a process in MB: all that is resident, and of that what is its own.
+
+    The difference is files that are mapped, and the camera's shared-memory segment, which fills up as frames pass.
+    """
+    kilobytes = {}
     for line in Path(f'/proc/{pid}/status').read_text().splitlines():
-        if line.startswith('VmRSS:'):
-            return int(line.split()[1]) / 1e3
-    raise RuntimeError(f'process {pid} does not tell its memory')
+        key, _, value = line.partition(':')
+        if key in ('VmRSS', 'RssAnon'):
+            kilobytes[key] = int(value.split()[0])
+    return {'resident': kilobytes['VmRSS'] / 1e3, 'private': kilobytes['RssAnon'] / 1e3}
 
 
 def _percentiles(values: np.ndarray) -> dict[str, float]:

@@ -89,7 +89,7 @@ def _node(rows: list[dict[str, Any]]) -> str:
         target = OVERHEAD_TARGETS_MS[tuple(row['size'])]
         dropped = {key.removeprefix('dropped.'): n for key, n in frames.items() if key.startswith('dropped.') and n}
         none_expected = infer['p95'] < INFER_LIMIT_MS
-        launch, memory = row['launch_to_first_detection_s'], row['memory_mb']['end']
+        launch, memory = row['launch_to_first_detection_s'], row['memory_mb']['end']['resident']
         body.append(
             (
                 *(_size(row['size']), f'{row["rate"]:g}', row['precision'], str(row['threads'])),
@@ -118,17 +118,19 @@ def _node_stages(rows: list[dict[str, Any]]) -> str:
 
 
 def _soak(soak: dict[str, Any]) -> str:
-    row = (
-        _size(soak['size']),
-        f'{soak["minutes"]:g}',
-        f'{soak["start_mb"]:.1f}',
-        f'{soak["end_mb"]:.1f}',
-        f'{soak["max_mb"]:.1f}',
-        f'{soak["growth_mb_per_minute"]:+.3f}',
+    names = ('start', 'end', 'max')
+    resident, private = (tuple(f'{soak[key][name]:.1f}' for name in names) for key in ('resident_mb', 'private_mb'))
+    growth = f'{soak["private_growth_mb_per_minute"]:+.3f}'
+    head = (
+        'image',
+        'Hz',
+        'minutes',
+        *(f'resident MB {n}' for n in names),
+        *(f'private MB {n}' for n in names),
+        'its growth a minute',
     )
-    return '**Memory of the node over time**\n\n' + _table(
-        ('image', 'minutes', 'start MB', 'end MB', 'max MB', 'growth MB a minute'), [row]
-    )
+    row = (_size(soak['size']), f'{soak["rate"]:g}', f'{soak["minutes"]:g}', *resident, *private, growth)
+    return '**Memory of the node over time**\n\n' + _table(head, [row])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

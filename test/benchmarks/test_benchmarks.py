@@ -26,7 +26,7 @@ def node_row(overhead: float, infer: float, superseded: int) -> dict:
             'dropped.superseded': superseded,
             'lost_by_middleware': 0,
         },
-        'memory_mb': {'start': 200.0, 'end': 301.0},
+        'memory_mb': {'end': {'resident': 301.0}},
     }
 
 
