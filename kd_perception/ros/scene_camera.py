@@ -16,12 +16,13 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.evaluation.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.ros import messages, qos
+from kd_perception.scene import CLASS_NAMES
 
 # Name, default, description, range.
 _PARAMETERS: tuple[tuple[str, Any, str, tuple[float, float] | None], ...] = (
@@ -42,7 +43,10 @@ _SETTLE = 0.3  # seconds between a matched subscription and the first frame: the
 
 
 class SceneCamera(Node):
-    """Publishes `image`, stamped when it leaves, and for synthetic flights `ground_truth` under the same header."""
+    """Publishes `image`, stamped when it leaves.
+
+    Synthetic flights have `ground_truth` under the same header, and `ground_truth/label_info` explains its class ids.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__('scene_camera', **options)
@@ -64,10 +68,14 @@ class SceneCamera(Node):
         )
         self._images = self.create_publisher(Image, 'image', qos_profile_sensor_data)
         self._truth = self.create_publisher(Detection2DArray, 'ground_truth', qos.DETECTIONS)
+        self._labels = self.create_publisher(LabelInfo, 'ground_truth/label_info', qos.LATCHED)
         self._limit = self._setting('frames')
         self._frames = _repeated(self._source, self._setting('loop'))
         self._shown = 0
         self._next: SourceFrame | None = next(self._frames)
+        if self._next is not None and self._next.truth is not None:
+            classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(CLASS_NAMES)]
+            self._labels.publish(LabelInfo(class_map=classes))
         self.finished = Future()
         self._waiting = self.create_timer(0.02, self._await_subscribers)
         self._matched_at: int | None = None

@@ -19,10 +19,10 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from kd_perception.evaluation.sources import open_source
-from kd_perception.ros import messages
+from kd_perception.ros import messages, qos
 
 NAMESPACE = '/scene_camera_test'
 BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -35,7 +35,9 @@ class Viewer(Node):
         super().__init__('viewer', namespace=NAMESPACE)
         self.images: list[Image] = []
         self.truth: list[Detection2DArray] = []
+        self.labels: list[LabelInfo] = []
         self.create_subscription(Detection2DArray, 'ground_truth', self.truth.append, 50)
+        self.create_subscription(LabelInfo, 'ground_truth/label_info', self.labels.append, qos.LATCHED)
         self.create_subscription(Image, 'image', self.images.append, BEST_EFFORT)
 
 
@@ -86,7 +88,8 @@ def test_a_flight_is_shown_whole_with_its_ground_truth(viewer: Viewer, start_cam
     output, _ = camera.communicate(timeout=30)
     assert camera.returncode == 0
     assert '20 frames of scene 5 published' in output
-    wait_for(lambda: len(viewer.images) == len(viewer.truth) == 20)
+    wait_for(lambda: len(viewer.images) == len(viewer.truth) == 20 and viewer.labels)
+    assert tuple(entry.class_name for entry in viewer.labels[0].class_map) == CLASS_NAMES
 
     stamps = [messages.stamp_ns(image.header) for image in viewer.images]
     assert stamps == sorted(set(stamps))
