@@ -23,6 +23,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from kd_perception.evaluation.sources import open_source
 from kd_perception.ros import messages, qos
+from kd_perception.scene import CLASS_NAMES
 
 NAMESPACE = '/scene_camera_test'
 BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
