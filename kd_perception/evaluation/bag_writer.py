@@ -59,7 +59,10 @@ class BagWriter:
         """
         self.path = Path(path)
         if self.path.exists() and not (overwrite and is_bag_folder(self.path)):
-            raise BagError(f'{self.path} exists already' + (' and is no bag' if overwrite else ''))
+            raise BagError(
+                f'{self.path} exists already'
+                + (' and is no bag' if overwrite else '; choose another place, or replace it (--force)')
+            )
         self._storage = _STORAGES[storage]
         self._compression = CompressionMode[compression.upper()]
         self._connections: dict[tuple[str, str], Connection] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ def is_coco_file(source: str) -> bool:
 
 
 def read_coco(path: Path) -> Annotations:
-    """The boxes of a COCO instances file.
+    """The boxes of a COCO instances file by stamp.
 
     An image's stamp is its `stamp_ns`, its `sec` and `nanosec`, or its file name `<sec>_<nanosec>.jpg` (nanoseconds with all
     nine digits). Every image that the file lists is annotated, with or without objects. `iscrowd` makes a crowd, `ignore` a
@@ -28,23 +30,39 @@ def read_coco(path: Path) -> Annotations:
     Raises:
         GroundTruthError: not such a file, or an image without a stamp.
     """
+    with _readable(path):
+        return Annotations(str(path), {_stamp(image): objects for image, objects in _images(path)})
+
+
+def read_coco_by_name(path: Path) -> dict[str, list[AnnotatedObject]]:
+    """The boxes of a COCO instances file by the image's file name, without folders. Raises GroundTruthError."""
+    with _readable(path):
+        return {_file_name(image): objects for image, objects in _images(path)}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise GroundTruthError(f'{path}: not a COCO file: {error}') from error
-    try:
-        names = {entry['id']: str(entry['name']) for entry in content['categories']}
-        stamps = {image['id']: _stamp(image) for image in content['images']}
-        frames: dict[int, list[AnnotatedObject]] = {stamp: [] for stamp in stamps.values()}
-        for entry in content['annotations']:
-            frames[stamps[entry['image_id']]].append(_object(entry, names))
+        yield
     except GroundTruthError as error:
         raise GroundTruthError(f'{path}: {error}') from error
     except KeyError as error:
         raise GroundTruthError(f'{path}: no COCO file of boxes: {error} is missing or names nothing') from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (OSError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise GroundTruthError(f'{path}: no COCO file of boxes: {error}') from error
-    return Annotations(str(path), frames)
+
+
+def _images(path: Path) -> list[tuple[dict[str, Any], list[AnnotatedObject]]]:
+    content = json.loads(path.read_bytes())
+    names = {entry['id']: str(entry['name']) for entry in content['categories']}
+    objects: dict[Any, list[AnnotatedObject]] = {image['id']: [] for image in content['images']}
+    for entry in content['annotations']:
+        objects[entry['image_id']].append(_object(entry, names))
+    return [(image, objects[image['id']]) for image in content['images']]
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    return str(image.get('file_name', '')).rpartition('/')[2]
 
 
 def _stamp(image: dict[str, Any]) -> int:
@@ -52,7 +70,7 @@ def _stamp(image: dict[str, Any]) -> int:
         return int(image['stamp_ns'])
     if 'sec' in image and 'nanosec' in image:
         return int(image['sec']) * 1_000_000_000 + int(image['nanosec'])
-    name = str(image.get('file_name', '')).rpartition('/')[2]
+    name = _file_name(image)
     match = _STAMPED_NAME.fullmatch(name)
     if match is None:
         raise GroundTruthError(

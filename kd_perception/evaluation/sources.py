@@ -30,10 +30,11 @@ class SourceError(KdPerceptionError):
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One frame: BGR image, and the boxes of what is in it where the source knows."""
+    """One frame: BGR image, the boxes of what is in it where the source knows them, and its file's name where it has one."""
 
     image: BgrImage
     truth: Detections | None = None
+    name: str = ''
 
 
 class FrameSource(Protocol):
@@ -161,7 +162,7 @@ class FolderSource:
             if image is None:
                 _logger.warning('%s cannot be decoded and is skipped', path)
             else:
-                yield SourceFrame(np.asarray(image, np.uint8))
+                yield SourceFrame(np.asarray(image, np.uint8), name=path.name)
 
 
 class BagSource:
