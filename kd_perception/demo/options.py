@@ -21,6 +21,7 @@ class DemoOptions:
         precision: artifact of the bundle to run, or auto.
         out: folder for the results.
         frames: how many to show; 0 takes the whole source, or DEFAULT_FRAMES of one without an end.
+        duration: seconds to show, where `frames` is 0; 0 for no limit.
         fps: frames per second; 0 takes the source's own rate.
         width: of the synthetic flight, pixels.
         height: of the synthetic flight, pixels.
@@ -34,6 +35,7 @@ class DemoOptions:
     precision: str = 'auto'
     out: Path = Path('out/demo')
     frames: int = 0
+    duration: float = 0.0
     fps: float = 0.0
     width: int = 640
     height: int = 480
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--precision', default=default.precision, help='artifact of the bundle to run (default: %(default)s)')
     add('--out', type=Path, default=default.out, help='folder for the results (default: %(default)s)')
     add('--frames', type=_not_negative, default=0, help='frames to show (default: the whole source, or 450)')
-    add('--duration', type=float, help='seconds to show, instead of --frames')
+    add('--duration', type=float, default=0.0, help='seconds to show, instead of --frames')
     add('--fps', type=float, default=0.0, help="frames per second (default: the source's own rate)")
     add('--width', type=int, default=default.width, help='of the synthetic flight (default: %(default)s)')
     add('--height', type=int, default=default.height, help='of the synthetic flight (default: %(default)s)')
@@ -65,11 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(arguments: argparse.Namespace) -> DemoOptions:
     """The options of parsed arguments."""
-    names = [name for name in DemoOptions.__dataclass_fields__ if name != 'frames']
-    frames = arguments.frames
-    if arguments.duration:
-        frames = max(1, round(arguments.duration * (arguments.fps or 30.0)))
-    return DemoOptions(frames=frames, **{name: getattr(arguments, name) for name in names})
+    return DemoOptions(**{name: getattr(arguments, name) for name in DemoOptions.__dataclass_fields__})
 
 
 def _not_negative(text: str) -> int:

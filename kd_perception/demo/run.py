@@ -29,7 +29,7 @@ from kd_perception.demo.processes import Child, prepare_environment
 from kd_perception.demo.recorder import Recorder
 from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
 from kd_perception.demo.video import Video
-from kd_perception.evaluation.sources import open_source
+from kd_perception.evaluation.sources import FrameSource, open_source
 from kd_perception.ros import messages
 from kd_perception.scene import CLASS_NAMES
 
@@ -53,7 +53,7 @@ def run(options: DemoOptions) -> Summary:
     )
     model = find_bundle(options.model).resolve()
     load_bundle(model)
-    frames = min(options.frames or source.count or DEFAULT_FRAMES, source.count or sys.maxsize)
+    frames = frames_to_show(options, source)
     options.out.mkdir(parents=True, exist_ok=True)
     prepare_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -108,6 +108,12 @@ class Pictures:
         frame = int(seconds * self._fps)
         if self._sheet.wants(frame):
             self._sheet.add(frame, image)
+
+
+def frames_to_show(options: DemoOptions, source: FrameSource) -> int:
+    """How many frames a run has: what the options ask for, as far as the source reaches."""
+    wanted = options.frames or round(options.duration * (options.fps or source.fps))
+    return min(wanted or source.count or DEFAULT_FRAMES, source.count or sys.maxsize)
 
 
 def _shrunk(image: BgrImage, detections: Detections) -> tuple[BgrImage, Detections]:
