@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -50,13 +51,13 @@ def _node_results(options: argparse.Namespace) -> dict[str, Any]:
     if 'node' in options.parts:
         results['node'] = []
         for size in node.SIZES:
-            for precision in options.precisions:
-                _say(f'node at {size[0]}x{size[1]}, {precision}')
-                run = node.Run(options.model, precision, options.threads, size, options.rate)
+            for precision, rate in itertools.product(options.precisions, options.rates):
+                _say(f'node at {size[0]}x{size[1]}, {rate:g} Hz, {precision}')
+                run = node.Run(options.model, precision, options.threads, size, rate)
                 results['node'].append(node.measure(run, options.seconds))
     if options.soak:
         _say(f'memory over {options.soak:g} minutes')
-        run = node.Run(options.model, options.precisions[0], options.threads, node.SIZES[0], options.rate)
+        run = node.Run(options.model, options.precisions[0], options.threads, node.SIZES[0], options.rates[0])
         results['soak'] = node.soak(run, options.soak)
     return results
 
@@ -67,7 +68,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument('--model', default='aerial_traffic', help='bundle: a folder or the name of an installed one')
     parser.add_argument('--precisions', nargs='+', default=['auto'], help='artifacts that the node runs')
     parser.add_argument('--threads', type=int, default=0, help='of the node; 0: one per physical core')
-    parser.add_argument('--rate', type=float, default=30.0, help="the camera's frames a second")
+    parser.add_argument(
+        '--rates', nargs='+', type=float, default=[30.0], metavar='HZ', help="the camera's frames a second"
+    )
     parser.add_argument('--seconds', type=float, default=20.0, help='of each measurement of the node')
     parser.add_argument('--soak', type=float, default=0.0, metavar='MINUTES', help="follow the node's memory so long")
     parser.add_argument(

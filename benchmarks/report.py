@@ -111,10 +111,15 @@ def _node(rows: list[dict[str, Any]]) -> str:
 def _node_stages(rows: list[dict[str, Any]]) -> str:
     names = list(rows[0]['stages_ms'])
     body = [
-        (_size(row['size']), row['precision'], *(f'{row["stages_ms"][name]["p50"]:.2f}' for name in names))
+        (
+            _size(row['size']),
+            f'{row["rate"]:g}',
+            row['precision'],
+            *(f'{row["stages_ms"][name]["p50"]:.2f}' for name in names),
+        )
         for row in rows
     ]
-    return _table(('image', 'precision', *names), body)
+    return _table(('image', 'Hz', 'precision', *names), body)
 
 
 def _soak(soak: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ class _Style:
     def of(cls, image: BgrImage) -> _Style:
         side = math.sqrt(image.shape[0] * image.shape[1])
         return cls(
-            line=max(1, round(side / 500)),
+            line=max(2, round(side / 500)),
             scale=max(0.35, side / 2200),
             stroke=max(1, round(side / 1100)),
             margin=max(2, round(side / 400)),
