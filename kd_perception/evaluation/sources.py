@@ -98,7 +98,9 @@ class SceneSource:
         self.name = f'scene {seed}'
         self.fps = fps
         try:
-            self._scene = Scene(seed, width, height, fps, SceneSettings(ground_sample_distance=max(70.0 / width, 0.06)))
+            self._scene = Scene(
+                seed, width, height, fps, SceneSettings(ground_sample_distance=max(70.0 / max(width, 1), 0.06))
+            )
         except ValueError as error:
             raise SourceError(str(error)) from error
 
