@@ -1,11 +1,13 @@
 """package.xml, setup.py and the locks say the same, and say all."""
 
 import ast
+import importlib.metadata
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import kd_perception
 
@@ -14,6 +16,8 @@ MANIFEST = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
 DEPENDENCIES = {element.text for tag in ('depend', 'exec_depend') for element in MANIFEST.iter(tag)}
 ROS_PACKAGE = re.compile(r'rclpy|cv_bridge|launch|launch_ros|ament_index_python|\w+_msgs|\w+_srvs|\w+_interfaces')
 LOCKS = ('runtime', 'ros', 'development', 'training')
+# Ultralytics asks for these, and works without: a GPU monitor, its web platform, and the OpenCV with windows.
+LEFT_OUT = {'nvidia-ml-py', 'ultralytics-platform', 'opencv-python'}
 
 
 def imported(folder: str) -> set[str]:
@@ -33,7 +37,24 @@ def pins(lock: str) -> dict[str, str]:
     lines = (REPOSITORY / 'requirements' / f'{lock}.txt').read_text(encoding='utf-8').splitlines()
     stated = [line for line in lines if line and not line.startswith(('#', '-r '))]
     split = [line.split('==') for line in stated]
-    return {re.sub('[-_.]+', '-', name).lower(): version for name, version in split}
+    return {normalized(name): version for name, version in split}
+
+
+def normalized(name: str) -> str:
+    """A distribution's name as PyPI compares it."""
+    return re.sub('[-_.]+', '-', name).lower()
+
+
+def needs(name: str, version: str) -> set[str]:
+    """What a distribution asks for without extras; nothing where it is not installed in this version (sourced ROS 2)."""
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return set()
+    if distribution.version.split('+')[0] != version:
+        return set()
+    stated = [Requirement(text) for text in distribution.requires or ()]
+    return {normalized(need.name) for need in stated if need.marker is None or need.marker.evaluate({'extra': ''})}
 
 
 def test_versions_agree() -> None:
@@ -63,6 +84,12 @@ def test_locks_do_not_contradict_each_other() -> None:
     for lock in LOCKS:
         for name, version in pins(lock).items():
             assert versions.setdefault(name, version) == version, name
+
+
+def test_locks_hold_all_that_their_packages_need() -> None:
+    locked = {name: version for lock in LOCKS for name, version in pins(lock).items()}
+    missing = {name: needs(name, version) - locked.keys() - LEFT_OUT for name, version in locked.items()}
+    assert {name: names for name, names in missing.items() if names} == {}
 
 
 def test_training_extra_states_the_licence_of_ultralytics() -> None:
