@@ -98,9 +98,8 @@ class SceneSource:
         self.name = f'scene {seed}'
         self.fps = fps
         try:
-            self._scene = Scene(
-                seed, width, height, fps, SceneSettings(ground_sample_distance=max(70.0 / max(width, 1), 0.06))
-            )
+            ground_sample_distance = min(max(70.0 / max(width, 1), 0.06), 1.0)
+            self._scene = Scene(seed, width, height, fps, SceneSettings(ground_sample_distance=ground_sample_distance))
         except ValueError as error:
             raise SourceError(str(error)) from error
 
