@@ -25,13 +25,14 @@ from kd_perception.ros import messages, qos
 # Matches any writer, and holds a second of frames while another callback runs.
 _MANY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 _ALL = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.RELIABLE)
+_MOST_ROWS = 60  # a 1080p image has 6 MB
 
 
 class Recorder:
     """Spins in a thread of its own from entry to exit; frames that can be shown come out of `rows`.
 
     Attributes:
-        rows: frames with image, detections and latency, in order; None when all have come.
+        rows: frames with image, detections and latency, in order; those that nobody takes in time are lost to the video.
         detections: by stamp in nanoseconds.
         truth: by stamp in nanoseconds.
         latencies: milliseconds by stage, one dict a frame.
@@ -39,10 +40,12 @@ class Recorder:
         detection_times: when each detections message came, monotonic seconds.
         classes: the detector's class names, empty before its label info came.
         threshold: the score from which the detector publishes.
+        statuses: the newest figures of the detector's diagnostics by task.
+        diagnosed: when they came, monotonic seconds.
     """
 
     def __init__(self, namespace: str) -> None:
-        self.rows: queue.Queue[Row | None] = queue.Queue()
+        self.rows: queue.Queue[Row] = queue.Queue(_MOST_ROWS)
         self.detections: dict[int, Detections] = {}
         self.truth: dict[int, Detections] = {}
         self.latencies: list[dict[str, float]] = []
@@ -90,11 +93,9 @@ class Recorder:
         self._node.create_subscription(Image, 'image', self._on_image, _MANY)
         self._executor.wake()
 
-    def finish(self) -> None:
-        """No more frames will come: give out what is left."""
-        for row in self._joiner.flush():
-            self.rows.put(row)
-        self.rows.put(None)
+    def rest(self) -> list[Row]:
+        """When no more frames will come: those that can be shown although a part of them is missing."""
+        return self._joiner.flush()
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
@@ -131,8 +132,9 @@ class Recorder:
             node, _, task = status.name.rpartition(': ')
             if node == self._name:
                 self.statuses[task] = {value.key: value.value for value in status.values}
-        self.diagnosed = time.monotonic()
+                self.diagnosed = time.monotonic()
 
     def _join(self, stamp: int, **part: Any) -> None:
         for row in self._joiner.add(stamp, **part):
-            self.rows.put(row)
+            with suppress(queue.Full):
+                self.rows.put_nowait(row)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -166,6 +167,8 @@ def _wait_until(condition: Callable[[], bool], children: tuple[Child, ...], what
 
 def _record(recorder: Recorder, pictures: Pictures, camera: Child, detector: Child, bar: tqdm[NoReturn]) -> None:
     """Draw what comes in until the camera has ended and the detector has answered for every frame."""
+    # Drawing and encoding wait when the camera and the detector need the cores; the recorder's thread is as it was.
+    os.nice(10)
     heard, ended = time.monotonic(), None
     while True:
         _draw_next(recorder, pictures)
@@ -180,26 +183,20 @@ def _record(recorder: Recorder, pictures: Pictures, camera: Child, detector: Chi
             break
         if ended is None and now > heard + _SILENCE_LIMIT:
             raise KdPerceptionError(f'no image for {_SILENCE_LIMIT:g} s, and the camera still runs')
-    recorder.finish()
-    while _draw_next(recorder, pictures):
-        pass
-
-
-def _draw_next(recorder: Recorder, pictures: Pictures) -> bool:
-    """Draw the next frame if one comes soon; False when the last has been drawn."""
-    try:
-        row = recorder.rows.get(timeout=0.05)
-    except queue.Empty:
-        return True
-    if row is not None:
+    for row in recorder.rest():
         pictures.add(row)
-    return row is not None
+
+
+def _draw_next(recorder: Recorder, pictures: Pictures) -> None:
+    """Draw the next frame if one comes soon."""
+    with suppress(queue.Empty):
+        pictures.add(recorder.rows.get(timeout=0.05))
 
 
 def _is_settled(recorder: Recorder, ended: float) -> bool:
     """Whether diagnostics made after the camera's end say that no frame is pending."""
     fresh = recorder.diagnosed > ended + 2 * _DIAGNOSTICS_PERIOD
-    return fresh and recorder.statuses['input'].get('pending') == '0' and recorder.rows.empty()
+    return fresh and recorder.statuses.get('input', {}).get('pending') == '0' and recorder.rows.empty()
 
 
 def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
