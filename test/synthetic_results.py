@@ -19,13 +19,14 @@ def synthetic_result(
     frames: int = 60,
     classes: int = 5,
     seed: int = 0,
+    count: int = 0,
     truth: bool = True,
     latency_ms: float = 40.0,
     path: Path = Path('not-there'),
 ) -> BagResult:
     """A bag's results: objects that drift over the image, found by a detector that errs now and then."""
     random = np.random.default_rng(seed)
-    count = 2 * classes
+    count = count or 2 * classes
     corners = random.uniform(0, (WIDTH - 200, HEIGHT - 200), (count, 2))
     objects = np.hstack([corners, corners + random.uniform(15, 190, (count, 2))]).astype(np.float32)
     ids = random.permutation(np.arange(count, dtype=np.int32) % max(classes, 1))

@@ -15,7 +15,9 @@ Format = Callable[[float], str]
 SERIES_COLOURS = 7
 """Colours in the style sheet; further series begin again with dashed lines."""
 
-_LETTER = 6.6  # average width of a letter at the charts' font size, for labels that must not collide
+LONGEST_NAME = 28
+
+_LETTER = 7.5  # average width of a letter at the charts' font size, for labels that must not collide
 _STAGE_NAMES = {'decode': 'decode', 'preprocess': 'preprocess', 'infer': 'inference', 'postprocess': 'postprocess'}
 FATES = ('processed', 'superseded', 'stale')
 
@@ -291,19 +293,51 @@ def pareto(points: Sequence[tuple[str, float, float]], best: Sequence[int], accu
         'Accuracy over latency',
         (0, 1.25 * slowest),
         (low, high),
-        size=(760, 400),
         x_title='p95 latency in ms',
         y_title=accuracy_name,
         y_format='{:.3g}'.format,
     )
     if len(best) > 1:
         chart.line([points[i][1:] for i in best], 'front')
+    taken = [_Box.around(chart.x(latency), chart.y(accuracy), 6) for _, latency, accuracy in points]
     for i, (name, latency, accuracy) in enumerate(points):
         optimal = i in best
-        chart.dots([(latency, accuracy)], 'best' if optimal else 'beaten', 6 if optimal else 5)
+        chart.dots([(latency, accuracy)], 'best' if optimal else 'beaten', 5 if optimal else 4)
         chart.probe([(latency, accuracy)], [f'{name}\n{accuracy_name} {accuracy:.3f}, p95 {latency:.1f} ms'])
-        chart.text(chart.x(latency) + 10, chart.y(accuracy) + 4, name, style='name' if optimal else 'name beaten')
+        _name_beside(chart, chart.x(latency), chart.y(accuracy), name, 'name' if optimal else 'tick', taken)
     return chart.svg()
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A rectangle in pixels that a label must keep off."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @classmethod
+    def around(cls, x: float, y: float, radius: float) -> _Box:
+        return cls(x - radius, y - radius, x + radius, y + radius)
+
+    def overlaps(self, other: _Box) -> bool:
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+
+def _name_beside(chart: Chart, x: float, y: float, name: str, style: str, taken: list[_Box]) -> None:
+    """Write a name at the first place beside a dot that is free; where there is none, the pointer tells it."""
+    words = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + '…'
+    width, half = _LETTER * len(words), 7
+    for left, middle in ((x + 9, y), (x - 9 - width, y), (x - width / 2, y + 15), (x - width / 2, y - 15)):
+        place = _Box(left, middle - half, left + width, middle + half)
+        inside = place.left >= 0 and place.right <= chart.width and place.top >= 0 and place.bottom <= chart.y.start
+        if inside and not any(place.overlaps(other) for other in taken):
+            taken.append(place)
+            chart.text(left, middle + 4, words, style=style)
+            return
 
 
 def stage_shares(stages: dict[str, dict[str, float]]) -> list[tuple[str, str, float, float]]:
@@ -324,7 +358,7 @@ def series_style(index: int) -> str:
 
 def percent(value: float) -> str:
     """A share as whole percent."""
-    return f'{value:.0%}'.replace('%', ' %')
+    return f'{value:.0%}'.replace('%', '\u202f%')
 
 
 def _tips(tips: Sequence[str]) -> Markup:

@@ -100,7 +100,8 @@ def write_whole(path: Path, text: str) -> None:
     """
     scratch = path.with_name(f'.{path.name}.part')
     try:
-        scratch.write_text(text, encoding='utf-8')
+        # The name of a file that is not UTF-8 comes as lone surrogates.
+        scratch.write_text(text, encoding='utf-8', errors='backslashreplace')
         scratch.replace(path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
@@ -145,7 +146,7 @@ def _streaming_sentences(report: dict[str, Any]) -> Iterable[str]:
         yield f'In real time at rate {streaming["rate"]:g} it answers {share(streaming["processed"] / frames)} of the frames.'
     if accuracy and 'sap50' in streaming:
         lost = 100 * (accuracy['map50'] - streaming['sap50'])
-        yield f'Being late costs it {lost:.1f} points of AP50.'
+        yield f'Being late costs it {f"{lost:.1f} points" if lost >= 0.05 else "nothing"} of AP50.'
 
 
 def cards(report: dict[str, Any]) -> list[Card]:
@@ -188,6 +189,9 @@ def _loss_cards(report: dict[str, Any]) -> Iterable[Card]:
         yield Card('dropped', share(dropped / frames if frames else 0.0), f'{dropped} of {frames} frames', hint)
     elif undecodable:
         yield Card('undecodable', str(undecodable), 'frames', 'Frames that could not be decoded.')
+    elif report['accuracy']:
+        alarms = report['accuracy']['at_threshold']['false_alarms_per_image']
+        yield Card('false alarms', f'{alarms:.2f}', 'per image', 'Wrong detections at the bundle’s threshold ÷ images.')
 
 
 def _class_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -266,11 +270,11 @@ def _jpeg(image: BgrImage) -> str:
 
 
 def share(value: float | None) -> str:
-    """0.837 → 84 %; small and nearly full shares keep a decimal."""
+    """0.837 → 84 %, with a narrow space that does not break; small and nearly full shares keep a decimal."""
     if value is None:
         return '–'
     whole = f'{value:.0%}' if 0.1 <= value <= 0.9 or value in (0, 1) else f'{value:.1%}'
-    return whole.replace('%', ' %')  # a narrow space that does not break
+    return whole.replace('%', '\u202f%')
 
 
 def figure(value: float | None) -> str:
