@@ -28,6 +28,12 @@ def shared(*folders: str) -> list[tuple[str, list[str]]]:
     ]
 
 
+def data_of_package() -> list[str]:
+    """Every file of the package that is not Python. Listed, because Humble's setuptools does not know `**`."""
+    files = (path for path in (ROOT / PACKAGE).rglob('*') if path.is_file() and '__pycache__' not in path.parts)
+    return sorted(path.relative_to(PACKAGE).as_posix() for path in files if path.suffix != '.py')
+
+
 setup(
     name=PACKAGE,
     version=version(),
@@ -39,7 +45,7 @@ setup(
     maintainer_email='kd-perception@example.org',
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', '**/*.yaml', '**/*.json', '**/*.msg', 'evaluation/templates/*']},
+    package_data={PACKAGE: data_of_package()},
     # ROS packages (rclpy, vision_msgs, launch …) are in package.xml: most are not on PyPI, and the `launch` that
     # is there is another project.
     install_requires=[
