@@ -44,6 +44,11 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
+try:
+    from rclpy.subscription import MessageInfo
+except ImportError:  # Humble does not tell sequence numbers
+    MessageInfo = None
+
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 LARGE_MESSAGE_HINT = (
     "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
@@ -67,6 +72,7 @@ class DetectorNode(LifecycleNode):
         self._budget_misses = 0
         self._engine_errors = 0
         self._enabled = True
+        self._tells_numbers = False
         self._failure = ''
         self._detector: Detector | None = None
         self._worker: Worker | None = None
@@ -213,7 +219,7 @@ class DetectorNode(LifecycleNode):
         self._subscription = self.create_subscription(
             kind,
             topic,
-            self._on_image,
+            self._on_image if MessageInfo is None else self._on_numbered_image,
             qos.IMAGE,
             event_callbacks=SubscriptionEventCallbacks(
                 incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
@@ -229,6 +235,13 @@ class DetectorNode(LifecycleNode):
         self._vision_info.publish(messages.vision_info_message(bundle, self._artifact, header))
 
     # Callbacks of the executor's thread
+
+    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
+        publisher, number = info.get('publisher_gid'), info.get('publication_sequence_number')
+        self._tells_numbers = bool(publisher and number)
+        if publisher and number:
+            self._monitor.numbered(publisher['data'], number)
+        self._on_image(message)
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         monotonic, clock_ns = time.monotonic(), self.get_clock().now().nanoseconds
@@ -252,7 +265,9 @@ class DetectorNode(LifecycleNode):
         self.get_logger().warning(self._monitor.incompatibility)
 
     def _on_message_lost(self, event: Any) -> None:
-        self._monitor.lost += event.total_count_change
+        """Sequence numbers tell more: also what newer messages overwrote in the reader."""
+        if not self._tells_numbers:
+            self._monitor.lost += event.total_count_change
 
     # The worker's thread
 
@@ -346,9 +361,7 @@ class DetectorNode(LifecycleNode):
                     f'annotated image or frame latency not published: {error}', throttle_duration_sec=5.0
                 )
 
-    def _publish_extras(
-        self, image: BgrImage, detections: Detections, times: StageTimes, header: Header
-    ) -> None:
+    def _publish_extras(self, image: BgrImage, detections: Detections, times: StageTimes, header: Header) -> None:
         """What costs time and is made only while somebody listens."""
         if self._frame_latency.get_subscription_count():
             self._frame_latency.publish(messages.frame_latency_message(times, header, self.get_name()))

@@ -10,6 +10,9 @@ from kd_perception.core.rates import RateMeter
 FUTURE_TOLERANCE_NS = 50_000_000
 """Clocks of two machines never agree exactly; a stamp this little ahead of us is no fault."""
 
+MAX_PUBLISHERS = 64
+"""Publishers come and go; only so many are remembered."""
+
 
 class InputState(Enum):
     """What the input is doing."""
@@ -27,7 +30,7 @@ class InputMonitor:
         stamp_faults: how many stamps were `missing` (zero), `future` or `backward`.
         rejection: why the newest frame could not be decoded; empty when it could.
         incompatibility: the last QoS mismatch in words; empty when there was none.
-        lost: messages that the middleware lost before they reached us.
+        lost: messages that were sent and never reached us: lost on the way, or overwritten in the reader by newer ones.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,16 @@ class InputMonitor:
         self._arrivals = RateMeter()
         self._last_arrival: float | None = None
         self._last_stamp_ns = 0
+        self._numbers: dict[bytes, int] = {}
+
+    def numbered(self, publisher: bytes, number: int) -> None:
+        """Take in a message's sequence number; the gap to its publisher's last one are messages that never came."""
+        last = self._numbers.get(publisher)
+        if last is None and len(self._numbers) >= MAX_PUBLISHERS:
+            self._numbers.clear()
+        elif last is not None and number > last:
+            self.lost += number - last - 1
+        self._numbers[publisher] = number
 
     def arrived(self, stamp_ns: int, clock_ns: int, monotonic: float) -> float:
         """Take in a frame.

@@ -74,6 +74,20 @@ def test_every_frame_of_a_burst_is_accounted_for(start_detector):
     assert {key for key, value in dropped.items() if value} <= {'dropped.superseded'}
 
 
+def test_what_was_sent_is_received_or_counted_as_lost(start_detector):
+    detector = start_detector().wait_until_active()
+    detector.client.detect(image_with_cells(2))  # numbers are counted from the first message on
+    for _ in range(100):  # far quicker than a reader of depth 1 can take them
+        detector.client.send(image_with_cells(1, width=640, height=640))
+    detector.client.detect(image_with_cells(3))
+
+    def complete():
+        counts, lost = detector.counts(), detector.client.value('input', 'lost_by_middleware')
+        return counts['received'] + int(lost) == 102 and counts['pending'] == 0
+
+    wait_for(complete, 'received + lost to make 102')
+
+
 def test_enable_service_stops_and_restarts_detection(start_detector):
     detector = start_detector().wait_until_active()
     assert 'dropped' in detector.enable(False)

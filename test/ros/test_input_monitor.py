@@ -45,3 +45,26 @@ def test_stamp_faults_are_counted_by_kind(stamps, faults):
 def test_age_is_never_negative(stamp, clock, age):
     assert age_ms(int(stamp * SECOND), int(clock * SECOND)) == pytest.approx(age)
     assert InputMonitor().arrived(int(stamp * SECOND), int(clock * SECOND), 0.0) == pytest.approx(age)
+
+
+@pytest.mark.parametrize(
+    ('numbers', 'lost'),
+    [
+        ([(b'a', 7), (b'a', 8), (b'a', 9)], 0),
+        ([(b'a', 7), (b'a', 10)], 2),
+        ([(b'a', 1), (b'b', 500), (b'a', 2), (b'b', 502)], 1),  # each publisher counts for itself
+        ([(b'a', 9), (b'a', 1), (b'a', 2)], 0),  # a publisher that began anew
+    ],
+)
+def test_gaps_in_a_publishers_numbers_are_lost_messages(numbers, lost):
+    monitor = InputMonitor()
+    for publisher, number in numbers:
+        monitor.numbered(publisher, number)
+    assert monitor.lost == lost
+
+
+def test_only_so_many_publishers_are_remembered():
+    monitor = InputMonitor()
+    for number in range(1000):
+        monitor.numbered(str(number).encode(), 1)
+    assert monitor.lost == 0
