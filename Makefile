@@ -87,7 +87,7 @@ $(TRAINING): | $(RUNTIME)
 else
 $(RUNTIME): | $(BASE)
 	@echo 'Installing the runtime set …'
-	@$(PIP) 'setuptools>=64,<80'
+	@$(PIP) 'setuptools>=70.1,<80'
 	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[evaluation,demo]'
 	@touch $@
 
