@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
     failures = [outcome for outcome in outcomes if isinstance(outcome, BagFailure)]
     results = [outcome for outcome in outcomes if not isinstance(outcome, BagFailure)]
     streaming = _streaming(options, sum(not f.rejected for r in results for f in r.frames))
-    report = make_report(bundle, artifact, results, failures, streaming, shlex.join(sys.argv))
+    report = make_report(bundle, artifact, results, failures, streaming, shlex.join(['kd_perception', *sys.argv[1:]]))
     options.out.mkdir(parents=True, exist_ok=True)
     target = options.out / 'report.json'
     target.write_text(json.dumps(report, indent=1, allow_nan=False) + '\n', encoding='utf-8')

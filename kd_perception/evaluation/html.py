@@ -82,7 +82,13 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {'share': share, 'ms': milliseconds, 'figure': figure, 'duration': duration}
+    environment.filters |= {
+        'share': share,
+        'ms': milliseconds,
+        'figure': figure,
+        'duration': duration,
+        'counted': counted,
+    }
     script = _read('page.js')
     return environment.get_template(template).render(
         **values,
@@ -176,7 +182,7 @@ def _latency_cards(report: dict[str, Any]) -> Iterable[Card]:
     hint = 'From the worker’s taking a frame to its detections.'
     yield Card('latency p50', milliseconds(total['p50']), f'mean {milliseconds(total["mean"])}', hint)
     yield Card('latency p95', milliseconds(total['p95']), f'worst {milliseconds(total["max"])}', hint)
-    yield Card('frames/s', f'{latency["throughput_fps"]:.1f}', f'{latency["frames"]} frames', '1 ÷ mean latency.')
+    yield Card('frames/s', f'{latency["throughput_fps"]:.1f}', counted(latency['frames'], 'frame'), '1 ÷ mean latency.')
 
 
 def _loss_cards(report: dict[str, Any]) -> Iterable[Card]:
@@ -186,7 +192,9 @@ def _loss_cards(report: dict[str, Any]) -> Iterable[Card]:
         frames = sum(streaming[fate] for fate in charts.FATES)
         dropped = frames - streaming['processed']
         hint = 'Frames that a newer one replaced before the detector was free, or that grew too old.'
-        yield Card('dropped', share(dropped / frames if frames else 0.0), f'{dropped} of {frames} frames', hint)
+        yield Card(
+            'dropped', share(dropped / frames if frames else 0.0), f'{dropped} of {counted(frames, "frame")}', hint
+        )
     elif undecodable:
         yield Card('undecodable', str(undecodable), 'frames', 'Frames that could not be decoded.')
     elif report['accuracy']:
@@ -283,8 +291,14 @@ def figure(value: float | None) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three figures and the unit."""
-    return f'{value:.0f} ms' if value >= 100 else f'{value:.1f} ms' if value >= 1 else f'{value:.2f} ms'
+    """Three figures and the unit, which a line's end does not part."""
+    digits = 0 if value >= 100 else 1 if value >= 1 else 2
+    return f'{value:.{digits}f}\u00a0ms'
+
+
+def counted(number: int, noun: str) -> str:
+    """1 frame, 2 frames."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 def duration(seconds: float) -> str:

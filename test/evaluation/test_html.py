@@ -99,7 +99,7 @@ def test_a_real_time_report_says_what_it_is_about(report_of, page_of):
         'in real time at rate 1.5',
         f'{accuracy["map50"]:.3f}',
         f'sAP50 {streaming["sap50"]:.3f}',
-        f'{total["p95"]:.1f} ms',
+        f'{total["p95"]:.1f}\u00a0ms',
         f'superseded {streaming["superseded"]}',
         'third was left out: truncated',
         'cyclist',
@@ -119,7 +119,7 @@ def test_a_real_time_report_says_what_it_is_about(report_of, page_of):
         pytest.param([], None, 'No frame could be processed', 0, id='no bags'),
         pytest.param([], Streaming(1), 'No bag was evaluated', 0, id='no bags in real time'),
         pytest.param([synthetic_result(frames=0)], Streaming(1), 'No frame could be processed', 0, id='no frames'),
-        pytest.param([synthetic_result(frames=1)], Streaming(1), '1 frames', 4, id='one frame'),
+        pytest.param([synthetic_result(frames=1)], Streaming(1), '1 frame,', 4, id='one frame'),
         pytest.param([synthetic_result(truth=False)], None, 'no ground truth', 1, id='no ground truth'),
         pytest.param([synthetic_result(truth=False)], Streaming(1), 'no ground truth', 2, id='streamed without it'),
         pytest.param([synthetic_result(classes=0)], None, 'AP50', 2, id='nothing there to be found'),
@@ -242,6 +242,6 @@ def test_shares_keep_a_decimal_where_it_matters(value, words):
     assert share(value) == words
 
 
-@pytest.mark.parametrize(('value', 'words'), [(0.123, '0.12 ms'), (9.87, '9.9 ms'), (123.4, '123 ms')])
+@pytest.mark.parametrize(('value', 'words'), [(0.123, '0.12\u00a0ms'), (9.87, '9.9\u00a0ms'), (123.4, '123\u00a0ms')])
 def test_times_have_about_three_figures(value, words):
     assert milliseconds(value) == words
