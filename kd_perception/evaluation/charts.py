@@ -220,7 +220,7 @@ def timeline(frames: Sequence[Sequence[Any]], columns: int) -> Markup:
         columns: most columns drawn; with more frames each column tells of several.
     """
     first, last = frames[0][0], frames[-1][0]
-    width = max(last - first, 1e-3) / max(1, min(columns, len(frames)))
+    width = ((last - first) or 1.0) / min(columns, len(frames))
     highest = max((ms for _, _, ms in frames if ms is not None), default=1.0)
     floor = -0.16 * highest
     chart = Chart(
