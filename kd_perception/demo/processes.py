@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from kd_perception.core.errors import KdPerceptionError
+from kd_perception.ros.large_messages import allow_large_messages
 
 _LAST_LINES = 15
 _PATIENCE = 5.0  # seconds between SIGINT and SIGKILL
@@ -92,19 +93,7 @@ def prepare_environment() -> None:
     environment.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     # The ROS 2 wheels do not set it, and a sourced ROS 2 does not know of the virtual environment.
     environment['AMENT_PREFIX_PATH'] = os.pathsep.join(filter(None, [sys.prefix, environment.get('AMENT_PREFIX_PATH')]))
-    # Without this profile Fast DDS loses images above half a megabyte.
-    older = environment.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    name = 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
-    environment.setdefault(name, str(_profile()))
-
-
-def _profile() -> Path:
-    places = [Path(__file__).resolve().parents[2], Path(sys.prefix) / 'share' / 'kd_perception']
-    places += [Path(p) / 'share' / 'kd_perception' for p in os.environ['AMENT_PREFIX_PATH'].split(os.pathsep)]
-    for place in places:
-        if (place / 'config' / 'fastdds_shm.xml').is_file():
-            return place / 'config' / 'fastdds_shm.xml'
-    raise KdPerceptionError('config/fastdds_shm.xml is not installed; install the package again')
+    allow_large_messages()
 
 
 def _ros_text(value: Any) -> str:

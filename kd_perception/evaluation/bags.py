@@ -64,12 +64,14 @@ class BagImages:
     Attributes:
         storage: the bag.
         topic: the image topic's name.
+        type: its message type, Image or CompressedImage.
         count: number of images, by the bag's own account.
     """
 
     def __init__(self, storage: BagStorage, topic: Topic) -> None:
         self.storage = storage
         self.topic = topic.name
+        self.type = topic.type
         self.count = topic.count
         self._open: list[Generator[BagFrame, None, None]] = []
 
