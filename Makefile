@@ -45,6 +45,7 @@ test: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## all tests, or those under TESTS=
 
 lint: $(PACKAGE) $(DEVELOPMENT)  ## style and types
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
 
 bench: $(PACKAGE)  ## latency of the stages and of the node on this machine

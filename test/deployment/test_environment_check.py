@@ -32,8 +32,8 @@ def pretender(folder: Path, version: tuple[int, int], without: tuple[str, ...] =
     return str(path)
 
 
-def test_nothing_is_said_where_nothing_is_missing() -> None:
-    result = run(sys.executable)
+def test_nothing_is_said_where_nothing_is_missing(tmp_path: Path) -> None:
+    result = run(pretender(tmp_path, (3, 12)))
     assert (result.returncode, result.stdout, result.stderr) == (0, '', '')
 
 
@@ -57,8 +57,8 @@ def test_unfit_python(tmp_path: Path, version: tuple[int, int], without: tuple[s
     ('environment', 'said'),
     [({'CC': 'no-such-cc'}, 'no C compiler'), ({'CXX': 'no-such-c++'}, 'no C++ compiler')],
 )
-def test_missing_compiler(environment: dict[str, str], said: str) -> None:
-    result = run(sys.executable, **environment)
+def test_missing_compiler(tmp_path: Path, environment: dict[str, str], said: str) -> None:
+    result = run(pretender(tmp_path, (3, 12)), **environment)
     assert result.returncode == 1
     assert said in result.stderr
     assert 'apt install build-essential' in result.stderr

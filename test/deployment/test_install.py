@@ -68,7 +68,7 @@ def test_executable_of_ros2_run_starts_and_ends(prefix: Path, tmp_path: Path, la
     environment = {
         **os.environ,
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-        'PYTHONPATH': str(site_packages(prefix)),
+        'PYTHONPATH': f'{site_packages(prefix)}:{os.environ.get("PYTHONPATH", "")}',
         'PYTHONUNBUFFERED': '1',
     }
     name = f'{layout}_{executable}'
