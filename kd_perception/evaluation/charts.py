@@ -16,8 +16,9 @@ SERIES_COLOURS = 7
 """Colours in the style sheet; further series begin again with dashed lines."""
 
 LONGEST_NAME = 28
+"""Letters of a name beside a dot; the pointer tells the rest."""
 
-_LETTER = 7.5  # average width of a letter at the charts' font size, for labels that must not collide
+_LETTER = 7.5  # width of a letter at the charts' font size, rather too wide, for labels that must not collide
 _STAGE_NAMES = {'decode': 'decode', 'preprocess': 'preprocess', 'infer': 'inference', 'postprocess': 'postprocess'}
 FATES = ('processed', 'superseded', 'stale')
 
@@ -341,7 +342,7 @@ def _name_beside(chart: Chart, x: float, y: float, name: str, style: str, taken:
 
 
 def stage_shares(stages: dict[str, dict[str, float]]) -> list[tuple[str, str, float, float]]:
-    """Name, key, mean in ms and share of the mean total, for the stages that took any time."""
+    """Name, key, mean in ms and share of the mean total of every stage."""
     total = stages['total']['mean'] or 1.0
     return [
         (_STAGE_NAMES.get(key, key), key, values['mean'], values['mean'] / total)
