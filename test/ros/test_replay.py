@@ -17,6 +17,7 @@ import pytest
 from bag_files import START, stamps
 from detector_process import wait_for
 from networks import CELL, make_bundle
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
