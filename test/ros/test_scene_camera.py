@@ -63,7 +63,7 @@ def start_camera(repository: Path) -> Iterator[Callable[..., subprocess.Popen[st
         command = [sys.executable, '-m', 'kd_perception.ros.scene_camera', '--ros-args', '-r', f'__ns:={NAMESPACE}']
         for name, value in parameters.items():
             command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
-        environment = {**os.environ, 'PYTHONPATH': str(repository)}
+        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(repository), os.environ.get('PYTHONPATH', '')])}
         pipe = subprocess.PIPE
         running.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
         return running[-1]
