@@ -19,7 +19,6 @@ LONGEST_NAME = 28
 """Letters of a name beside a dot; the pointer tells the rest."""
 
 _LETTER = 7.5  # width of a letter at the charts' font size, rather too wide, for labels that must not collide
-_STAGE_NAMES = {'decode': 'decode', 'preprocess': 'preprocess', 'infer': 'inference', 'postprocess': 'postprocess'}
 FATES = ('processed', 'superseded', 'stale')
 
 
@@ -341,14 +340,10 @@ def _name_beside(chart: Chart, x: float, y: float, name: str, style: str, taken:
             return
 
 
-def stage_shares(stages: dict[str, dict[str, float]]) -> list[tuple[str, str, float, float]]:
-    """Name, key, mean in ms and share of the mean total of every stage."""
+def stage_shares(stages: dict[str, dict[str, float]]) -> list[tuple[str, float, float]]:
+    """Name, mean in ms and share of the mean total of every stage."""
     total = stages['total']['mean'] or 1.0
-    return [
-        (_STAGE_NAMES.get(key, key), key, values['mean'], values['mean'] / total)
-        for key, values in stages.items()
-        if key != 'total'
-    ]
+    return [(name, times['mean'], times['mean'] / total) for name, times in stages.items() if name != 'total']
 
 
 def series_style(index: int) -> str:
