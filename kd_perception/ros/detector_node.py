@@ -68,6 +68,7 @@ class DetectorNode(LifecycleNode):
         self._books = FrameBooks()
         self._monitor = InputMonitor()
         self._published = RateMeter()
+        self._writer = messages.DetectionsWriter()
         self._times = RollingStageTimes(self._setting('latency_window'))
         self._budget_misses = 0
         self._engine_errors = 0
@@ -344,7 +345,7 @@ class DetectorNode(LifecycleNode):
     def _publish(self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes) -> None:
         header = frame.message.header
         started = time.monotonic()
-        self._detections.publish(messages.detections_message(detections, header))
+        self._detections.publish(self._writer.message(detections, header))
         done = time.monotonic()
         self._books.publish()
         times.publish = 1e3 * (done - started)

@@ -12,14 +12,10 @@ from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import (
-    BoundingBox2D,
     Detection2D,
     Detection2DArray,
     LabelInfo,
-    ObjectHypothesis,
     ObjectHypothesisWithPose,
-    Point2D,
-    Pose2D,
     VisionClass,
     VisionInfo,
 )
@@ -93,24 +89,35 @@ def jpeg_message(image: BgrImage, header: Header, quality: int = 85) -> Compress
     return message
 
 
+class DetectionsWriter:
+    """Makes Detection2DArray messages of parts that it reuses: rclpy's constructors would cost more than a small frame's rest.
+
+    A message is valid until the next one is made; publishing is done with it by then.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Detection2D] = []
+
+    def message(self, detections: Detections, header: Header) -> Detection2DArray:
+        """Detections under the source's header, on the array and on each; class_id is the index that LabelInfo explains."""
+        while len(self._parts) < len(detections):
+            self._parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
+        parts = self._parts[: len(detections)]
+        rows = zip(
+            parts, detections.boxes.tolist(), detections.scores.tolist(), detections.class_ids.tolist(), strict=True
+        )
+        for part, (x1, y1, x2, y2), score, class_id in rows:
+            part.header = header
+            bbox, hypothesis = part.bbox, part.results[0].hypothesis
+            bbox.center.position.x, bbox.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
+            bbox.size_x, bbox.size_y = x2 - x1, y2 - y1
+            hypothesis.class_id, hypothesis.score = str(class_id), score
+        return Detection2DArray(header=header, detections=parts)
+
+
 def detections_message(detections: Detections, header: Header) -> Detection2DArray:
-    """Detections with the source's header on the array and on every detection; class_id is the index that LabelInfo explains."""
-    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.class_ids.tolist(), strict=True)
-    return Detection2DArray(
-        header=header,
-        detections=[
-            Detection2D(
-                header=header,
-                bbox=BoundingBox2D(
-                    center=Pose2D(position=Point2D(x=(x1 + x2) / 2, y=(y1 + y2) / 2), theta=0.0),
-                    size_x=x2 - x1,
-                    size_y=y2 - y1,
-                ),
-                results=[ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id=str(class_id), score=score))],
-            )
-            for (x1, y1, x2, y2), score, class_id in rows
-        ],
-    )
+    """A message of its own, see `DetectionsWriter.message`."""
+    return DetectionsWriter().message(detections, header)
 
 
 def from_detections_message(message: Detection2DArray) -> Detections:
