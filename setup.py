@@ -52,7 +52,7 @@ setup(
         'numpy>=1.26',
         'opencv-python-headless>=4.5.4,<5',
         'PyYAML>=5.4',
-        'jsonschema>=3.2',
+        'jsonschema>=4.0',
         'onnxruntime>=1.17',
     ],
     extras_require={
@@ -71,13 +71,14 @@ setup(
         'console_scripts': [
             f'detector_node = {PACKAGE}.ros.detector_node:main',
             f'scene_camera = {PACKAGE}.ros.scene_camera:main',
+            f'replay_node = {PACKAGE}.ros.replay:main',
             f'kd_perception = {PACKAGE}.cli:main',
         ],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
-        (f'lib/{PACKAGE}', ['scripts/detector_node', 'scripts/scene_camera']),
+        (f'lib/{PACKAGE}', ['scripts/detector_node', 'scripts/scene_camera', 'scripts/replay_node']),
         *shared('launch', 'config', 'models'),
     ],
     zip_safe=False,
