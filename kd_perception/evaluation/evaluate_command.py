@@ -112,7 +112,7 @@ def _limit(text: str) -> tuple[str, float]:
 def run(options: argparse.Namespace) -> int:
     """Evaluate, write the report, print the headline, and judge the thresholds."""
     from kd_perception.evaluation.evaluate import run_jobs
-    from kd_perception.evaluation.html import write_html
+    from kd_perception.evaluation.html import write_html, write_whole
     from kd_perception.evaluation.report import make_report
     from kd_perception.evaluation.results import BagFailure
     from kd_perception.evaluation.worst_frames import worst_frames
@@ -130,8 +130,7 @@ def run(options: argparse.Namespace) -> int:
     streaming = _streaming(options, sum(not f.rejected for r in results for f in r.frames))
     report = make_report(bundle, artifact, results, failures, streaming, shlex.join(['kd_perception', *sys.argv[1:]]))
     options.out.mkdir(parents=True, exist_ok=True)
-    target = options.out / 'report.json'
-    target.write_text(json.dumps(report, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+    write_whole(options.out / 'report.json', json.dumps(report, indent=1, allow_nan=False) + '\n')
     write_html(report, worst_frames(results, bundle), options.out / 'report.html')
     if options.write_bag:
         from kd_perception.evaluation.write_back import write_detections

@@ -139,7 +139,7 @@ def latency_figures(results: Sequence[BagResult]) -> dict[str, Any]:
         'frames': len(frames),
         'stages_ms': {stage: _percentiles(values) for stage, values in columns.items()},
         'histogram': {'edges_ms': edges.tolist(), 'counts': counts.tolist()},
-        'throughput_fps': 1e3 / float(total.mean()),
+        'throughput_fps': 1e3 / max(float(total.mean()), 1e-6),
     }
 
 
