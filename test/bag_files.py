@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,35 @@ def rename_types(source: Path, target: Path, rename: Callable[[str], str], stora
         for connection, timestamp, raw in reader.messages():
             writer.write(connections[connection.id], timestamp, raw)
     return target
+
+
+def first_generation_bag(folder: Path, images: Sequence[bytes]) -> Path:
+    """A bag as the first ROS 2 releases wrote it: no schema table, no QoS, short type names, the recorder's own path."""
+    folder.mkdir()
+    with sqlite3.connect(folder / f'{folder.name}_0.db3') as database:
+        database.executescript(
+            'CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,'
+            ' serialization_format TEXT NOT NULL);'
+            'CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,'
+            ' data BLOB NOT NULL);'
+            "INSERT INTO topics VALUES (1, '/camera/image', 'sensor_msgs/Image', 'cdr');"
+            "INSERT INTO topics VALUES (2, '/rosout', 'rcl_interfaces/Log', 'cdr');"
+        )
+        rows = [(START + k * PERIOD, image) for k, image in enumerate(images)]
+        database.executemany('INSERT INTO messages(topic_id, timestamp, data) VALUES (1, ?, ?)', rows)
+    topic = {'name': '/camera/image', 'type': 'sensor_msgs/Image', 'serialization_format': 'cdr'}
+    log = {'name': '/rosout', 'type': 'rcl_interfaces/Log', 'serialization_format': 'cdr'}
+    content = {
+        'version': 2,
+        'storage_identifier': 'sqlite3',
+        'relative_file_paths': [f'home/pilot/{folder.name}/{folder.name}_0.db3'],
+        'duration': {'nanoseconds': PERIOD * (len(images) - 1)},
+        'starting_time': {'nanoseconds_since_epoch': START},
+        'message_count': len(images),
+        'topics_with_message_count': [
+            {'topic_metadata': topic, 'message_count': len(images)},
+            {'topic_metadata': log, 'message_count': 0},
+        ],
+    }
+    (folder / 'metadata.yaml').write_text(yaml.safe_dump({'rosbag2_bagfile_information': content}))
+    return folder

@@ -148,10 +148,6 @@ def _from_metadata(folder: Path) -> tuple[list[Path], dict[str, Topic]]:
         topics: dict[str, Topic] = {}
         for entry in content['topics_with_message_count']:
             topic = entry['topic_metadata']
-            if topic['serialization_format'] != 'cdr':
-                raise BagError(
-                    f'{folder}: {topic["name"]} is serialized as {topic["serialization_format"]}; only cdr is read'
-                )
             _add(topics, str(topic['name']), str(topic['type']), int(entry['message_count']))
     if not files:
         raise BagError(f'{place} names no storage file; without it, the bag is read from its storage files alone')

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bag_files import PERIOD, START, image_bag, join_splits, numbered_image, rename_types, stamps
+from bag_files import PERIOD, START, first_generation_bag, image_bag, join_splits, numbered_image, rename_types, stamps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import StoragePlugin
@@ -92,6 +92,16 @@ def test_old_type_names(tmp_path, storage):
     new = image_bag(tmp_path / 'new', storage=storage)
     old = rename_types(new, tmp_path / 'old', lambda name: name.replace('/msg/', '/'), StoragePlugin[storage.upper()])
     assert {topic.type for topic in BagStorage(old).topics.values()} == {IMAGE}
+    assert_numbered(old, range(5))
+
+
+@pytest.mark.parametrize('with_metadata', [True, False])
+def test_a_bag_of_the_first_ros_2_releases(tmp_path, with_metadata):
+    new = image_bag(tmp_path / 'new')
+    images = [bytes(message.raw) for message in BagStorage(new).messages(['/camera/image'])]
+    old = first_generation_bag(tmp_path / 'old', images)
+    if not with_metadata:
+        (old / 'metadata.yaml').unlink()
     assert_numbered(old, range(5))
 
 
