@@ -59,6 +59,12 @@ def test_training_stays_out(prefix: Path) -> None:
     assert not {'training', 'test', 'benchmarks'} & {path.name for path in site_packages(prefix).iterdir()}
 
 
+def test_every_node_is_found_by_ros2_run_and_on_the_path(prefix: Path) -> None:
+    nodes = {path.name for path in (REPOSITORY / 'scripts').iterdir()}
+    for folder in (prefix / 'lib' / 'kd_perception', prefix / 'bin'):
+        assert nodes <= {path.name for path in folder.iterdir() if os.access(path, os.X_OK)}
+
+
 @pytest.mark.parametrize('layout', ['pip', 'colcon'])
 @pytest.mark.parametrize('executable', ['detector_node', 'scene_camera'])
 def test_executable_of_ros2_run_starts_and_ends(prefix: Path, tmp_path: Path, layout: str, executable: str) -> None:
