@@ -23,3 +23,7 @@ class ExportError(TrainingError):
 
 class QuantizationError(TrainingError):
     """A network that cannot be quantized as asked."""
+
+
+class LossError(TrainingError):
+    """A distillation loss that is unknown, wrongly set, or given tensors that do not fit each other."""

@@ -1,0 +1,1 @@
+"""Distillation: a small detector learns from a big one."""
