@@ -14,6 +14,7 @@ TESTS  ?= test
 SHELL       := /bin/bash
 .SHELLFLAGS := -e -o pipefail -c
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 # A sourced ROS 2 is used where there is one; elsewhere it comes as wheels with our own vision_msgs.
 ROS  := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' 2>/dev/null && echo sourced || echo wheels)
@@ -21,10 +22,12 @@ VENV := .venv
 RUN  := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
 
+# Leaves the stamp of a finished step and takes back those of its earlier inputs.
+DONE = @rm -f $(basename $@).* && touch $@
 # $(call hash,FILES): changes when a file's name or content does.
 hash = $(shell sha256sum $(1) 2>/dev/null | sha256sum | cut -c 1-12)
 MESSAGES := $(shell find interfaces/vision_msgs -name build -prune -o -name '*.egg-info' -prune -o -type f -print | sort)
-SHARED   := $(shell find launch config models scripts resource -type f 2>/dev/null | sort)
+SHARED   := $(shell find launch config models scripts resource -type f -not -name '*.pyc' | sort)
 
 BASE     := $(VENV)/stamp.$(ROS)
 RUNTIME  := $(BASE).runtime.$(call hash,requirements/runtime.txt requirements/ros.txt requirements/sourced.txt)
@@ -67,45 +70,45 @@ ifeq ($(ROS),wheels)
 $(RUNTIME): | $(BASE)
 	@echo 'Installing the runtime set and ROS 2 …'
 	@$(PIP) --no-deps -r requirements/runtime.txt -r requirements/ros.txt
-	@touch $@
+	$(DONE)
 
 $(INTERFACES): $(RUNTIME)
 	@echo 'Compiling vision_msgs …'
 	@$(PIP) --no-deps --no-build-isolation --force-reinstall ./interfaces/vision_msgs
-	@touch $@
+	$(DONE)
 
 $(DEVELOPMENT): | $(RUNTIME)
 	@echo 'Installing pytest, ruff and mypy …'
 	@$(PIP) --no-deps -r requirements/development.txt
-	@touch $@
+	$(DONE)
 
 # The second line brings what a CUDA build of torch asks for; with the CPU build nothing is missing.
 $(TRAINING): | $(RUNTIME)
 	@echo 'Installing the training set (torch, Ultralytics: AGPL-3.0) …'
 	@$(PIP) --no-deps -r requirements/training.txt
 	@$(PIP) -c requirements/training.txt torch torchvision
-	@touch $@
+	$(DONE)
 else
 $(RUNTIME): | $(BASE)
 	@echo 'Installing the runtime set …'
 	@$(PIP) 'setuptools>=70.1,<80'
 	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[evaluation,demo]'
-	@touch $@
+	$(DONE)
 
 $(INTERFACES): $(RUNTIME)
 	@$(VENV)/bin/python -c 'import vision_msgs.msg' 2>/dev/null || \
 	  { echo "kd_perception: no vision_msgs: sudo apt install ros-$$ROS_DISTRO-vision-msgs" >&2; exit 1; }
-	@touch $@
+	$(DONE)
 
 $(DEVELOPMENT): | $(RUNTIME)
 	@echo 'Installing pytest, ruff and mypy …'
 	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[development]'
-	@touch $@
+	$(DONE)
 
 $(TRAINING): | $(RUNTIME)
 	@echo 'Installing the training set (torch, Ultralytics: AGPL-3.0) …'
 	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[training]'
-	@touch $@
+	$(DONE)
 endif
 
 # Editable, so that the code is never stale; an editable install leaves data_files out, so they are laid here.
@@ -114,6 +117,6 @@ $(PACKAGE): $(INTERFACES)
 	@rm -rf $(VENV)/share/kd_perception $(VENV)/lib/kd_perception
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@$(VENV)/bin/python -W ignore setup.py -q install_data --install-dir $(VENV)
-	@touch $@
+	$(DONE)
 
 .PHONY: help demo test lint bench clean
