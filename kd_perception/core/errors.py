@@ -39,3 +39,7 @@ class BagError(KdPerceptionError):
 
 class GroundTruthError(KdPerceptionError):
     """Ground truth that cannot be used: malformed, without stamps, or of classes that the detector does not know."""
+
+
+class EvaluationError(KdPerceptionError):
+    """An evaluation that cannot go on, such as a journal on a full disk."""

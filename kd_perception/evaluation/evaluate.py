@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from kd_perception.core.bundle import Artifact, Bundle, load_bundle
 from kd_perception.core.detections import Detections
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineOptions
-from kd_perception.core.errors import ImageError, KdPerceptionError
+from kd_perception.core.errors import EvaluationError, ImageError, KdPerceptionError
+from kd_perception.core.image import BgrImage
 from kd_perception.core.stages import StageTimes
 from kd_perception.engines.selection import choose_artifact
-from kd_perception.evaluation.bags import BagFrame, open_bag
+from kd_perception.evaluation.bags import BagFrame, BagImages, open_bag
 from kd_perception.evaluation.ground_truth import align, read_ground_truth
+from kd_perception.evaluation.read_ahead import read_ahead
 from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult, Journal
 
 LOWEST_SCORE = 0.001
@@ -48,6 +52,8 @@ class Job:
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
         max_map_drop: the accuracy gate, see `choose_artifact`.
+        ahead: frames that are read and decoded while earlier ones are detected on; 0 does one thing after the other, as the node
+            does with a single frame, so that the measured latencies are those of a frame alone.
     """
 
     bag: Path
@@ -61,6 +67,7 @@ class Job:
     journal: Path | None = None
     resume: bool = False
     max_map_drop: float = 1.0
+    ahead: int = 0
 
     def artifact(self) -> tuple[Bundle, Artifact]:
         """The bundle and what of it is run."""
@@ -92,47 +99,80 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
     truth = read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, dict(job.class_map))
     digest = bag_hash(job.bag)
     identity = {'bag': digest, 'topic': images.topic, 'artifact': artifact.sha256, 'score': LOWEST_SCORE}
-    journal = Journal(job.journal, identity, job.resume) if job.journal else None
-    frames = []
     try:
-        for done, frame in enumerate(images, 1):
-            known = journal.results.get(frame.key) if journal else None
-            result = known or run_frame(frame, detector)
-            if journal and not known:
-                journal.add(result)
-            frames.append(result)
-            progress(done, images.count)
-    finally:
-        if journal:
-            journal.close()
+        frames = _run_frames(job, images, identity, detector, progress)
+    except OSError as error:
+        raise EvaluationError(f'{job.journal} cannot be written: {error.strerror}') from error
+    frames.sort(key=lambda result: result.stamp_ns)
+    aligned = align(truth, (result.stamp_ns for result in frames), STAMP_TOLERANCE_NS)
     info = detector.engine.info
     return BagResult(
         name=job.bag.name,
         path=job.bag,
         sha256=digest,
         topic=images.topic,
-        frames=tuple(sorted(frames, key=lambda result: result.stamp_ns)),
-        truth=align(truth, (result.stamp_ns for result in frames), STAMP_TOLERANCE_NS),
+        frames=tuple(frames),
+        truth={
+            f.stamp_ns: aligned[f.stamp_ns].clipped(*f.size) for f in frames if f.stamp_ns in aligned and any(f.size)
+        },
+        unmatched_truth=len(truth) - len(aligned),
         engine={'provider': info.provider, 'device': info.device, 'threads': info.threads},
     )
 
 
-def run_frame(frame: BagFrame, detector: Detector) -> FrameResult:
-    """Decode one frame of a bag and detect on it."""
+def _run_frames(
+    job: Job, images: BagImages, identity: dict[str, str | float], detector: Detector, progress: Progress
+) -> list[FrameResult]:
+    """Decode, detect and keep; what the journal knows already is not done again."""
+    journal = Journal(job.journal, identity, job.resume) if job.journal else None
+    known = dict(journal.results) if journal else {}
+    decoded = read_ahead(images, lambda frame: _decode(frame, skip=frame.key in known), job.ahead)
+    frames = []
+    with closing(journal) if journal else nullcontext(), closing(decoded):
+        for done, frame in enumerate(decoded, 1):
+            result = known.get(frame.key) or _detect(frame, detector)
+            if journal and frame.key not in known:
+                journal.add(result)
+            frames.append(result)
+            progress(done, images.count)
+    return frames
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A frame ready for the detector: its image, or why there is none."""
+
+    key: int
+    image: BgrImage | None
+    rejected: str = ''
+    decode_ms: float = 0.0
+
+
+def _decode(frame: BagFrame, skip: bool) -> _Decoded:
+    """Decode a frame, unless its result is known already."""
+    if skip:
+        return _Decoded(frame.key, None)
     started = time.perf_counter()
     try:
         image = frame.decode()
     except ImageError as error:
-        return FrameResult(frame.key, Detections.empty(), StageTimes(), str(error))
-    decode = 1e3 * (time.perf_counter() - started)
-    detections, times = detector.detect(image)
-    times.decode = decode
-    return FrameResult(frame.key, detections, times)
+        return _Decoded(frame.key, None, str(error))
+    return _Decoded(frame.key, image, decode_ms=1e3 * (time.perf_counter() - started))
+
+
+def _detect(frame: _Decoded, detector: Detector) -> FrameResult:
+    if frame.image is None:
+        return FrameResult(frame.key, Detections.empty(), StageTimes(), rejected=frame.rejected)
+    detections, times = detector.detect(frame.image)
+    times.decode = frame.decode_ms
+    height, width = frame.image.shape[:2]
+    return FrameResult(frame.key, detections, times, (width, height))
 
 
 def bag_hash(path: Path) -> str:
     """sha256 over the bag's files in the order of their names."""
     digest = hashlib.sha256()
+    path = path.parent if path.name == 'metadata.yaml' else path
     files = sorted(file for file in path.rglob('*') if file.is_file()) if path.is_dir() else [path]
     for file in files:
         digest.update(file.name.encode())
@@ -161,7 +201,7 @@ def run_jobs(
     if scheduler:
         yield from _on_cluster(jobs, scheduler, on_done)
     elif workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
             yield from _in_order(jobs, [pool.submit(_attempt, job) for job in jobs], on_done)
     else:
         for job in jobs:

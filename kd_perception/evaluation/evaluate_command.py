@@ -17,6 +17,9 @@ from kd_perception.core.errors import KdPerceptionError
 EXIT_MISSED = 3
 """Exit status when everything ran but a --fail-under or --fail-over was missed."""
 
+READ_AHEAD = 4
+"""Frames read and decoded ahead in mode every; realtime measures every frame by itself, as the node has it."""
+
 FIGURES: dict[str, tuple[str, ...]] = {
     'map50': ('accuracy', 'map50'),
     'map': ('accuracy', 'map'),
@@ -162,6 +165,7 @@ def _jobs(options: argparse.Namespace) -> list[Any]:
             threads=threads,
             journal=(options.out / 'frames' / name).resolve(),
             resume=options.resume,
+            ahead=READ_AHEAD if options.mode == 'every' else 0,
         )
         for bag, name in zip(options.bags, names, strict=True)
     ]

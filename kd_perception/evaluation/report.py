@@ -203,6 +203,7 @@ def _bag_summary(result: BagResult) -> dict[str, Any]:
         'undecodable': len(rejected),
         'first_rejection': rejected[0] if rejected else '',
         'with_ground_truth': sum(stamp in result.truth for stamp in stamps),
+        'ground_truth_without_frame': result.unmatched_truth,
         'duration_s': (stamps[-1] - stamps[0]) / 1e9 if stamps else 0.0,
     }
 

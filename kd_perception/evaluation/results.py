@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,31 @@ class FrameResult:
         stamp_ns: the frame's `key`: the image's stamp, or when it was recorded where nobody stamped it.
         detections: everything found, down to very low scores.
         times: decode, preprocess, infer and postprocess in ms; the others are 0.
+        size: width and height of the image in pixels; 0 where it could not be decoded.
         rejected: why the frame could not be decoded; empty when it could.
     """
 
     stamp_ns: int
     detections: Detections
     times: StageTimes
+    size: tuple[int, int] = (0, 0)
     rejected: str = ''
 
 
 @dataclass(frozen=True)
 class BagResult:
-    """One bag, in the order of its frames."""
+    """One bag.
+
+    Attributes:
+        name: as the report calls it.
+        path: where it lies.
+        sha256: over all its files.
+        topic: of the images.
+        frames: in the order of their stamps.
+        truth: ground truth by the frames' stamps, clipped to the images; frames without are absent.
+        unmatched_truth: ground truth for which the bag has no frame.
+        engine: what really ran.
+    """
 
     name: str
     path: Path
@@ -42,6 +56,7 @@ class BagResult:
     topic: str
     frames: tuple[FrameResult, ...]
     truth: dict[int, GroundTruth] = field(default_factory=dict)
+    unmatched_truth: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
 
 
@@ -71,16 +86,30 @@ class Journal:
             stream.writelines(_to_line(result) for result in self.results.values())
         scratch.replace(path)
         self._stream = path.open('a', encoding='utf-8')
+        self._writer = ThreadPoolExecutor(1, 'journal')
+        self._written: list[Future[None]] = []
 
     def add(self, result: FrameResult) -> None:
-        """Keep a frame's result, on disk before the next frame begins."""
+        """Keep a frame's result; it is written while the next frames run.
+
+        Raises:
+            OSError: an earlier one could not be written, on a full disk say.
+        """
         self.results[result.stamp_ns] = result
+        self._written.append(self._writer.submit(self._write, result))
+        while self._written and self._written[0].done():
+            self._written.pop(0).result()
+
+    def _write(self, result: FrameResult) -> None:
         self._stream.write(_to_line(result))
         self._stream.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is still to be written and close the file."""
+        self._writer.shutdown()
         self._stream.close()
+        for written in self._written:
+            written.result()
 
 
 def _read(path: Path, identity: dict[str, Any]) -> dict[int, FrameResult]:
@@ -103,9 +132,10 @@ def _from_lines(lines: Iterable[str]) -> Iterable[FrameResult]:
                     np.array(row['boxes'], np.float32), np.array(row['scores'], np.float32), np.array(row['class_ids'])
                 ),
                 times=StageTimes(**row['times']),
+                size=(row['size'][0], row['size'][1]),
                 rejected=row['rejected'],
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, IndexError):
             return
 
 
@@ -117,6 +147,7 @@ def _to_line(result: FrameResult) -> str:
         'scores': found.scores.tolist(),
         'class_ids': found.class_ids.tolist(),
         'times': result.times.as_dict(),
+        'size': result.size,
         'rejected': result.rejected,
     }
     return json.dumps(row) + '\n'

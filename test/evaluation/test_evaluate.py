@@ -158,6 +158,34 @@ def test_resume_runs_only_what_is_missing(tmp_path, bundle):
     assert resumed.frames[2].times != whole.frames[2].times
 
 
+def test_a_full_disk_is_one_clear_line(tmp_path, bundle):
+    bag = write_bag(tmp_path / 'bag', [1, 5, 9])
+    journal = tmp_path / 'j.jsonl'
+    journal.with_suffix('.part').symlink_to('/dev/full')  # what the journal is first written to
+    (outcome,) = run_jobs([Job(bag, bundle, journal=journal)])
+    assert isinstance(outcome, BagFailure)
+    assert 'j.jsonl cannot be written: No space left' in outcome.reason
+
+
+def test_ground_truth_is_clipped_to_the_image_and_what_has_no_frame_is_counted(tmp_path, bundle):
+    bag = write_bag(tmp_path / 'bag', [1], truth=False)
+    with BagWriter(tmp_path / 'truth') as writer:
+        writer.image('/image', PERIOD, image_with_cells(0))
+        outside = np.array([[-20, -20, 16, 16], [70, 70, 90, 90], [10, 10, 10, 30]], np.float32)
+        writer.detections('/ground_truth', PERIOD, Detections(outside, np.ones(3), np.zeros(3)))
+        writer.detections('/ground_truth', 9 * PERIOD, Detections.empty())
+    (result,) = run_jobs([Job(tmp_path / 'truth', bundle)])
+    assert result.truth[PERIOD].objects.boxes.tolist() == [[0, 0, 16, 16]]
+    assert result.unmatched_truth == 1
+    (result,) = run_jobs([Job(bag, bundle)])
+    assert (result.truth, result.unmatched_truth) == ({}, 0)
+
+
+def test_reading_ahead_changes_nothing(tmp_path, bundle):
+    bag = write_bag(tmp_path / 'bag', list(range(15)))
+    assert results(run_jobs([Job(bag, bundle, ahead=4)])) == results(run_jobs([Job(bag, bundle)]))
+
+
 @pytest.mark.parametrize(
     ('arguments', 'says'),
     [

@@ -90,7 +90,7 @@ def test_frames_without_ground_truth_are_counted_and_left_out(bundle):
 
 
 def test_undecodable_frames_and_failed_bags_are_told(bundle):
-    broken = FrameResult(99 * SECOND, Detections.empty(), StageTimes(), 'truncated JPEG')
+    broken = FrameResult(99 * SECOND, Detections.empty(), StageTimes(), rejected='truncated JPEG')
     result = flight(5, 20)
     result = BagResult(result.name, result.path, result.sha256, result.topic, (*result.frames, broken), result.truth)
     figures = report(bundle, result, failures=[BagFailure('other', Path('other'), 'no such bag')])
