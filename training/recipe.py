@@ -24,7 +24,7 @@ class PhaseRecipe:
 
     Attributes:
         name: of the phase and its folder.
-        images: number of images by data set, `real` and `scenes`, the first ones of each.
+        images: number of images by data set, `real` or the name of a set of scenes; the first ones of each.
         hours: wall-clock time; 0 trains for `arguments.epochs`.
         arguments: settings of Ultralytics' trainer that differ from the recipe's `arguments`.
     """
@@ -61,7 +61,7 @@ class ExportRecipe:
 
 @dataclass(frozen=True)
 class CalibrationRecipe:
-    """Number of training photographs, and of scene frames, that set the INT8 ranges."""
+    """Number of training photographs, and of frames of every set of scenes, that set the INT8 ranges."""
 
     photographs: int
     scenes: int
@@ -88,6 +88,7 @@ class Recipe:
         name: of the bundle.
         seed: of everything drawn in training.
         source: folder of the data set, relative to the data root.
+        scenes: sets of synthetic frames by name.
     """
 
     file: Path
@@ -95,7 +96,7 @@ class Recipe:
     seed: int
     source: str
     tiles: TileSettings
-    scenes: SceneSetSettings
+    scenes: Mapping[str, SceneSetSettings]
     train: TrainRecipe
     export: ExportRecipe
     quantize: QuantizeSettings
@@ -124,7 +125,10 @@ def load_recipe(file: Path) -> Recipe:
             seed=int(document['seed']),
             source=document['source'],
             tiles=_settings(TileSettings, document['tiles'], 'tiles', file),
-            scenes=_settings(SceneSetSettings, document['scenes'], 'scenes', file),
+            scenes={
+                name: _settings(SceneSetSettings, entries, f'scenes.{name}', file)
+                for name, entries in document['scenes'].items()
+            },
             train=_settings(TrainRecipe, {**train, 'phases': phases}, 'train', file),
             export=_settings(ExportRecipe, document['export'], 'export', file),
             calibration=_settings(CalibrationRecipe, document['calibration'], 'calibration', file),

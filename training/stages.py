@@ -57,7 +57,7 @@ class Workshop:
 
     @property
     def sets(self) -> Path:
-        """Folder of the prepared data sets, `real` and `scenes`."""
+        """Folder of the prepared data sets, `real` and the sets of scenes."""
         return self.out / 'data'
 
     @property
@@ -89,7 +89,8 @@ def prepare(shop: Workshop) -> dict[str, Any]:
     from training.data import aerial_traffic, scenes
 
     counts = aerial_traffic.prepare(shop.source, shop.sets / 'real', shop.recipe.tiles)
-    return {'tiles': counts['train'], 'scenes': scenes.prepare(shop.sets / 'scenes', shop.recipe.scenes)}
+    frames = {name: scenes.prepare(shop.sets / name, settings) for name, settings in shop.recipe.scenes.items()}
+    return {'real': counts['train'], **frames}
 
 
 def train(shop: Workshop) -> dict[str, Any]:
@@ -143,7 +144,11 @@ def quantize(shop: Workshop) -> dict[str, Any]:
 
     images = [
         *shop.letterboxed(shop.source, 'train', shop.recipe.calibration.photographs),
-        *shop.letterboxed(shop.sets / 'scenes', 'train', shop.recipe.calibration.scenes),
+        *(
+            image
+            for name in shop.recipe.scenes
+            for image in shop.letterboxed(shop.sets / name, 'train', shop.recipe.calibration.scenes)
+        ),
     ]
     left = qdq.quantize(shop.onnx('fp32'), shop.onnx('int8'), images, shop.recipe.quantize)
     return {

@@ -22,7 +22,7 @@ RECIPE = {
     'seed': 0,
     'source': 'photographs',
     'tiles': {'size': 64, 'count': 8, 'car_px': [10, 20]},
-    'scenes': {'count': 2, 'size': 64},
+    'scenes': {'scenes': {'count': 2, 'size': 64}, 'rare': {'count': 1, 'size': 64, 'mix': [0, 0.5, 0, 0, 0.5]}},
     'train': {
         'architecture': 'yolov8n.yaml',
         'arguments': {'imgsz': 64, 'batch': 4, 'epochs': 1, 'optimizer': 'AdamW', 'lr0': 0.001},
@@ -69,7 +69,7 @@ def test_a_recipe_becomes_a_bundle(photographs, tmp_path, capsys):
     assert bundle.classes == CLASSES
     assert (bundle.input.width, bundle.input.height) == (96, 64)
     assert all(artifact.measured_map is not None for artifact in bundle.artifacts)
-    assert bundle.provenance['prepare'] == {'tiles': 8, 'scenes': 2}
+    assert bundle.provenance['prepare'] == {'real': 8, 'scenes': 2, 'rare': 1}
     assert len(bundle.provenance['quantize']['calibration_sha256']) == 64
     capsys.readouterr()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kd_perception.scene import Scene
+from kd_perception.scene import Scene, draw_settings
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, write_split
 
@@ -21,6 +21,7 @@ class SceneSetSettings:
         frames_per_scene: frames of one flight, far apart.
         step: frames between them.
         first_seed: of the first scene; the others count up. Seeds below 10000 are left to demos and tests.
+        mix: shares of the classes among moving vehicles, in the order of the class list; None leaves them to the scene.
     """
 
     count: int = 1000
@@ -28,6 +29,7 @@ class SceneSetSettings:
     frames_per_scene: int = 2
     step: int = 90
     first_seed: int = 10_000
+    mix: tuple[float, float, float, float, float] | None = None
 
 
 def prepare(target: Path, settings: SceneSetSettings) -> int:
@@ -40,6 +42,9 @@ def frames(settings: SceneSetSettings) -> Iterator[LabelledImage]:
     for index in range(settings.count):
         flight, frame = divmod(index, settings.frames_per_scene)
         if frame == 0:
-            scene = Scene(settings.first_seed + flight, settings.size, settings.size)
+            seed = settings.first_seed + flight
+            look = draw_settings(seed)
+            look = look if settings.mix is None else replace(look, mix=settings.mix)
+            scene = Scene(seed, settings.size, settings.size, settings=look)
         shown = scene.frame(frame * settings.step)
         yield LabelledImage(f'{index:05d}', shown.image, shown.truth)
