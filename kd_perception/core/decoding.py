@@ -6,7 +6,7 @@
 | `yolo` | one of (1, 4 + C, N): 4 box rows, then one row a class | needed |
 | `end2end` | one of (1, N, 6): x1, y1, x2, y2, score, class | done by the network |
 
-A candidate is a box whose best class scores above the threshold; it keeps that class alone. NaN is no score, and boxes
+A candidate is a box whose best class reaches the threshold; it keeps that class alone. NaN is no score, and boxes
 that are not finite or have no area are dropped: half precision makes such things, and nobody downstream can use them.
 """
 
@@ -44,7 +44,7 @@ def decode_output(
     Args:
         layout: one of `LAYOUTS`.
         outputs: output name → array with a batch of one.
-        score_threshold: candidates score above it, 0 … 1.
+        score_threshold: the lowest score of a candidate, 0 … 1.
         max_candidates: at most so many are kept, the highest scores first; bounds the time of NMS.
         box_format: `xyxy` corners or `cxcywh` centre and size, in input pixels; `end2end` is always `xyxy`.
         class_count: number of classes of the bundle, checked against the outputs where given.
@@ -83,7 +83,7 @@ def _boxes_scores(
             f'the network gives {_shapes(outputs)}'
         )
     # One comparison over the flat tensor is many times quicker than a maximum over its short last axis.
-    hits = np.flatnonzero(scores.reshape(-1) > threshold)
+    hits = np.flatnonzero(scores.reshape(-1) >= threshold)
     rows = hits // scores.shape[2]
     rows = rows[np.flatnonzero(np.diff(rows, prepend=-1))]  # each once; they are in order
     return _candidates(boxes[0, rows], scores[0, rows], box_format)
@@ -100,7 +100,7 @@ def _yolo(outputs: Mapping[str, _Array], threshold: float, box_format: str, clas
         elif class_count and output.ndim == 3 and output.shape[2] == 6:
             hint = '. That looks like the end2end layout'
         raise OutputLayoutError(f'layout yolo expects (1, {channels}, N); the network gives {_shapes(outputs)}{hint}')
-    columns = np.flatnonzero((output[0, 4:] > threshold).any(axis=0))
+    columns = np.flatnonzero((output[0, 4:] >= threshold).any(axis=0))
     return _candidates(output[0, :4, columns], output[0, 4:, columns], box_format)
 
 
@@ -108,7 +108,7 @@ def _end2end(outputs: Mapping[str, _Array], threshold: float, class_count: int |
     output = _only(outputs, 'end2end')
     if output.ndim != 3 or output.shape[0] != 1 or output.shape[2] != 6:
         raise OutputLayoutError(f'layout end2end expects (1, N, 6); the network gives {_shapes(outputs)}')
-    rows = output[0, output[0, :, 4] > threshold]
+    rows = output[0, output[0, :, 4] >= threshold]
     _check_probabilities(rows[:, 4])
     rows = rows[_usable(rows[:, :4])]
     class_ids = rows[:, 5]

@@ -121,7 +121,7 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
 
 
 def _run_frames(
-    job: Job, images: BagImages, identity: dict[str, str | float], detector: Detector, progress: Progress
+    job: Job, images: BagImages, identity: dict[str, Any], detector: Detector, progress: Progress
 ) -> list[FrameResult]:
     """Decode, detect and keep; what the journal knows already is not done again."""
     journal = Journal(job.journal, identity, job.resume) if job.journal else None

@@ -152,13 +152,13 @@ def test_an_unknown_box_format_is_refused() -> None:
     scores=hnp.arrays(np.float32, st.tuples(st.integers(0, 30), st.integers(1, 4)), elements=st.floats(0, 1, width=32)),
     threshold=st.floats(0, 1, width=32),
 )
-def test_a_candidate_is_a_row_whose_best_class_is_above_the_threshold(scores: np.ndarray, threshold: float) -> None:
+def test_a_candidate_is_a_row_whose_best_class_reaches_the_threshold(scores: np.ndarray, threshold: float) -> None:
     boxes = (
         np.tile(np.array([0, 0, 1, 1], np.float32), (len(scores), 1))
         + np.arange(len(scores), dtype=np.float32)[:, None]
     )
     found = decode_output('boxes_scores', boxes_scores(boxes, scores), score_threshold=threshold)
-    rows = [i for i in range(len(scores)) if scores[i].max() > threshold]
+    rows = [i for i in range(len(scores)) if scores[i].max() >= threshold]
     rows.sort(key=lambda i: -scores[i].max())
     assert found.boxes[:, 0].tolist() == rows
     assert found.scores.tolist() == [scores[i].max() for i in rows]

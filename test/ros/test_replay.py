@@ -78,7 +78,7 @@ def found_offline(bag: Path, bundle: Path, precision: str = 'auto') -> dict[int,
     """What `kd_perception evaluate` finds in every frame, at the bundle's threshold."""
     threshold = load_bundle(bundle).thresholds.score
     frames = run_job(Job(bag=bag, bundle=bundle, threads=1, precision=precision)).frames
-    return {frame.stamp_ns: frame.detections.select(frame.detections.scores > threshold) for frame in frames}
+    return {frame.stamp_ns: frame.detections.select(frame.detections.scores >= threshold) for frame in frames}
 
 
 @pytest.mark.parametrize(('form', 'transport'), [('bgr8', 'raw'), ('jpeg', 'compressed')])
