@@ -60,7 +60,7 @@ setup(
         # av brings FFmpeg with x264 (GPL) for the demo's video; the node never loads it.
         'demo': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60', 'av>=12'],
         'development': [
-            *('hypothesis>=6.100', 'pytest>=8', 'pytest-timeout>=2.3'),
+            *('hypothesis>=6.100', 'pycocotools>=2.0.8', 'pytest>=8', 'pytest-timeout>=2.3'),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),
         ],
         # Ultralytics is licensed under AGPL-3.0, unlike this package: it serves to make models, and no part of the

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from networks import make_bundle
+from synthetic_results import synthetic_result
 
 from kd_perception.core.detections import Detections
 from kd_perception.core.errors import KdPerceptionError
@@ -68,6 +69,16 @@ def test_streaming_accuracy_judges_late_results_by_where_the_world_is(bundle, sp
     figures = report(bundle, flight(speed, 20), streaming=Streaming(1.0, [latency_ms] * 10, str(latency_ms)))
     assert figures['accuracy']['map50'] == pytest.approx(1)
     assert figures['streaming']['sap50'] == pytest.approx(sap50, abs=0.011)  # COCO's 101 recall points
+
+
+def test_without_latency_streaming_accuracy_is_accuracy(bundle):
+    images = synthetic_result(classes=2)
+    figures = report(bundle, images, streaming=Streaming(1.0, [0.0] * len(images.frames), '0'))
+    accuracy, streaming = figures['accuracy'], figures['streaming']
+    assert 0 < accuracy['map'] < 1
+    assert (streaming['sap50'], streaming['sap']) == (accuracy['map50'], accuracy['map'])
+    assert streaming['per_class'] == accuracy['per_class']
+    assert (streaming['processed'], streaming['superseded']) == (len(images.frames), 0)
 
 
 def test_measured_latencies_decide_who_is_superseded(bundle):
