@@ -149,8 +149,10 @@ class CRD(DistillationLoss):
         return loss
 
     def _scores(self, bank: Tensor, embedded: Tensor, candidates: Tensor) -> Tensor:
-        rows = bank[candidates].to(embedded.dtype)
-        return torch.exp(torch.einsum('nkd,nd->nk', rows, embedded) / self.temperature)
+        # One product with the whole bank, of which the candidates' scores are picked: their N · K rows would take
+        # hundreds of megabytes. A copy, because the bank moves before the gradient is computed.
+        similarity = embedded @ bank.to(embedded.dtype, copy=True).T
+        return torch.exp(similarity.gather(1, candidates) / self.temperature)
 
     def _normalisers_for(self, scores: Tensor) -> Tensor:
         if bool((self.normalisers > 0).all()):
