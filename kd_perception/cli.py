@@ -137,11 +137,12 @@ def _demo(arguments: argparse.Namespace) -> int:
         ) from error
     options = from_arguments(arguments)
     try:
-        summary = run(options)
+        summary, headlines = run(options)
     except KeyboardInterrupt:
         print(f'kd_perception: interrupted; what was recorded is in {options.out}', file=sys.stderr)
         return 130
-    print(f'\n{summary}\n\n  {options.out}: annotated.mp4, contact_sheet.png, summary.json')
+    print(f'\n{summary}\n\n  {options.out}: annotated.mp4, contact_sheet.png, summary.json\n')
+    print('\n'.join(headlines))
     return 0
 
 

@@ -23,14 +23,15 @@ from kd_perception.core.drawing import draw
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.demo.contact_sheet import ContactSheet
-from kd_perception.demo.fitting import fit
+from kd_perception.demo.evaluation import evaluate_source
 from kd_perception.demo.joiner import Row
 from kd_perception.demo.options import DEFAULT_FRAMES, DemoOptions
 from kd_perception.demo.processes import Child, prepare_environment
 from kd_perception.demo.recorder import Recorder
 from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
-from kd_perception.demo.video import Video
+from kd_perception.evaluation.fitting import fit
 from kd_perception.evaluation.sources import FrameSource, open_source
+from kd_perception.evaluation.video import Video
 from kd_perception.ros import messages
 from kd_perception.scene import CLASS_NAMES
 
@@ -42,8 +43,11 @@ _DIAGNOSTICS_PERIOD = 0.2  # seconds
 _MAX_SIDE = 1280  # pixels of the video
 
 
-def run(options: DemoOptions) -> Summary:
-    """Show a source to the detector node over DDS, and leave video, contact sheet and summary in `options.out`.
+def run(options: DemoOptions) -> tuple[Summary, list[str]]:
+    """Show a source to the detector node over DDS, then evaluate it as a bag; everything is left in `options.out`.
+
+    Returns:
+        What the node did, and the evaluation's headlines.
 
     Raises:
         KdPerceptionError: the source or the model cannot be read, or a process failed; says what.
@@ -72,7 +76,7 @@ def run(options: DemoOptions) -> Summary:
             _record(recorder, pictures, camera, detector, bar)
         summary = _summary(source.name, recorder, pictures.count)
     (options.out / 'summary.json').write_text(json.dumps(summary.to_json(), indent=2) + '\n')
-    return summary
+    return summary, evaluate_source(options, source, model, frames)
 
 
 class Pictures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -115,10 +114,9 @@ def _limit(text: str) -> tuple[str, float]:
 def run(options: argparse.Namespace) -> int:
     """Evaluate, write the report, print the headline, and judge the thresholds."""
     from kd_perception.evaluation.evaluate import run_jobs
-    from kd_perception.evaluation.html import write_html, write_whole
     from kd_perception.evaluation.report import make_report
+    from kd_perception.evaluation.report_files import write_report
     from kd_perception.evaluation.results import BagFailure
-    from kd_perception.evaluation.worst_frames import worst_frames
 
     jobs = _jobs(options)
     bundle, artifact = jobs[0].artifact()
@@ -132,15 +130,13 @@ def run(options: argparse.Namespace) -> int:
     results = [outcome for outcome in outcomes if not isinstance(outcome, BagFailure)]
     streaming = _streaming(options, sum(not f.rejected for r in results for f in r.frames))
     report = make_report(bundle, artifact, results, failures, streaming, shlex.join(['kd_perception', *sys.argv[1:]]))
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / 'report.json', json.dumps(report, indent=1, allow_nan=False) + '\n')
-    write_html(report, worst_frames(results, bundle), options.out / 'report.html')
+    headline = write_report(report, results, bundle, options.out)
     if options.write_bag:
         from kd_perception.evaluation.write_back import write_detections
 
         for result in results:
             write_detections(result, bundle, options.out / f'{result.path.stem}_detections')
-    _print_headline(report, options.out)
+    print('\n'.join(headline))
     missed = missed_limits(report, options.fail_under, options.fail_over)
     for line in [f'{failure.name} failed: {failure.reason}' for failure in failures] + missed:
         print(f'kd_perception: {line}', file=sys.stderr)
@@ -259,27 +255,3 @@ class _Bar:
 
     def close(self) -> None:
         self._bar.close()
-
-
-def _print_headline(report: dict[str, Any], out: Path) -> None:
-    accuracy, streaming, latency = report['accuracy'], report['streaming'], report['latency']
-    bundle = report['bundle']
-    print(f'{bundle["name"]} {bundle["precision"]} over {len(report["bags"])} bag(s), {latency["frames"]} frames')
-    if accuracy:
-        point = accuracy['at_threshold']
-        print(
-            f'  AP50 {accuracy["map50"]:.3f}  AP50-95 {accuracy["map"]:.3f}  ({accuracy["images"]} frames with ground truth)'
-        )
-        print(
-            f'  at score {point["threshold"]:g}: precision {point["precision"]:.3f}, recall {point["recall"]:.3f}, '
-            f'{point["false_alarms_per_image"]:.2f} false alarms a frame'
-        )
-    if streaming:
-        ap = f'sAP50 {streaming["sap50"]:.3f}  sAP {streaming["sap"]:.3f}  ' if 'sap' in streaming else ''
-        print(
-            f'  {ap}processed {streaming["processed"]}, superseded {streaming["superseded"]} at rate {streaming["rate"]:g}'
-        )
-    if latency['frames']:
-        total = latency['stages_ms']['total']
-        print(f'  latency p50 {total["p50"]:.1f}  p95 {total["p95"]:.1f}  p99 {total["p99"]:.1f} ms')
-    print(f'  {out / "report.html"}')

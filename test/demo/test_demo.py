@@ -85,6 +85,10 @@ def test_a_flight_goes_through_the_node_and_leaves_its_results(start: Start, bun
     assert (pictures[0].width, pictures[0].height) == (320, 240)
     assert cv2.imread(str(tmp_path / 'out' / 'contact_sheet.png')) is not None
     assert nodes_of(tmp_path / 'out') == []
+    for mode in ('every', 'realtime'):
+        evaluation = tmp_path / 'out' / 'evaluation' / mode
+        assert json.loads((evaluation / 'report.json').read_text())['bags'][0]['with_ground_truth'] == 60
+        assert str(evaluation / 'report.html') in output
 
 
 def test_a_folder_of_images_of_different_sizes(start: Start, bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The demo's second half: the same source as a bag, evaluated in both modes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from kd_perception.core.bundle import load_bundle
+from kd_perception.core.errors import EvaluationError
+from kd_perception.demo.options import DemoOptions
+from kd_perception.evaluation.bag_making import BagForm, make_bag, truth_of_scene
+from kd_perception.evaluation.evaluate import Job, run_jobs
+from kd_perception.evaluation.ground_truth import IGNORED
+from kd_perception.evaluation.report import Streaming, make_report
+from kd_perception.evaluation.report_files import write_report
+from kd_perception.evaluation.results import BagFailure
+from kd_perception.evaluation.sources import BagSource, FrameSource, SceneSource
+from kd_perception.scene import CLASS_NAMES
+
+MAX_FRAMES = 300
+"""Frames of the bag: ten seconds at 30 Hz."""
+
+JPEG_QUALITY = 95
+
+
+def evaluate_source(options: DemoOptions, source: FrameSource, model: Path, frames: int) -> list[str]:
+    """Make a bag of the source, unless it is one, and write report.json and report.html of both modes.
+
+    Returns:
+        Lines for the terminal: the headline of each mode and where its report lies.
+
+    Raises:
+        EvaluationError: the bag cannot be evaluated; says why.
+        BagError: it cannot be written.
+    """
+    count = min(frames, MAX_FRAMES)
+    with tqdm(total=2 * count, unit=' frames', desc='evaluating', disable=None) as bar:
+        bag = Path(options.source) if isinstance(source, BagSource) else _as_bag(source, options.out, count, bar)
+        job = Job(
+            bag,
+            model,
+            precision=options.precision,
+            topic=options.topic,
+            threads=options.threads,
+            class_map=_class_map(source, model),
+        )
+        (outcome,) = run_jobs([job], progress=lambda done, total: _step(bar))
+    if isinstance(outcome, BagFailure):
+        raise EvaluationError(outcome.reason)
+    bundle, artifact = job.artifact()
+    lines = []
+    for mode, streaming in (('every', None), ('realtime', Streaming(1.0))):
+        command = f'kd_perception evaluate {os.path.relpath(bag)} --bundle {bundle.name} --mode {mode}'
+        report = make_report(bundle, artifact, [outcome], streaming=streaming, command=command)
+        lines += write_report(report, [outcome], bundle, options.out / 'evaluation' / mode)
+    return lines
+
+
+def _as_bag(source: FrameSource, out: Path, frames: int, bar: tqdm[NoReturn]) -> Path:
+    scene = isinstance(source, SceneSource)
+    form = BagForm(jpeg_quality=JPEG_QUALITY, frames=frames, overwrite=True)
+    make_bag(source, out / 'bag', form, truth_of_scene(CLASS_NAMES) if scene else None, CLASS_NAMES, lambda: _step(bar))
+    return out / 'bag'
+
+
+def _class_map(source: FrameSource, model: Path) -> tuple[tuple[str, str], ...]:
+    """What a detector of other things does not know in a synthetic flight is judged neither way."""
+    if not isinstance(source, SceneSource):
+        return ()
+    known = {name.casefold() for name in load_bundle(model).classes}
+    return tuple((name, IGNORED) for name in CLASS_NAMES if name.casefold() not in known)
+
+
+def _step(bar: tqdm[NoReturn]) -> None:
+    bar.update()
