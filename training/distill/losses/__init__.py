@@ -107,6 +107,8 @@ def make_levels(
     *,
     adapter: str = 'identity',
     kept: Sequence[Sequence[int]] | None = None,
+    level_weights: Sequence[float] | None = None,
+    level_settings: Sequence[Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> OnLevels:
     """Build one loss of maps for each feature level, with what brings the channels together.
@@ -119,7 +121,9 @@ def make_levels(
         teacher_channels: of each level.
         adapter: a kind of `make_adapter` for losses without a regressor; for FitNet, its regressor.
         kept: for a student pruned from the teacher, on each level the teacher's channels that it kept; no adapter then.
-        settings: of the loss, the same on every level.
+        level_weights: factor of each level; None weighs all by 1.
+        level_settings: what differs from `settings` on each level, `[{'temperature': 2}, {}, {}]`.
+        settings: of the loss on every level.
 
     Raises:
         LossError: as `make`; the loss does not take a map; lists of different length; channels that do not fit.
@@ -132,22 +136,27 @@ def make_levels(
     kind = loss_class(name)
     if kind.takes != 'map':
         raise LossError(f'{name} takes {kind.takes}, not one map of each level: build it with make')
-    lengths = {len(student_channels), len(teacher_channels), *([len(kept)] if kept is not None else [])}
-    if len(lengths) != 1:
-        raise LossError(f'the levels of student and teacher must be equally many, not {sorted(lengths)}')
+    per_level = [teacher_channels, *(given for given in (kept, level_weights, level_settings) if given is not None)]
+    if any(len(given) != len(student_channels) for given in per_level):
+        raise LossError(f'the student has {len(student_channels)} levels: give as many of all that goes by level')
+    matched = None if kept is None else [IndexMatched(of_level) for of_level in kept]
     if kept is not None:
         teacher_channels = [len(of_level) for of_level in kept]
-    pairs = list(zip(student_channels, teacher_channels, strict=True))
-    matched = None if kept is None else [IndexMatched(of_level) for of_level in kept]
+    channels = list(zip(student_channels, teacher_channels, strict=True))
+    each = [{**settings, **of_level} for of_level in level_settings or [{}] * len(channels)]
+
     parameters = inspect.signature(kind).parameters
     if 'student_channels' not in parameters or (kept is not None and 'adapter' in parameters):
-        losses = [make(name, **settings) for _ in pairs]
-        adapters = [make_adapter('identity' if kept is not None else adapter, *pair) for pair in pairs]
-        return OnLevels(losses, adapters, matched)
+        losses = [make(name, **of_level) for of_level in each]
+        adapters = [make_adapter('identity' if kept is not None else adapter, *pair) for pair in channels]
+        return OnLevels(losses, adapters, matched, level_weights)
     if 'adapter' in parameters and adapter != 'identity':
-        settings = {'adapter': adapter, **settings}
-    losses = [make(name, student_channels=student, teacher_channels=teacher, **settings) for student, teacher in pairs]
-    return OnLevels(losses, matched=matched)
+        each = [{'adapter': adapter, **of_level} for of_level in each]
+    losses = [
+        make(name, student_channels=student, teacher_channels=teacher, **of_level)
+        for (student, teacher), of_level in zip(channels, each, strict=True)
+    ]
+    return OnLevels(losses, matched=matched, weights=level_weights)
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:

@@ -13,12 +13,13 @@ from training.errors import LossError
 
 
 class OnLevels(nn.Module):
-    """A loss of maps on several levels: L = Σ_levels L_level(adapter(s_level), t_level).
+    """A loss of maps on several levels: L = Σ_levels w_level · L_level(adapter(s_level), t_level).
 
     Args:
         losses: one of each level; losses with parameters must not be shared between levels.
         adapters: of the student's map, one of each level; None leaves it.
         matched: of the teacher's map, one of each level, for a student pruned from it; None leaves it.
+        weights: w of each level, to favour the finer levels with their small objects; None weighs all by 1.
 
     Raises:
         LossError: no level, or lists of different length.
@@ -37,13 +38,15 @@ class OnLevels(nn.Module):
         losses: Sequence[DistillationLoss],
         adapters: Sequence[nn.Module] | None = None,
         matched: Sequence[IndexMatched] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if not losses:
             raise LossError('there is no feature level to distil')
-        for given in (adapters, matched):
+        for what, given in (('adapters', adapters), ('matchings', matched), ('weights', weights)):
             if given is not None and len(given) != len(losses):
-                raise LossError(f'{len(losses)} levels, but {len(given)} adapters')
+                raise LossError(f'{len(losses)} levels, but {len(given)} {what}')
+        self.weights = tuple(weights or [1.0] * len(losses))
         self.losses = nn.ModuleList(losses)
         self.adapters = nn.ModuleList(adapters or [nn.Identity() for _ in losses])
         self.matched = nn.ModuleList(matched or [nn.Identity() for _ in losses])
@@ -58,7 +61,10 @@ class OnLevels(nn.Module):
             raise LossError(
                 f'{len(self.losses)} levels, but {len(students)} maps of the student and {len(teachers)} of the teacher'
             )
-        levels = zip(self.losses, self.adapters, self.matched, students, teachers, strict=True)
+        levels = zip(self.weights, self.losses, self.adapters, self.matched, students, teachers, strict=True)
         return torch.stack(
-            [loss(adapter(student), match(teacher)) for loss, adapter, match, student, teacher in levels]
+            [
+                weight * loss(adapter(student), match(teacher))
+                for weight, loss, adapter, match, student, teacher in levels
+            ]
         ).sum()

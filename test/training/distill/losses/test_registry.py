@@ -67,6 +67,17 @@ def test_levels_are_summed():
     torch.testing.assert_close(make_levels('pkd', (2, 4), (2, 4))(students, teachers), wanted)
 
 
+def test_levels_have_weights_and_settings_of_their_own():
+    """The finer level, where the small objects are, may count more and be softer."""
+    students, teachers = levels(2, 4), levels(2, 4)
+    loss = make_levels(
+        'cwd', (2, 4), (2, 4), level_weights=(3, 0.5), level_settings=[{'temperature': 4}, {}], temperature=2
+    )
+    wanted = 3 * make('cwd', temperature=4)(students[0], teachers[0])
+    wanted += 0.5 * make('cwd', temperature=2)(students[1], teachers[1])
+    torch.testing.assert_close(loss(students, teachers), wanted)
+
+
 @pytest.mark.parametrize('name', ['cwd', 'fitnet', 'mgd'])
 def test_a_pruned_student_is_compared_with_the_channels_it_kept(name):
     """A student whose channels equal the teacher's kept ones has nothing to learn."""
@@ -85,7 +96,9 @@ def test_a_pruned_student_is_compared_with_the_channels_it_kept(name):
     ('name', 'student', 'teacher', 'settings', 'message'),
     [
         ('cwd', (2, 4), (4, 8), {}, 'has 2 channels and the teacher 4: choose an adapter'),
-        ('cwd', (2, 4), (2,), {}, 'must be equally many'),
+        ('cwd', (2, 4), (2,), {}, 'the student has 2 levels'),
+        ('cwd', (2, 4), (2, 4), {'level_weights': [1]}, 'the student has 2 levels'),
+        ('cwd', (2, 4), (2, 4), {'level_settings': [{'temperatur': 1}, {}]}, "did you mean 'temperature'"),
         ('kd', (2,), (2,), {}, 'kd takes logits, not one map of each level'),
         ('cwd', (2,), (4,), {'kept': [[0, 1, 2]]}, 'has 2 channels and the teacher 3'),
         ('cwd', (2,), (4,), {'kept': [[0, 0]]}, 'must be different indices'),
