@@ -22,8 +22,9 @@ from kd_perception.core.image import BgrImage
 from kd_perception.core.stages import StageTimes
 from kd_perception.engines.selection import choose_artifact
 from kd_perception.evaluation.bags import BagFrame, BagImages, open_bag
-from kd_perception.evaluation.ground_truth import align, read_ground_truth
+from kd_perception.evaluation.ground_truth import align
 from kd_perception.evaluation.read_ahead import read_ahead
+from kd_perception.evaluation.read_truth import read_ground_truth
 from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult, Journal
 
 LOWEST_SCORE = 0.001

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -103,29 +102,6 @@ class Annotations:
                 f'Map them: --class-map {unknown[0]}={classes[0]}, or {unknown[0]}={IGNORED}'
             )
         return {stamp: _ground_truth(objects, targets, ids) for stamp, objects in self.frames.items()}
-
-
-def read_ground_truth(
-    bag: Path, source: str, classes: Sequence[str], class_map: Mapping[str, str] | None = None
-) -> dict[int, GroundTruth]:
-    """The ground truth of a bag by stamp (ns).
-
-    Args:
-        bag: the bag.
-        source: a Detection2DArray topic of the bag or a COCO file; empty takes the bag's `ground_truth` topic, or its only
-            Detection2DArray topic unless that is called `detections`, and gives nothing where there is none.
-        classes: the detector's class names.
-        class_map: see `Annotations.for_classes`.
-
-    Raises:
-        BagError, GroundTruthError: it cannot be read, or its classes are not the detector's.
-    """
-    # These need each other's types, and the first of them the bag library.
-    from kd_perception.evaluation.coco_file import is_coco_file, read_coco
-    from kd_perception.evaluation.truth_topic import read_truth_topic
-
-    annotations = read_coco(Path(source)) if is_coco_file(source) else read_truth_topic(bag, source)
-    return annotations.for_classes(classes, class_map)
 
 
 def align(truth: Mapping[int, GroundTruth], stamps: Iterable[int], tolerance_ns: int) -> dict[int, GroundTruth]:

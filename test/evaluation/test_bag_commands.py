@@ -16,7 +16,7 @@ from bag_files import image_bag
 
 from kd_perception.cli import main
 from kd_perception.evaluation.bags import open_bag
-from kd_perception.evaluation.ground_truth import read_ground_truth
+from kd_perception.evaluation.read_truth import read_ground_truth
 from kd_perception.scene import CLASS_NAMES
 
 SECOND = 1_000_000_000

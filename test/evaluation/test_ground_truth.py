@@ -14,7 +14,8 @@ from kd_perception.core.detections import Detections
 from kd_perception.core.errors import BagError, GroundTruthError
 from kd_perception.evaluation.bag_writer import BagWriter
 from kd_perception.evaluation.coco_file import read_coco, read_coco_by_name
-from kd_perception.evaluation.ground_truth import AnnotatedObject, Annotations, GroundTruth, align, read_ground_truth
+from kd_perception.evaluation.ground_truth import AnnotatedObject, Annotations, GroundTruth, align
+from kd_perception.evaluation.read_truth import read_ground_truth
 from kd_perception.evaluation.truth_table import read_truth_table
 
 BOX = (10.0, 20.0, 30.0, 60.0)
