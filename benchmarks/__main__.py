@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import core_path, detector, machine, report
+from benchmarks import core_path, detector, evaluation, machine, report
 from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PARTS = ('core', 'detector', 'node')
+PARTS = ('core', 'detector', 'evaluation', 'node')
 
 
 def main() -> int:
@@ -28,6 +28,9 @@ def main() -> int:
         if 'detector' in options.parts:
             _say('detector')
             results['detector'] = detector.measure(load_bundle(find_bundle(options.model)))
+        if 'evaluation' in options.parts:
+            _say('evaluation')
+            results['evaluation'] = evaluation.measure(load_bundle(find_bundle(options.model)))
         if 'node' in options.parts or options.soak:
             results |= _node_results(options)
     except (KdPerceptionError, RuntimeError) as error:

@@ -10,6 +10,8 @@ CORE_TARGET_MS = 0.6
 LAUNCH_TARGET_S = 2.0
 MEMORY_TARGET_MB = 300.0
 INFER_LIMIT_MS = 25.0
+ENGINE_SHARE_TARGET = 0.9
+READING_TARGET_FPS = 500.0
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -19,6 +21,8 @@ def markdown(results: dict[str, Any]) -> str:
         parts.append(_core_path(results['core_path']))
     if 'detector' in results:
         parts.append(_detector(results['detector']))
+    if 'evaluation' in results:
+        parts.append(_evaluation(results['evaluation']))
     if 'node' in results:
         parts.append(_node(results['node']))
     if 'soak' in results:
@@ -65,6 +69,23 @@ def _detector(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     return '**Detector without ROS, medians**\n\n' + _table(head, body)
+
+
+def _evaluation(row: dict[str, Any]) -> str:
+    share, reading = row['share_of_engine'], row['reading_fps']
+    head = (
+        *('image', 'precision', 'reading fps', 'engine alone fps', 'evaluate fps', 'share of the engine'),
+        *('peak MB', 'peak MB, three times as long'),
+    )
+    body = (
+        *(_size(row['size']), row['precision']),
+        f'{reading:.0f} ({_met(reading >= READING_TARGET_FPS)} ≥ {READING_TARGET_FPS:g})',
+        *(f'{row["engine_fps"]:.1f}', f'{row["evaluate_fps"]:.1f}'),
+        f'{share:.2f} ({_met(share >= ENGINE_SHARE_TARGET)} ≥ {ENGINE_SHARE_TARGET:g})',
+        *(f'{row["peak_mb"]:.0f}', f'{row["peak_mb_three_times_as_long"]:.0f}'),
+    )
+    title = f'kd_perception evaluate --mode every, {row["frames"]} raw frames from an mcap bag, medians'
+    return f'**{title}**\n\n' + _table(head, [body])
 
 
 def _node(rows: list[dict[str, Any]]) -> str:
