@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kd_perception.core.image import BgrImage
-from kd_perception.demo.fitting import fit
+from kd_perception.evaluation.fitting import fit
 
 COLUMNS, ROWS = 3, 4
 _WIDTH = 480

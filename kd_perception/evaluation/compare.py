@@ -223,7 +223,8 @@ def write_comparison(reports: Sequence[Report], warnings: Sequence[str], path: P
         KdPerceptionError: the file cannot be written.
     """
     from kd_perception.evaluation import charts
-    from kd_perception.evaluation.html import render, write_whole
+    from kd_perception.evaluation.html import render
+    from kd_perception.evaluation.whole_file import write_whole
 
     points = [
         (report.name, latency, accuracy)

@@ -15,9 +15,9 @@ import jinja2
 from markupsafe import Markup
 
 from kd_perception.core.detections import Detections
-from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.evaluation import charts
+from kd_perception.evaluation.whole_file import write_whole
 from kd_perception.evaluation.worst_frames import WorstFrame
 
 PICTURE_WIDTH = 1120
@@ -96,22 +96,6 @@ def render(template: str, **values: Any) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, so that either all of it is there or what was there before.
-
-    Raises:
-        KdPerceptionError: the file cannot be written.
-    """
-    scratch = path.with_name(f'.{path.name}.part')
-    try:
-        # The name of a file that is not UTF-8 comes as lone surrogates.
-        scratch.write_text(text, encoding='utf-8', errors='backslashreplace')
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise KdPerceptionError(f'{path} cannot be written: {error.strerror or error}') from error
 
 
 def summary(report: dict[str, Any]) -> list[str]:

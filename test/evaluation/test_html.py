@@ -14,9 +14,8 @@ from synthetic_results import synthetic_result
 
 from kd_perception.core.bundle import load_bundle
 from kd_perception.core.detections import Detections
-from kd_perception.core.errors import KdPerceptionError
 from kd_perception.evaluation.compare import SCHEMA_FILE
-from kd_perception.evaluation.html import cards, milliseconds, share, summary, write_html, write_whole
+from kd_perception.evaluation.html import cards, milliseconds, share, summary, write_html
 from kd_perception.evaluation.report import Streaming, make_report
 from kd_perception.evaluation.results import BagFailure
 from kd_perception.evaluation.worst_frames import WorstFrame
@@ -208,23 +207,6 @@ def test_the_headline_has_eight_figures(report_of, streaming, last):
     labels = [card.label for card in cards(report_of([synthetic_result(frames=5)], streaming=streaming))]
     assert len(labels) == 8
     assert labels[-1] == last
-
-
-def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    target = tmp_path / 'report.html'
-    target.write_text('old')
-    with pytest.raises(KdPerceptionError, match='cannot be written'):
-        write_whole(tmp_path / 'no such folder' / 'report.html', 'new')
-    target.with_name('.report.html.part').symlink_to('/dev/full')
-    with pytest.raises(KdPerceptionError, match='No space left'):
-        write_whole(target, 'new')
-    assert target.read_text() == 'old'
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_a_file_name_that_is_not_utf8_is_written_all_the_same(tmp_path):
-    write_whole(tmp_path / 'report.html', 'bag \udcff')
-    assert (tmp_path / 'report.html').read_text() == 'bag \\udcff'
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from types import TracebackType
 import av
 
 from kd_perception.core.image import BgrImage
-from kd_perception.demo.fitting import fit
+from kd_perception.evaluation.fitting import fit
 
 _TICKS = 1000  # per second
 
