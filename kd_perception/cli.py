@@ -12,7 +12,7 @@ from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.demo.options import add_arguments, from_arguments
 from kd_perception.engines.onnx_import import ImportOptions, bundle_from_onnx
-from kd_perception.evaluation import bag_commands, compare, evaluate_command
+from kd_perception.evaluation import bag_commands, compare, detect_command, evaluate_command
 from kd_perception.ros import replay_command
 
 
@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     bag_commands.add_commands(commands)
     evaluate_command.add_command(commands)
     compare.add_command(commands)
+    detect_command.add_command(commands)
     replay_command.add_command(commands)
     _add_demo(commands)
     return parser

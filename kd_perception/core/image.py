@@ -132,17 +132,20 @@ def decode_raw(
     return image
 
 
-def decode_compressed(data: Buffer, max_pixels: int = 40_000_000, declared: str = '') -> BgrImage:
+def decode_compressed(
+    data: Buffer, max_pixels: int = 40_000_000, declared: str = '', *, upright: bool = False
+) -> BgrImage:
     """Decode a JPEG or PNG stream to a BGR image. The stream's own header is read for its size first.
 
-    EXIF orientation is ignored: a camera frame keeps the axes of its sensor. Grey, CMYK, palette, alpha and 16-bit
-    images become 8-bit BGR. A stream that breaks off is refused although its beginning could be shown: a half grey
-    frame must not pass for an empty street.
+    EXIF orientation is ignored unless asked for: a camera frame keeps the axes of its sensor. Grey, CMYK, palette,
+    alpha and 16-bit images become 8-bit BGR. A stream that breaks off is refused although its beginning could be
+    shown: a half grey frame must not pass for an empty street.
 
     Args:
         data: the stream, e.g. `sensor_msgs/CompressedImage.data`; its own first bytes tell the format.
         max_pixels: largest width × height that is decoded.
         declared: `sensor_msgs/CompressedImage.format`, for telling depth images apart and for the messages.
+        upright: turn the image as its EXIF orientation says, for photographs.
 
     Returns:
         A new uint8 (height, width, 3).
@@ -173,7 +176,7 @@ def decode_compressed(data: Buffer, max_pixels: int = 40_000_000, declared: str 
         raise MalformedImageError(f'{name} declares a size of {width}x{height}')
     if width * height > max_pixels:
         raise ImageTooLargeError(f'{name} declares {width}x{height} pixels; the limit is {max_pixels} in all')
-    return _imdecode(stream, name, width, height)
+    return _imdecode(stream, name, width, height, upright)
 
 
 def _rows(encoding: str, layout: _Encoding, width: int, height: int, step: int, data: Buffer) -> npt.NDArray[np.uint8]:
@@ -295,8 +298,9 @@ def _png_size(stream: bytes) -> tuple[int, int]:
     return int.from_bytes(stream[16:20], 'big'), int.from_bytes(stream[20:24], 'big')
 
 
-def _imdecode(stream: bytes, name: str, width: int, height: int) -> BgrImage:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+def _imdecode(stream: bytes, name: str, width: int, height: int, upright: bool) -> BgrImage:
+    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    shapes = [(height, width, 3)] + [(width, height, 3)] * upright
     try:
         image = cv2.imdecode(np.frombuffer(stream, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
@@ -305,6 +309,6 @@ def _imdecode(stream: bytes, name: str, width: int, height: int) -> BgrImage:
         raise MalformedImageError(
             f'{name} of {width}x{height} ({len(stream)} bytes) is damaged or of an unsupported kind'
         )
-    if image.shape != (height, width, 3) or image.dtype != np.uint8:
+    if image.shape not in shapes or image.dtype != np.uint8:
         raise MalformedImageError(f'{name} declares {width}x{height} but its pixels make {image.dtype} {image.shape}')
     return image  # type: ignore[return-value]

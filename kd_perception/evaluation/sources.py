@@ -14,12 +14,15 @@ import numpy as np
 
 from kd_perception.core.detections import Detections
 from kd_perception.core.errors import ImageError, KdPerceptionError
-from kd_perception.core.image import BgrImage
+from kd_perception.core.image import BgrImage, decode_compressed
 from kd_perception.scene import Scene, SceneSettings
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_FPS = 5.0
+MAX_FILE_PIXELS = 250_000_000
+"""Largest image file that is decoded: orthophotos are in, decompression bombs are out."""
 _BAG_SUFFIXES = ('.mcap', '.db3', '.zstd')
+_OPENCV_FORMATS = (b'BM', b'II*\0', b'MM\0*', b'RIFF')  # BMP, TIFF, WebP
 _FRAMES_TIMED = 30  # of a bag, to learn its rate
 _logger = logging.getLogger(__name__)
 
@@ -89,6 +92,42 @@ def _recognise(place: Path, topic: str) -> FrameSource:
     return BagSource(place, topic) if is_bag else FolderSource(place)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder by name, without its subfolders.
+
+    Raises:
+        SourceError: there is none.
+    """
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise SourceError(f'{folder} cannot be read: {error.strerror}') from error
+    if not paths:
+        raise SourceError(f'{folder}: no image ({", ".join(IMAGE_SUFFIXES)}) and no rosbag2 in it')
+    return paths
+
+
+def read_image(path: Path) -> BgrImage:
+    """Decode an image file, upright by its EXIF orientation.
+
+    Raises:
+        ImageError: it cannot be read, is damaged or broken off, or is no image.
+    """
+    try:
+        stream = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f'the file cannot be read: {error.strerror}') from error
+    if not stream.startswith(_OPENCV_FORMATS):
+        return decode_compressed(stream, MAX_FILE_PIXELS, upright=True)
+    try:
+        image = cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ImageError(f'the image cannot be decoded: {error.err}') from error
+    if image is None:
+        raise ImageError('the image is damaged or of a kind that OpenCV does not read')
+    return np.asarray(image, np.uint8)
+
+
 class SceneSource:
     """A synthetic flight, endless."""
 
@@ -151,19 +190,16 @@ class FolderSource:
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        self._paths = images_in(folder)
         self.count: int | None = len(self._paths)
-        if not self._paths:
-            raise SourceError(f'{folder}: no image ({", ".join(IMAGE_SUFFIXES)}) and no rosbag2 in it')
 
     def frames(self) -> Iterator[SourceFrame]:
         """The images in order."""
         for path in self._paths:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                _logger.warning('%s cannot be decoded and is skipped', path)
-            else:
-                yield SourceFrame(np.asarray(image, np.uint8), name=path.name)
+            try:
+                yield SourceFrame(read_image(path), name=path.name)
+            except ImageError as error:
+                _logger.warning('%s is skipped: %s', path, error)
 
 
 class BagSource:
