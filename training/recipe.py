@@ -16,6 +16,8 @@ from training.errors import RecipeError
 from training.quantize.qdq import QuantizeSettings
 
 Settings = TypeVar('Settings')
+FORMATS = ('aerial_traffic', 'coco')
+"""What `source` may be: photographs of which tiles are cut, or pictures with COCO annotations."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,15 @@ class Recipe:
         name: of the bundle.
         seed: of everything drawn in training.
         source: folder of the data set, relative to the data root.
-        scenes: sets of synthetic frames by name.
+        tiles: how photographs are cut; None where the source is a COCO data set, whose pictures are taken whole.
+        scenes: sets of synthetic frames by name; may be empty.
     """
 
     file: Path
     name: str
     seed: int
     source: str
-    tiles: TileSettings
+    tiles: TileSettings | None
     scenes: Mapping[str, SceneSetSettings]
     train: TrainRecipe
     export: ExportRecipe
@@ -124,10 +127,10 @@ def load_recipe(file: Path) -> Recipe:
             name=document['name'],
             seed=int(document['seed']),
             source=document['source'],
-            tiles=_settings(TileSettings, document['tiles'], 'tiles', file),
+            tiles=_tiles(document, file),
             scenes={
                 name: _settings(SceneSetSettings, entries, f'scenes.{name}', file)
-                for name, entries in document['scenes'].items()
+                for name, entries in document.get('scenes', {}).items()
             },
             train=_settings(TrainRecipe, {**train, 'phases': phases}, 'train', file),
             export=_settings(ExportRecipe, document['export'], 'export', file),
@@ -137,6 +140,17 @@ def load_recipe(file: Path) -> Recipe:
         )
     except KeyError as error:
         raise RecipeError(f'{file} lacks the entry {error.args[0]!r}') from error
+
+
+def _tiles(document: Mapping[str, Any], file: Path) -> TileSettings | None:
+    form = document.get('format', 'aerial_traffic')
+    if form not in FORMATS:
+        raise RecipeError(f'{file}: format is {form!r}; known are {", ".join(FORMATS)}')
+    if form == 'aerial_traffic':
+        return _settings(TileSettings, document['tiles'], 'tiles', file)
+    if 'tiles' in document:
+        raise RecipeError(f'{file}: pictures of the format {form} are taken whole; leave the entry tiles out')
+    return None
 
 
 def _settings(kind: type[Settings], entries: Mapping[str, Any], where: str, file: Path) -> Settings:

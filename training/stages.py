@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from kd_perception.core.bundle import Bundle, write_bundle
 from kd_perception.core.letterbox import Letterbox
-from training.data.dataset import read_split
+from training.data.dataset import read_classes, read_split
 from training.errors import RecipeError
 from training.recipe import Recipe
 
@@ -56,6 +56,11 @@ class Workshop:
         return self.data / self.recipe.source
 
     @property
+    def photographs(self) -> Path:
+        """The same in our form: the source itself, or what `prepare` wrote of a COCO data set."""
+        return self.source if self.recipe.tiles else self.sets / 'real'
+
+    @property
     def sets(self) -> Path:
         """Folder of the prepared data sets, `real` and the sets of scenes."""
         return self.out / 'data'
@@ -85,17 +90,19 @@ class Workshop:
 
 
 def prepare(shop: Workshop) -> dict[str, Any]:
-    """Cut tiles from the photographs and draw the synthetic scenes."""
-    from training.data import aerial_traffic, scenes
+    """Cut tiles from the photographs, or take pictures over from COCO, and draw the synthetic scenes."""
+    from training.data import aerial_traffic, coco, scenes
 
-    counts = aerial_traffic.prepare(shop.source, shop.sets / 'real', shop.recipe.tiles)
+    real = shop.sets / 'real'
+    tiles = shop.recipe.tiles
+    counts = aerial_traffic.prepare(shop.source, real, tiles) if tiles else coco.prepare(shop.source, real)
+    left_out = {'left_out': counts['left_out']} if counts.get('left_out') else {}
     frames = {name: scenes.prepare(shop.sets / name, settings) for name, settings in shop.recipe.scenes.items()}
-    return {'real': counts['train'], **frames}
+    return {'real': counts['train'], **left_out, **frames}
 
 
 def train(shop: Workshop) -> dict[str, Any]:
     """Train phase after phase."""
-    from training.data.aerial_traffic import CLASSES
     from training.models import yolo
 
     recipe = shop.recipe
@@ -110,7 +117,7 @@ def train(shop: Workshop) -> dict[str, Any]:
                 yolo.Phase(phase.name, images, phase.hours, {**recipe.train.arguments, **phase.arguments}),
                 shop.phases,
                 architecture=recipe.train.architecture,
-                classes=CLASSES,
+                classes=read_classes(shop.sets / 'real'),
                 seed=recipe.seed + number,
                 initial_weights=weights,
             )
@@ -135,7 +142,7 @@ def export(shop: Workshop) -> dict[str, Any]:
     settings = shop.recipe.export
     network, _ = load_network(shop.weights)
     module = write_onnx(network, settings.width, settings.height, shop.onnx('fp32'))
-    return check_parity(module, shop.onnx('fp32'), shop.letterboxed(shop.source, 'val', settings.parity_images))
+    return check_parity(module, shop.onnx('fp32'), shop.letterboxed(shop.photographs, 'val', settings.parity_images))
 
 
 def quantize(shop: Workshop) -> dict[str, Any]:
@@ -143,7 +150,7 @@ def quantize(shop: Workshop) -> dict[str, Any]:
     from training.quantize import qdq
 
     images = [
-        *shop.letterboxed(shop.source, 'train', shop.recipe.calibration.photographs),
+        *shop.letterboxed(shop.photographs, 'train', shop.recipe.calibration.photographs),
         *(
             image
             for name in shop.recipe.scenes
@@ -167,14 +174,15 @@ def bundle(shop: Workshop) -> dict[str, Any]:
         shutil.copyfile(shop.onnx(precision), shop.target / shop.onnx(precision).name)
     document = _document(shop)
     unmeasured: Bundle = write_bundle(shop.target, document)
-    results = {precision: measure_bundle(unmeasured, precision, shop.source) for precision in PRECISIONS}
+    results = {precision: measure_bundle(unmeasured, precision, shop.photographs) for precision in PRECISIONS}
+    dataset = shop.recipe.source if shop.recipe.tiles else shop.photographs
     for artifact in document['artifacts']:
         precision = artifact['precision']
         print(f'{precision}\n{results[precision]}')
         artifact['metrics'] = {
             'dataset': f'{shop.recipe.source}/val',
             **results[precision].to_json(),
-            'command': f'python -m training measure models/{shop.recipe.name} {shop.recipe.source} --precision {precision}',
+            'command': f'python -m training measure models/{shop.recipe.name} {dataset} --precision {precision}',
         }
     loss = 1 - results['int8'].map / max(results['fp32'].map, 1e-9)
     document['provenance']['int8_relative_map_loss'] = round(loss, 4)
@@ -184,8 +192,6 @@ def bundle(shop: Workshop) -> dict[str, Any]:
 
 def _document(shop: Workshop) -> dict[str, Any]:
     recipe = shop.recipe
-    from training.data.aerial_traffic import CLASSES
-
     records = {stage: _result(shop, stage) for stage in ('prepare', 'export', 'quantize')}
     return {
         'schema_version': 1,
@@ -194,7 +200,7 @@ def _document(shop: Workshop) -> dict[str, Any]:
         'description': recipe.bundle.description,
         'licence': recipe.bundle.licence,
         'attribution': list(recipe.bundle.attribution),
-        'classes': list(CLASSES),
+        'classes': list(read_classes(shop.sets / 'real')),
         'input': {
             'width': recipe.export.width,
             'height': recipe.export.height,

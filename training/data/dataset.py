@@ -45,6 +45,18 @@ def ground_truth(boxes: npt.ArrayLike, class_ids: npt.ArrayLike) -> Detections:
     return Detections(boxes, np.ones(len(boxes), np.float32), np.asarray(class_ids, np.int32).reshape(-1))
 
 
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The names of a data set's classes in the order of their ids.
+
+    Raises:
+        DataError: no classes.txt.
+    """
+    file = folder / 'classes.txt'
+    if not file.is_file():
+        raise DataError(f'{file} is missing; is this the data set folder?')
+    return tuple(file.read_text(encoding='utf-8').splitlines())
+
+
 def read_split(folder: Path, split: str) -> Iterator[LabelledImage]:
     """The images of a split with their labels, in the order of their names.
 
@@ -59,7 +71,7 @@ def read_split(folder: Path, split: str) -> Iterator[LabelledImage]:
         if image is None:
             raise DataError(f'{path} is not a readable image')
         labels = folder / 'labels' / split / f'{path.stem}.txt'
-        yield LabelledImage(path.stem, image, read_labels(labels, image.shape[1], image.shape[0]))
+        yield LabelledImage(path.stem, np.asarray(image, np.uint8), read_labels(labels, image.shape[1], image.shape[0]))
 
 
 def read_labels(path: Path, width: int, height: int) -> Detections:
