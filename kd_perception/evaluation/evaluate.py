@@ -30,9 +30,6 @@ from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult,
 LOWEST_SCORE = 0.001
 """Average precision asks for the whole curve, so nearly everything is detected; thresholds are applied afterwards."""
 
-STAMP_TOLERANCE_NS = 1_000_000
-"""Stamps that went through milliseconds or a float still find their image."""
-
 Progress = Callable[[int, int], None]
 """Called with frames done and frames in all."""
 
@@ -49,6 +46,8 @@ class Job:
         topic: image topic; empty takes the only one.
         ground_truth: Detection2DArray topic or COCO file; empty takes the bag's only such topic, if there is one.
         class_map: (class of the ground truth, class of the detector or `ignored`), where the names differ.
+        tolerance_ns: ground truth belongs to the nearest image whose stamp is at most this far away; a millisecond
+            forgives stamps that went through a float.
         threads: CPU threads inside one inference.
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
@@ -64,6 +63,7 @@ class Job:
     topic: str = ''
     ground_truth: str = ''
     class_map: tuple[tuple[str, str], ...] = ()
+    tolerance_ns: int = 1_000_000
     threads: int = 0
     journal: Path | None = None
     resume: bool = False
@@ -105,7 +105,7 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
     except OSError as error:
         raise EvaluationError(f'{job.journal} cannot be written: {error.strerror}') from error
     frames.sort(key=lambda result: result.stamp_ns)
-    aligned = align(truth, (result.stamp_ns for result in frames), STAMP_TOLERANCE_NS)
+    aligned = align(truth, (result.stamp_ns for result in frames), job.tolerance_ns)
     info = detector.engine.info
     return BagResult(
         name=job.bag.name,

@@ -71,6 +71,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar='THEIRS=OURS',
         help='name of a class in the ground truth = name in the bundle, or = ignore; may be repeated',
     )
+    parser.add_argument(
+        '--tolerance',
+        type=float,
+        default=1.0,
+        metavar='MS',
+        help='ground truth belongs to the nearest image within so many ms (default: %(default)s)',
+    )
     parser.add_argument('--mode', choices=('every', 'realtime'), default='every', help='default: %(default)s')
     parser.add_argument(
         '--rate', type=float, default=1.0, help='realtime: this many times faster (default: %(default)s)'
@@ -158,6 +165,7 @@ def _jobs(options: argparse.Namespace) -> list[Any]:
             topic=options.topic,
             ground_truth=options.ground_truth,
             class_map=tuple(options.class_map),
+            tolerance_ns=round(1e6 * options.tolerance),
             threads=threads,
             journal=(options.out / 'frames' / name).resolve(),
             resume=options.resume,

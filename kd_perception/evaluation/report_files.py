@@ -40,6 +40,9 @@ def headline(report: dict[str, Any]) -> list[str]:
             f'  at score {point["threshold"]:g}: precision {point["precision"]:.3f}, recall {point["recall"]:.3f}, '
             f'{point["false_alarms_per_image"]:.2f} false alarms a frame',
         ]
+    strays = sum(bag['ground_truth_without_frame'] for bag in report['bags'])
+    if strays:
+        lines.append(f'  {strays} stamps of ground truth found no image: see --tolerance')
     if streaming:
         ap = f'sAP50 {streaming["sap50"]:.3f}  sAP {streaming["sap"]:.3f}  ' if 'sap' in streaming else ''
         lines.append(

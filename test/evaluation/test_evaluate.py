@@ -181,6 +181,20 @@ def test_ground_truth_is_clipped_to_the_image_and_what_has_no_frame_is_counted(t
     assert (result.truth, result.unmatched_truth) == ({}, 0)
 
 
+def test_stamps_that_nearly_match_are_joined_within_the_tolerance(tmp_path, bundle, capsys):
+    with BagWriter(tmp_path / 'bag') as writer:
+        for k, off_ms in ((1, 0), (2, 3), (3, 30)):
+            writer.image('/image', k * PERIOD, image_with_cells(1))
+            cell = Detections(CELLS[[1]], np.ones(1), np.zeros(1))
+            writer.detections('/ground_truth', k * PERIOD + off_ms * 1_000_000, cell)
+    images = [
+        evaluate(tmp_path / str(tolerance), bundle, tmp_path / 'bag', '--tolerance', tolerance)[1]['accuracy']['images']
+        for tolerance in (1, 5, 40)
+    ]
+    assert images == [1, 2, 3]
+    assert '2 stamps of ground truth found no image' in capsys.readouterr().out
+
+
 def test_reading_ahead_changes_nothing(tmp_path, bundle):
     bag = write_bag(tmp_path / 'bag', list(range(15)))
     assert results(run_jobs([Job(bag, bundle, ahead=4)])) == results(run_jobs([Job(bag, bundle)]))
