@@ -46,8 +46,8 @@ class BagResult:
         topic: of the images.
         frames: in the order of their stamps.
         truth: ground truth by the frames' stamps, clipped to the images; frames without are absent.
-        unmatched_truth: ground truth for which the bag has no frame.
         engine: what really ran.
+        unmatched_truth: ground truth for which the bag has no frame.
     """
 
     name: str
@@ -56,8 +56,8 @@ class BagResult:
     topic: str
     frames: tuple[FrameResult, ...]
     truth: dict[int, GroundTruth] = field(default_factory=dict)
-    unmatched_truth: int = 0
     engine: dict[str, Any] = field(default_factory=dict)
+    unmatched_truth: int = 0
 
 
 @dataclass(frozen=True)
