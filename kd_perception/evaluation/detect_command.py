@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import EngineError, ImageError, KdPerceptionError
+from kd_perception.evaluation.detector_options import add_detector_options
 
 if TYPE_CHECKING:
     from kd_perception.core.detector import Detector
@@ -37,11 +38,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         ),
     )
     parser.add_argument('inputs', nargs='+', type=Path, metavar='INPUT', help='image, folder of images, or video')
-    parser.add_argument('--bundle', default='aerial_traffic', help='folder or name (default: %(default)s)')
+    add_detector_options(parser)
     parser.add_argument('--out', type=Path, default=Path('out/detections'), help='folder (default: %(default)s)')
-    parser.add_argument('--engine', default='onnxruntime', help='default: %(default)s')
-    parser.add_argument('--precision', default='auto', help='auto, fp32, int8, … (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')
     parser.add_argument('--score', type=_score, help="lowest score kept, 0 to 1 (default: the bundle's threshold)")
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON files only')
     parser.set_defaults(run=run)

@@ -12,6 +12,7 @@ from typing import Any
 
 from kd_perception.core.bundle import find_bundle
 from kd_perception.core.errors import KdPerceptionError
+from kd_perception.evaluation.detector_options import add_detector_options
 
 EXIT_MISSED = 3
 """Exit status when everything ran but a --fail-under or --fail-over was missed."""
@@ -56,11 +57,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         ),
     )
     parser.add_argument('bags', nargs='+', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3 file')
-    parser.add_argument('--bundle', default='aerial_traffic', help='folder or name (default: %(default)s)')
+    add_detector_options(parser)
     parser.add_argument('--out', type=Path, default=Path('out/evaluation'), help='report folder (default: %(default)s)')
-    parser.add_argument('--engine', default='onnxruntime', help='default: %(default)s')
-    parser.add_argument('--precision', default='auto', help='auto, fp32, int8, … (default: %(default)s)')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')
     parser.add_argument('--topic', default='', help='image topic, if the bag has several')
     parser.add_argument('--ground-truth', default='', help='Detection2DArray topic or COCO file')
     parser.add_argument(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rclpy
-from detector_process import Client, DetectorProcess
+from detector_process import Client, DetectorProcess, spinning
 from networks import make_bundle
-from rclpy.executors import SingleThreadedExecutor
 
 
 @pytest.fixture(scope='session')
@@ -24,25 +23,14 @@ def _rclpy() -> Iterator[None]:
 @pytest.fixture
 def make_client(_rclpy: None) -> Iterator[Callable[..., Client]]:
     """Make clients that spin in the background."""
-    stops: list[Callable[[], None]] = []
+    with ExitStack() as clients:
 
-    def make(name: str = 'client', **options: Any) -> Client:
-        client, executor = Client(name, **options), SingleThreadedExecutor()
-        executor.add_node(client)
-        thread = threading.Thread(target=executor.spin, daemon=True)
-        thread.start()
+        def make(name: str = 'client', **options: Any) -> Client:
+            client = Client(name, **options)
+            clients.enter_context(spinning(client))
+            return client
 
-        def stop() -> None:
-            executor.shutdown()
-            thread.join(5.0)
-            client.destroy_node()
-
-        stops.append(stop)
-        return client
-
-    yield make
-    for stop in stops:
-        stop()
+        yield make
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,9 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_files import START, stamps
-from detector_process import wait_for
+from detector_process import spinning, wait_for
 from networks import CELL, make_bundle
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
@@ -138,14 +136,8 @@ class Listener(Node):
 
 @pytest.fixture
 def listener(_rclpy: None) -> Iterator[Listener]:
-    node, executor = Listener(), SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    yield node
-    executor.shutdown()
-    thread.join(5.0)
-    node.destroy_node()
+    with spinning(Listener()) as node:
+        yield node
 
 
 def test_images_come_at_their_own_pace_times_the_rate(play, listener, tmp_path):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rclpy.executors import SingleThreadedExecutor
+from detector_process import spinning
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -44,14 +43,8 @@ class Viewer(Node):
 
 @pytest.fixture
 def viewer(_rclpy: None) -> Iterator[Viewer]:
-    node, executor = Viewer(), SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    yield node
-    executor.shutdown()
-    thread.join(5.0)
-    node.destroy_node()
+    with spinning(Viewer()) as node:
+        yield node
 
 
 @pytest.fixture

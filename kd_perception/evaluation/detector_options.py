@@ -1,0 +1,13 @@
+"""The command line's options that name a detector."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    """Add --bundle, --engine, --precision and --threads."""
+    parser.add_argument('--bundle', default='aerial_traffic', help='folder or name (default: %(default)s)')
+    parser.add_argument('--engine', default='onnxruntime', help='default: %(default)s')
+    parser.add_argument('--precision', default='auto', help='auto, fp32, int8, … (default: %(default)s)')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')
