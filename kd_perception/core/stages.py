@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass, fields
 
@@ -54,17 +55,20 @@ class Percentiles:
 
 
 class RollingStageTimes:
-    """Percentiles over the stage times of the last `window` frames."""
+    """Percentiles over the stage times of the last `window` frames. Thread-safe: one thread may add while another reads."""
 
     def __init__(self, window: int = 300) -> None:
         self._rows: deque[tuple[float, ...]] = deque(maxlen=window)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, times: StageTimes) -> None:
         """Take in one frame."""
-        self._rows.append(tuple(times.as_dict().values()))
+        row = tuple(times.as_dict().values())
+        with self._lock:
+            self._rows.append(row)
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -72,9 +76,10 @@ class RollingStageTimes:
 
     def percentiles(self) -> dict[str, Percentiles]:
         """Stage → percentiles; empty before the first frame."""
-        if not self._rows:
+        with self._lock:
+            rows = np.array(self._rows)
+        if not len(rows):
             return {}
-        rows = np.array(self._rows)
         p50, p95, p99 = np.percentile(rows, [50, 95, 99], axis=0)
         top = rows.max(axis=0)
         return {

@@ -213,13 +213,9 @@ class DetectorNode(LifecycleNode):
             self._annotated = publisher(Image, 'image_annotated', qos.IMAGE)
 
     def _subscribe(self) -> None:
-        topic, kind = self.resolve_topic_name('image'), Image
-        if self._setting('image_transport') == 'compressed':
-            topic, kind = topic + '/compressed', CompressedImage
-        self._topic = topic
         self._subscription = self.create_subscription(
-            kind,
-            topic,
+            CompressedImage if self._takes_compressed() else Image,
+            self._image_topic(),
             self._on_image if MessageInfo is None else self._on_numbered_image,
             qos.IMAGE,
             event_callbacks=SubscriptionEventCallbacks(
@@ -227,6 +223,12 @@ class DetectorNode(LifecycleNode):
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+
+    def _takes_compressed(self) -> bool:
+        return self._setting('image_transport') == 'compressed'
+
+    def _image_topic(self) -> str:
+        return self.resolve_topic_name('image') + ('/compressed' if self._takes_compressed() else '')
 
     def _publish_infos(self) -> None:
         assert self._detector is not None
@@ -249,7 +251,7 @@ class DetectorNode(LifecycleNode):
         self._books.receive()
         transport = self._monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
         if self._enabled and self._worker is not None:
-            self._worker.submit(Frame(message, transport, monotonic, clock_ns))
+            self._worker.submit(Frame(message, transport, monotonic))
         else:
             self._books.drop('disabled')
 
@@ -262,7 +264,7 @@ class DetectorNode(LifecycleNode):
         return response
 
     def _on_incompatible_qos(self, event: Any) -> None:
-        self._monitor.incompatibility = qos.incompatibility(self._topic, event.last_policy_kind, 'subscription')
+        self._monitor.incompatibility = qos.incompatibility(self._image_topic(), event.last_policy_kind, 'subscription')
         self.get_logger().warning(self._monitor.incompatibility)
 
     def _on_message_lost(self, event: Any) -> None:
@@ -327,8 +329,10 @@ class DetectorNode(LifecycleNode):
         assert self._detector is not None
         self._engine_errors += 1
         if self._detector.engine.info.device != 'cpu':
+            failed = self._detector
             try:
                 self._detector = self._load_detector(('CPUExecutionProvider',))
+                failed.close()
                 self._failure = f'running on the CPU after: {error}'
                 self.get_logger().error(self._failure)
                 return
@@ -381,7 +385,7 @@ class DetectorNode(LifecycleNode):
         statuses = [
             diagnostics.input_status(
                 diagnostics.InputView(
-                    topic=getattr(self, '_topic', self.resolve_topic_name('image')),
+                    topic=self._image_topic(),
                     lifecycle=self._lifecycle_label(),
                     enabled=self._enabled,
                     timeout=self._setting('input_timeout'),
@@ -432,12 +436,8 @@ class DetectorNode(LifecycleNode):
 
     def _input_hint(self) -> str:
         """Why no image may be coming."""
-        topic = getattr(self, '_topic', self.resolve_topic_name('image'))
-        wanted = (
-            'sensor_msgs/msg/CompressedImage'
-            if self._setting('image_transport') == 'compressed'
-            else 'sensor_msgs/msg/Image'
-        )
+        topic = self._image_topic()
+        wanted = f'sensor_msgs/msg/{"CompressedImage" if self._takes_compressed() else "Image"}'
         publishers = self.get_publishers_info_by_topic(topic)
         if not publishers:
             return f'nobody publishes on {topic}; remap it to the camera: image:=/camera/image_raw'

@@ -19,13 +19,11 @@ class Frame:
         message: the image.
         transport_ms: camera stamp → callback.
         received: monotonic seconds at the callback.
-        received_ns: the node's clock at the callback.
     """
 
     message: Image | CompressedImage
     transport_ms: float
     received: float
-    received_ns: int
 
 
 class Worker:
