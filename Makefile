@@ -34,6 +34,7 @@ RUNTIME  := $(BASE).runtime.$(call hash,requirements/runtime.txt requirements/ro
 INTERFACES := $(BASE).interfaces.$(call hash,$(MESSAGES) requirements/ros.txt)
 PACKAGE  := $(BASE).package.$(call hash,setup.py setup.cfg pyproject.toml package.xml kd_perception/__init__.py $(SHARED))
 DEVELOPMENT := $(BASE).development.$(call hash,requirements/development.txt requirements/sourced.txt)
+ENGINES := $(BASE).engines.$(call hash,requirements/engines.txt requirements/runtime.txt requirements/sourced.txt)
 TRAINING := $(BASE).training.$(call hash,requirements/training.txt requirements/runtime.txt requirements/sourced.txt)
 
 help:  ## list the jobs
@@ -43,7 +44,7 @@ demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SO
 	$(RUN) -m kd_perception.demo --out '$(OUT)' \
 	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)') $(if $(FRAMES),--frames $(FRAMES))
 
-test: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## all tests, or those under TESTS=path
+test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, or those under TESTS=path
 	$(RUN) -m pytest $(TESTS)
 
 lint: $(PACKAGE) $(DEVELOPMENT)  ## style and types
@@ -82,6 +83,11 @@ $(DEVELOPMENT): | $(RUNTIME)
 	@$(PIP) --no-deps -r requirements/development.txt
 	$(DONE)
 
+$(ENGINES): | $(RUNTIME)
+	@echo 'Installing the optional engines (OpenVINO, ncnn) …'
+	@$(PIP) --no-deps -r requirements/engines.txt
+	$(DONE)
+
 # The second line brings what a CUDA build of torch asks for; with the CPU build nothing is missing.
 $(TRAINING): | $(RUNTIME)
 	@echo 'Installing the training set (torch, Ultralytics: AGPL-3.0) …'
@@ -103,6 +109,11 @@ $(INTERFACES): $(RUNTIME)
 $(DEVELOPMENT): | $(RUNTIME)
 	@echo 'Installing pytest, ruff and mypy …'
 	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[development]'
+	$(DONE)
+
+$(ENGINES): | $(RUNTIME)
+	@echo 'Installing the optional engines (OpenVINO, ncnn) …'
+	@$(PIP) -c requirements/sourced.txt --no-build-isolation -e '.[engines]'
 	$(DONE)
 
 $(TRAINING): | $(RUNTIME)

@@ -63,9 +63,14 @@ setup(
             *('hypothesis>=6.100', 'pycocotools>=2.0.8', 'pytest>=8', 'pytest-timeout>=2.3'),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),
         ],
+        # What a PC (openvino) or an Arm board (ncnn) may run instead of ONNX Runtime; TensorRT comes with the Jetson.
+        'engines': ['openvino>=2024.4', 'ncnn>=1.0.20240820'],
         # Ultralytics is licensed under AGPL-3.0, unlike this package: it serves to make models, and no part of the
         # robot's code imports it. Whoever installs this extra takes on its licence.
-        'training': ['torch>=2.6', 'torchvision>=0.21', 'ultralytics>=8.3', 'onnx>=1.17', 'onnxslim>=0.1.50'],
+        'training': [
+            *('torch>=2.6', 'torchvision>=0.21', 'ultralytics>=8.3', 'onnx>=1.17', 'onnxslim>=0.1.50'),
+            *('torch-pruning>=1.5', 'tensorboard>=2.15', 'scipy>=1.11'),
+        ],
     },
     entry_points={
         'console_scripts': [
