@@ -1,0 +1,120 @@
+"""Plain YAML mappings → frozen dataclasses of settings, with errors that name the entry and offer the nearest one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from training.errors import RecipeError, TrainingError
+
+Settings = TypeVar('Settings')
+
+
+def read(kind: type[Settings], entries: object, where: str) -> Settings:
+    """Build `kind`, a dataclass whose fields may be dataclasses themselves, tuples or mappings of them.
+
+    Args:
+        kind: the dataclass; fields without a default must be given.
+        entries: what the YAML file holds there.
+        where: what errors call the place, `recipe.yaml: stages.teacher`.
+
+    Raises:
+        RecipeError: no mapping, an unknown entry (the nearest name is offered), one missing, a value of another type, or one
+            that the dataclass itself refuses.
+
+    Example:
+        >>> from training.quantize.qdq import QuantizeSettings
+        >>> read(QuantizeSettings, {'method': 'percentile'}, 'quantize').method
+        'percentile'
+    """
+    if not isinstance(entries, Mapping):
+        raise RecipeError(f'{where} must hold entries "name: value", not {entries!r}')
+    known = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind)) if field.init}
+    for name in entries:
+        if name not in known:
+            raise RecipeError(
+                f'{where} has no entry {name!r}{nearest(str(name), known)}; entries are {", ".join(known)}'
+            )
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in entries and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise RecipeError(f'{where} lacks {", ".join(missing)}')
+    hints = typing.get_type_hints(kind)
+    values = {name: _value(hints[name], value, f'{where}.{name}') for name, value in entries.items()}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError, TrainingError) as error:
+        raise RecipeError(f'{where}: {error}') from error
+
+
+def nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """`: did you mean 'x'?`, or nothing where no name is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f': did you mean {near[0]!r}?' if near else ''
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _any_of(arguments, value, where)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, typing.cast(type, hint)) else read(typing.cast(type, hint), value, where)
+    if origin is tuple:
+        return _sequence(arguments, value, where)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f'{where} must hold entries "name: value", not {value!r}')
+        return {str(name): _value(arguments[1], item, f'{where}.{name}') for name, item in value.items()}
+    return _plain(hint, value, where)
+
+
+def _any_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    refusals = []
+    for kind in kinds:
+        if kind is not type(None):
+            try:
+                return _value(kind, value, where)
+            except RecipeError as error:
+                refusals.append(error)
+    raise refusals[0]
+
+
+def _sequence(kinds: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise RecipeError(f'{where} must be a list, not {value!r}')
+    if kinds[-1] is Ellipsis:
+        return tuple(_value(kinds[0], item, f'{where}[{number}]') for number, item in enumerate(value))
+    if len(value) != len(kinds):
+        raise RecipeError(f'{where} must hold {len(kinds)} values, not {len(value)}')
+    return tuple(
+        _value(kind, item, f'{where}[{number}]') for number, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _plain(kind: Any, value: object, where: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if isinstance(value, bool) and kind is not bool:
+        raise RecipeError(f'{where} must be {_NAMES.get(kind, kind)}, not {str(value).lower()}')
+    if not isinstance(value, kind):
+        raise RecipeError(f'{where} must be {_NAMES.get(kind, kind)}, not {value!r}')
+    return value
+
+
+_NAMES = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false'}
