@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +23,8 @@ class EngineInfo:
         provider: the library's own name of the back end, e.g. `CPUExecutionProvider`.
         threads: CPU threads inside one inference; 0 where the engine does not tell.
         versions: library name → version.
+        nodes: back end → number of the graph's nodes that it runs; empty where the engine does not tell.
+        warnings: what is not as it was asked for, each with what to do about it.
     """
 
     engine: str
@@ -29,6 +33,12 @@ class EngineInfo:
     provider: str
     threads: int
     versions: dict[str, str] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def _to_stderr(line: str) -> None:
+    print(f'kd_perception: {line}', file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -38,10 +48,17 @@ class EngineOptions:
     Attributes:
         threads: CPU threads inside one inference; 0 means one per physical core.
         providers: execution providers in order of preference; empty means the engine's default.
+        precision: what the engine computes in, where it can do better or faster than the artifact says, such as `fp16` for an
+            FP32 network on ncnn or TensorRT; empty means the artifact's own.
+        device_id: which GPU, where there are several.
+        report: takes a line about what takes long (an engine being built) while it happens; stderr by default.
     """
 
     threads: int = 0
     providers: tuple[str, ...] = ()
+    precision: str = ''
+    device_id: int = 0
+    report: Callable[[str], None] = _to_stderr
 
 
 class Engine(Protocol):

@@ -3,26 +3,133 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
 
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import Engine, EngineOptions
 from kd_perception.core.errors import EngineError
 
-ENGINES: dict[str, str] = {
-    'onnxruntime': 'kd_perception.engines.onnxruntime',
+
+@dataclass(frozen=True)
+class EngineKind:
+    """What is known of an engine without loading it.
+
+    Attributes:
+        module: offers `load(bundle, artifact, options) -> Engine`; imported only when it is asked for.
+        library: the Python module that must be installed.
+        packages: the distributions that may bring it, for the version.
+        install: what to do where it is missing.
+        runs: precision of an ONNX artifact → precisions in which the engine can run it, its own choice first.
+        why_not: precision of an ONNX artifact that it cannot run → the reason.
+    """
+
+    module: str
+    library: str
+    packages: tuple[str, ...]
+    install: str
+    runs: Mapping[str, tuple[str, ...]]
+    why_not: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether an engine's library is installed: its version, or what to do about it."""
+
+    version: str
+    reason: str
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+
+_AS_IT_IS = {'fp32': ('fp32',), 'fp16': ('fp16',), 'int8': ('int8',)}
+
+ENGINES: dict[str, EngineKind] = {
+    'onnxruntime': EngineKind(
+        module='kd_perception.engines.onnxruntime',
+        library='onnxruntime',
+        packages=('onnxruntime', 'onnxruntime-gpu'),
+        install='pip install onnxruntime',
+        runs=_AS_IT_IS,
+    ),
 }
-"""Engine name → module, imported only when it is asked for. A module offers `load(bundle, artifact, options) -> Engine`."""
+"""Every engine by its name. All of them take ONNX files; adding an engine is one new file and one entry here."""
 
 
-def load(bundle: Bundle, artifact: Artifact, options: EngineOptions | None = None) -> Engine:
+def can_run(engine: str, artifact: Artifact, precision: str = '') -> bool:
+    """Whether an engine takes an artifact (in `precision`, where one is named); says nothing about its library."""
+    return not obstacle(engine, artifact, precision)
+
+
+def obstacle(engine: str, artifact: Artifact, precision: str = '') -> str:
+    """Why an engine cannot run an artifact; empty when it can.
+
+    Raises:
+        EngineError: there is no such engine.
+    """
+    kind = _kind(engine)
+    if not artifact.file.endswith('.onnx'):
+        return f'{engine} takes ONNX files, and {artifact.file} is none'
+    if artifact.precision in kind.why_not and artifact.engine != engine:
+        return kind.why_not[artifact.precision]
+    offered = precisions(engine, artifact)
+    if precision and precision not in offered:
+        return f'{engine} runs an artifact of {artifact.precision} in {" or ".join(offered)}, not in {precision}'
+    return ''
+
+
+def precisions(engine: str, artifact: Artifact) -> tuple[str, ...]:
+    """The precisions in which an engine can run an artifact, its default first; see `EngineOptions.precision`."""
+    return _kind(engine).runs.get(artifact.precision, (artifact.precision,))
+
+
+def available() -> dict[str, Availability]:
+    """Every engine with its library's version, or the reason why it cannot be loaded. No library is imported."""
+    return {name: availability(name) for name in ENGINES}
+
+
+def availability(engine: str) -> Availability:
+    """See `available`."""
+    kind = _kind(engine)
+    if importlib.util.find_spec(kind.library) is None:
+        return Availability('', f'the engine {engine} needs the library {kind.library}: {kind.install}')
+    for package in kind.packages:
+        try:
+            return Availability(metadata.version(package), '')
+        except metadata.PackageNotFoundError:
+            continue
+    return Availability('unknown', '')
+
+
+def load(bundle: Bundle, artifact: Artifact, options: EngineOptions | None = None, engine: str = '') -> Engine:
     """Load one artifact of a bundle, its hash checked.
+
+    Args:
+        bundle: where the artifact is from.
+        artifact: which file.
+        options: what the user asks of the engine.
+        engine: which engine; empty means the one that the artifact was made for.
 
     Raises:
         BundleError: the file is missing or altered.
         EngineError: no such engine, its library is not installed, or it refuses the network.
     """
-    module = ENGINES.get(artifact.engine)
-    if module is None:
-        raise EngineError(f'there is no engine {artifact.engine!r}; choose one of {", ".join(sorted(ENGINES))}')
-    engine: Engine = importlib.import_module(module).load(bundle, artifact, options or EngineOptions())
-    return engine
+    options = options or EngineOptions()
+    name = engine or artifact.engine
+    reason = obstacle(name, artifact, options.precision)
+    if reason:
+        raise EngineError(reason)
+    state = availability(name)
+    if not state:
+        raise EngineError(state.reason)
+    loaded: Engine = importlib.import_module(ENGINES[name].module).load(bundle, artifact, options)
+    return loaded
+
+
+def _kind(engine: str) -> EngineKind:
+    if engine not in ENGINES:
+        raise EngineError(f'there is no engine {engine!r}; choose one of {", ".join(sorted(ENGINES))}')
+    return ENGINES[engine]

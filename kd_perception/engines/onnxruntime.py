@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import Array, EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError
+from kd_perception.engines.cores import physical_cores
 
 _DTYPES = {
     'tensor(uint8)': np.uint8,
@@ -135,19 +134,6 @@ def _check_input(session: Any, bundle: Bundle) -> None:
             f'the network takes {kind} {shape}, but bundle.yaml of {bundle.name} states '
             f'{bundle.input.dtype} {list(bundle.input.shape)}; correct its input section'
         )
-
-
-def physical_cores() -> int:
-    """Physical cores that this process may use: two threads on one core's hyper-threads only hinder each other."""
-    usable = os.sched_getaffinity(0)
-    siblings = set()
-    for cpu in usable:
-        listing = Path(f'/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list')
-        try:
-            siblings.add(listing.read_text(encoding='ascii'))
-        except OSError:
-            return len(usable)
-    return max(1, len(siblings))
 
 
 def _is_static(output: Any) -> bool:

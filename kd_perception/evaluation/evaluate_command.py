@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _jobs(options: argparse.Namespace) -> list[Any]:
-    from kd_perception.engines.onnxruntime import physical_cores
+    from kd_perception.engines.cores import physical_cores
     from kd_perception.evaluation.evaluate import Job
 
     threads = options.threads or max(1, physical_cores() // max(options.workers, 1))
