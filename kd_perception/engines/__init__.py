@@ -55,6 +55,13 @@ ENGINES: dict[str, EngineKind] = {
         install='pip install onnxruntime',
         runs=_AS_IT_IS,
     ),
+    'openvino': EngineKind(
+        module='kd_perception.engines.openvino',
+        library='openvino',
+        packages=('openvino',),
+        install='pip install openvino',
+        runs={**_AS_IT_IS, 'fp32': ('fp32', 'bf16', 'fp16')},
+    ),
 }
 """Every engine by its name. All of them take ONNX files; adding an engine is one new file and one entry here."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import Array, EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError
+from kd_perception.engines.batch import check_batch, one_line
 from kd_perception.engines.cores import physical_cores
 
 _DTYPES = {
@@ -59,13 +60,10 @@ class OnnxRuntimeEngine:
         except EngineError:
             raise
         except Exception as error:  # the library's exceptions have no common base of their own
-            raise EngineError(f'ONNX Runtime failed during inference: {_one_line(error)}') from error
+            raise EngineError(f'ONNX Runtime failed during inference: {one_line(error)}') from error
 
     def _bind_input(self, batch: Array) -> None:
-        if batch.shape != self._shape or batch.dtype != self._dtype or not batch.flags.c_contiguous:
-            raise EngineError(
-                f'the network takes a contiguous {self._dtype} array of shape {self._shape}, not {batch.dtype} {batch.shape}'
-            )
+        check_batch(batch, self._shape, self._dtype)
         self._binding.bind_input(self._input, 'cpu', 0, batch.dtype.type, batch.shape, batch.ctypes.data)
         self._bound = batch
 
@@ -99,7 +97,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
     try:
         session = onnxruntime.InferenceSession(content, settings, providers=providers)
     except Exception as error:  # the library's exceptions have no common base of their own
-        raise EngineError(f'ONNX Runtime cannot load {artifact.file}: {_one_line(error)}') from error
+        raise EngineError(f'ONNX Runtime cannot load {artifact.file}: {one_line(error)}') from error
     _check_input(session, bundle)
     provider = session.get_providers()[0]
     info = EngineInfo(
@@ -138,7 +136,3 @@ def _check_input(session: Any, bundle: Bundle) -> None:
 
 def _is_static(output: Any) -> bool:
     return output.type in _DTYPES and all(isinstance(size, int) for size in output.shape)
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:500]
