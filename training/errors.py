@@ -27,3 +27,11 @@ class QuantizationError(TrainingError):
 
 class LossError(TrainingError):
     """A distillation loss that is unknown, wrongly set, or given tensors that do not fit each other."""
+
+
+class PruneError(TrainingError):
+    """A network that cannot be pruned as asked."""
+
+
+class StudyError(TrainingError):
+    """A study that cannot be run as asked."""
