@@ -17,8 +17,15 @@ DEPENDENCIES = {element.text for tag in ('depend', 'exec_depend') for element in
 ROS_PACKAGE = re.compile(r'rclpy|cv_bridge|launch|launch_ros|ament_index_python|\w+_msgs|\w+_srvs|\w+_interfaces')
 LOCKS = ('runtime', 'ros', 'development', 'engines', 'training')
 # Ultralytics asks for these, and works without: a GPU monitor, its web platform, and the OpenCV with windows. OpenVINO
-# asks for what reports its use to its makers.
-LEFT_OUT = {'nvidia-ml-py', 'ultralytics-platform', 'opencv-python', 'openvino-telemetry'}
+# asks for what reports its use to its makers, timm for what downloads weights.
+LEFT_OUT = {
+    'nvidia-ml-py',
+    'ultralytics-platform',
+    'opencv-python',
+    'openvino-telemetry',
+    'huggingface-hub',
+    'safetensors',
+}
 
 
 def imported(folder: str) -> set[str]:

@@ -1,0 +1,1 @@
+"""YOLOv4 with exchangeable backbones."""

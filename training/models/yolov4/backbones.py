@@ -1,0 +1,135 @@
+"""Backbones behind one interface: an image in, three maps out; every one also serves as a classifier.
+
+A backbone tells `channels` and `strides` of its maps. `cspdarknet53` is YOLOv4's own; `mobilenet_v2` is torchvision's; `repvit_*`
+are timm's, which train with three branches and are deployed as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import WeightsError
+from training.models import torchvision_nms
+from training.models.yolov4.csp_darknet import CSPDarknet53
+from training.schema import nearest
+
+
+class Backbone(Protocol):
+    """What YOLOv4 asks of a backbone.
+
+    Attributes:
+        channels: of its three maps, finest first.
+        strides: pixels per cell of each.
+    """
+
+    channels: tuple[int, int, int]
+    strides: tuple[int, int, int]
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """RGB (N, 3, H, W) in 0 … 1 → three maps."""
+        ...
+
+
+class MobileNetV2(nn.Module):
+    """torchvision's MobileNetV2 (Sandler 2018) up to its last bottleneck."""
+
+    channels = (32, 96, 320)
+    strides = (8, 16, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torchvision_nms.ensure()
+        from torchvision.models import mobilenet_v2
+
+        features = mobilenet_v2(weights=None).features
+        self.fine, self.middle, self.coarse = features[:7], features[7:14], features[14:18]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps with 32, 96 and 320 channels."""
+        fine = self.fine(image)
+        middle = self.middle(fine)
+        return fine, middle, self.coarse(middle)
+
+
+class RepViT(nn.Module):
+    """timm's RepViT (Wang 2024): m0_9, m1_0, m1_1, m1_5, m2_3.
+
+    Args:
+        size: of the family.
+    """
+
+    strides = (8, 16, 32)
+
+    def __init__(self, size: str) -> None:
+        super().__init__()
+        torchvision_nms.ensure()
+        import timm
+
+        self.body = timm.create_model(f'repvit_{size}', pretrained=False, features_only=True, out_indices=(1, 2, 3))
+        self.channels: tuple[int, int, int] = tuple(self.body.feature_info.channels())
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps at strides 8, 16 and 32."""
+        fine, middle, coarse = self.body(image)
+        return fine, middle, coarse
+
+    def reparameterise(self) -> None:
+        """Join the branches of each block into one convolution, for deployment; there is no way back to training."""
+        from timm.utils.model import reparameterize_model
+
+        self.body = reparameterize_model(self.body)
+
+
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    'cspdarknet53': CSPDarknet53,
+    'mobilenet_v2': MobileNetV2,
+    **{f'repvit_{size}': (lambda size=size: RepViT(size)) for size in ('m0_9', 'm1_0', 'm1_1', 'm1_5', 'm2_3')},
+}
+"""Every backbone by its name in a recipe."""
+
+
+def make_backbone(name: str) -> nn.Module:
+    """A backbone with random weights.
+
+    Raises:
+        WeightsError: no such backbone; the nearest name is offered.
+    """
+    if name not in BACKBONES:
+        raise WeightsError(
+            f'there is no backbone {name!r}{nearest(name, BACKBONES)}; backbones are {", ".join(BACKBONES)}'
+        )
+    return BACKBONES[name]()
+
+
+class Classifier(nn.Module):
+    """A backbone with pooling and one linear layer: what is distilled before it becomes a detector's backbone.
+
+    Args:
+        backbone: name in BACKBONES.
+        classes: number of them.
+    """
+
+    def __init__(self, backbone: str, classes: int) -> None:
+        super().__init__()
+        self.backbone = make_backbone(backbone)
+        self.head = nn.Linear(self.backbone.channels[-1], classes)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """RGB (N, 3, H, W) → the maps of the backbone, the pooled last one (N, C), logits (N, classes)."""
+        maps = self.backbone(image)
+        pooled = maps[-1].mean((2, 3))
+        return self.head(pooled), maps, pooled
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def mebibytes(module: nn.Module) -> float:
+    """Size of the parameters as float32, in MiB: the papers' "MB"."""
+    return parameter_count(module) * torch.float32.itemsize / 2**20

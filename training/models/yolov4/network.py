@@ -1,0 +1,147 @@
+"""YOLOv4 (Bochkovskiy 2020): exchangeable backbone, spatial pyramid pooling, path aggregation, three anchor heads.
+
+With CSPDarknet53 and 80 classes it is the public network: 64,363,101 parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import WeightsError
+from training.models.yolov4.backbones import make_backbone
+from training.models.yolov4.layers import ConvBN, DepthwiseConvBN, SpatialPyramidPooling
+
+ANCHORS = (
+    ((12.0, 16.0), (19.0, 36.0), (40.0, 28.0)),
+    ((36.0, 75.0), (76.0, 55.0), (72.0, 146.0)),
+    ((142.0, 110.0), (192.0, 243.0), (459.0, 401.0)),
+)
+"""Width and height in pixels, three for each stride, as published for COCO at 512² and 608²."""
+CENTRE_SCALES = (1.2, 1.1, 1.05)
+"""How far beyond its cell a centre may lie: σ(t)·s − (s − 1)/2, which reaches the cell's border without an infinite t."""
+NECKS = ('full', 'depthwise')
+
+
+def three_by_three(inputs: int, outputs: int, stride: int, neck: str) -> nn.Module:
+    """The neck's 3×3 convolution: full, or depthwise and pointwise."""
+    if neck == 'depthwise':
+        return DepthwiseConvBN(inputs, outputs, stride)
+    return ConvBN(inputs, outputs, 3, stride)
+
+
+def alternating(inputs: int, narrow: int, count: int, neck: str) -> nn.Sequential:
+    """`count` convolutions, 1×1 to `narrow` and 3×3 to twice as many in turn, beginning and ending with 1×1."""
+    layers: list[nn.Module] = []
+    for number in range(count):
+        if number % 2 == 0:
+            layers.append(ConvBN(inputs if number == 0 else 2 * narrow, narrow, 1))
+        else:
+            layers.append(three_by_three(narrow, 2 * narrow, 1, neck))
+    return nn.Sequential(*layers)
+
+
+class PathAggregation(nn.Module):
+    """SPP on the coarsest map, then a way up and a way down (PANet, Liu 2018).
+
+    Args:
+        channels: of the backbone's maps, finest first.
+        neck: `full` or `depthwise`.
+    """
+
+    outputs = (128, 256, 512)
+
+    def __init__(self, channels: Sequence[int], neck: str) -> None:
+        super().__init__()
+        fine, middle, coarse = channels
+        self.before_pooling = alternating(coarse, 512, 3, neck)
+        self.pooling = SpatialPyramidPooling()
+        self.behind_pooling = alternating(2048, 512, 3, neck)
+        self.up = nn.Upsample(scale_factor=2)
+        self.coarse_to_middle = ConvBN(512, 256, 1)
+        self.middle_lateral = ConvBN(middle, 256, 1)
+        self.middle_up = alternating(512, 256, 5, neck)
+        self.middle_to_fine = ConvBN(256, 128, 1)
+        self.fine_lateral = ConvBN(fine, 128, 1)
+        self.fine_up = alternating(256, 128, 5, neck)
+        self.fine_to_middle = three_by_three(128, 256, 2, neck)
+        self.middle_down = alternating(512, 256, 5, neck)
+        self.middle_to_coarse = three_by_three(256, 512, 2, neck)
+        self.coarse_down = alternating(1024, 512, 5, neck)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The backbone's maps → maps with 128, 256 and 512 channels at the same strides."""
+        fine, middle, coarse = maps
+        coarse = self.behind_pooling(self.pooling(self.before_pooling(coarse)))
+        middle = self.middle_up(torch.cat([self.middle_lateral(middle), self.up(self.coarse_to_middle(coarse))], 1))
+        fine = self.fine_up(torch.cat([self.fine_lateral(fine), self.up(self.middle_to_fine(middle))], 1))
+        middle = self.middle_down(torch.cat([self.fine_to_middle(fine), middle], 1))
+        coarse = self.coarse_down(torch.cat([self.middle_to_coarse(middle), coarse], 1))
+        return fine, middle, coarse
+
+
+class YOLOv4(nn.Module):
+    """The detector.
+
+    Args:
+        classes: number of them.
+        backbone: name in `backbones.BACKBONES`.
+        neck: `full`, or `depthwise` for the light variant.
+        anchors: (3, 3, 2) widths and heights in pixels, finest stride first.
+
+    Raises:
+        WeightsError: no such backbone or neck.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        classes: int,
+        backbone: str = 'cspdarknet53',
+        neck: str = 'full',
+        anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
+    ) -> None:
+        super().__init__()
+        if neck not in NECKS:
+            raise WeightsError(f'there is no neck {neck!r}; necks are {", ".join(NECKS)}')
+        self.classes = classes
+        self.backbone = make_backbone(backbone)
+        self.strides = self.backbone.strides
+        self.neck = PathAggregation(self.backbone.channels, neck)
+        self.heads = nn.ModuleList(
+            nn.Sequential(three_by_three(width, 2 * width, 1, neck), nn.Conv2d(2 * width, 3 * (5 + classes), 1))
+            for width in PathAggregation.outputs
+        )
+        self.register_buffer('anchors', torch.tensor(anchors, dtype=torch.float32))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """RGB (N, 3, H, W) in 0 … 1 → for each stride raw (N, 3, 5 + classes, H/stride, W/stride): x y w h objectness classes."""
+        maps = self.neck(self.backbone(image))
+        raw = [head(value) for head, value in zip(self.heads, maps, strict=True)]
+        return [value.reshape(len(value), 3, 5 + self.classes, *value.shape[2:]) for value in raw]
+
+
+def decode(raw: Tensor, anchors: Tensor, stride: int, centre_scale: float) -> tuple[Tensor, Tensor]:
+    """One stride's raw output → boxes and scores.
+
+    Args:
+        raw: (N, 3, 5 + classes, H, W).
+        anchors: (3, 2) in pixels.
+
+    Returns:
+        Boxes (N, 3·H·W, 4), x1 y1 x2 y2 in input pixels; scores (N, 3·H·W, classes), objectness times class, 0 … 1.
+    """
+    count, height, width = len(raw), raw.shape[3], raw.shape[4]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
+    cells = torch.stack([x, y]).to(raw)[None, None]
+    centres = (raw[:, :, :2].sigmoid() * centre_scale - (centre_scale - 1) / 2 + cells) * stride
+    halves = raw[:, :, 2:4].exp() * anchors.reshape(1, 3, 2, 1, 1).to(raw) / 2
+    boxes = torch.cat([centres - halves, centres + halves], 2)
+    scores = raw[:, :, 4:5].sigmoid() * raw[:, :, 5:].sigmoid()
+    return (
+        boxes.permute(0, 1, 3, 4, 2).reshape(count, -1, 4),
+        scores.permute(0, 1, 3, 4, 2).reshape(count, 3 * height * width, -1),
+    )
