@@ -1,0 +1,120 @@
+"""The public YOLOv4's `.weights` of Darknet → our network.
+
+The file is a header (three int32 for the version, then the number of images seen, int64 from version 0.2 on), then float32
+values, convolution by convolution in the order of yolov4.cfg: batch norm's bias, scale, mean and variance (or the convolution's
+own bias), then the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.errors import WeightsError
+from training.models.yolov4.csp_darknet import CrossStage, CSPDarknet53
+from training.models.yolov4.layers import ConvBN
+from training.models.yolov4.network import YOLOv4
+
+MAX_BYTES = 1 << 30
+
+
+def load_darknet(network: YOLOv4, file: Path) -> int:
+    """Fill `network` from a Darknet file; every value must find its place.
+
+    Returns:
+        The number of images that the weights were trained with.
+
+    Raises:
+        WeightsError: not readable, another network's file, or not the canonical network (CSPDarknet53, full neck).
+    """
+    if not isinstance(network.backbone, CSPDarknet53):
+        raise WeightsError('Darknet weights are those of CSPDarknet53 with the full neck')
+    seen, values = _read(file)
+    convolutions = list(_in_order(network))
+    wanted = sum(_count(*pair) for pair in convolutions)
+    if len(values) != wanted:
+        raise WeightsError(
+            f'{file} holds {len(values)} values, this network takes {wanted}: another network or number of classes?'
+        )
+    position = 0
+    with torch.no_grad():
+        for convolution, norm in convolutions:
+            for place in _places(convolution, norm):
+                part = values[position : position + place.numel()]
+                place.copy_(torch.from_numpy(part).reshape(place.shape))
+                position += place.numel()
+    return seen
+
+
+def _read(file: Path) -> tuple[int, np.ndarray]:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise WeightsError(f'{file} is larger than any YOLOv4, {MAX_BYTES} bytes')
+        content = file.read_bytes()
+    except OSError as error:
+        raise WeightsError(f'{file} cannot be read: {error.strerror}') from error
+    if len(content) < 20:
+        raise WeightsError(f'{file} is too short for Darknet weights')
+    major, minor = np.frombuffer(content, '<i4', 2)
+    wide = major * 10 + minor >= 2
+    header = 20 if wide else 16
+    seen = int(np.frombuffer(content, '<i8' if wide else '<i4', 1, 12)[0])
+    if (len(content) - header) % 4:
+        raise WeightsError(f'{file} is truncated')
+    values = np.frombuffer(content, '<f4', offset=header).copy()
+    if not np.isfinite(values).all():
+        raise WeightsError(f'{file} holds values that are not finite; copy it again')
+    return seen, values
+
+
+def _places(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> list[torch.Tensor]:
+    if norm is None:
+        assert convolution.bias is not None
+        return [convolution.bias, convolution.weight]
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return [norm.bias, norm.weight, norm.running_mean, norm.running_var, convolution.weight]
+
+
+def _count(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> int:
+    return sum(place.numel() for place in _places(convolution, norm))
+
+
+Pair = tuple[nn.Conv2d, 'nn.BatchNorm2d | None']
+
+
+def _in_order(network: YOLOv4) -> Iterator[Pair]:
+    """The convolutions as yolov4.cfg lists them."""
+    backbone, neck = network.backbone, network.neck
+    assert isinstance(backbone, CSPDarknet53)
+    yield from _pairs(backbone.stem)
+    for stage in backbone.stages:
+        assert isinstance(stage, CrossStage)
+        for part in (stage.down, stage.beside, stage.before, stage.blocks, stage.behind, stage.merge):
+            yield from _pairs(part)
+    for part in (
+        *(neck.before_pooling, neck.behind_pooling),
+        *(neck.coarse_to_middle, neck.middle_lateral, neck.middle_up),
+        *(neck.middle_to_fine, neck.fine_lateral, neck.fine_up, network.heads[0]),
+        *(neck.fine_to_middle, neck.middle_down, network.heads[1]),
+        *(neck.middle_to_coarse, neck.coarse_down, network.heads[2]),
+    ):
+        yield from _pairs(part)
+
+
+def _pairs(part: nn.Module) -> Iterator[Pair]:
+    """The convolutions in a part, each with its batch norm."""
+    if isinstance(part, ConvBN):
+        convolution, norm = part[0], part[1]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        yield convolution, norm
+    elif isinstance(part, nn.Conv2d):
+        yield part, None
+    else:
+        for child in part.children():
+            yield from _pairs(child)
