@@ -29,6 +29,10 @@ class EngineError(KdPerceptionError):
     """An inference engine that cannot be loaded, or that failed during a frame."""
 
 
+class DeviceMemoryError(EngineError):
+    """An engine that failed for want of memory; the same frame will hardly fare better on the same device."""
+
+
 class OutputLayoutError(EngineError):
     """The network's outputs do not have the shapes that the bundle's output layout promises."""
 
