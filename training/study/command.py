@@ -1,0 +1,220 @@
+"""`python -m training study KIND`: experiments whose arms are paired by seed."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.errors import StudyError
+from training.schema import nearest
+from training.study.plan import Cell, Job, Study
+
+PAIRED_EPILOG = """\
+An arm is a set of changes to the recipe, named in its section `study`:
+
+  study:
+    baseline: plain
+    arms:
+      plain: {}
+      cwd: {stages.distil.terms: [{loss: cwd, weight: 3}]}
+
+Every arm is run with every seed; each cell is kept as it ends. Interrupted, killed or failed, the same command goes on with
+what is missing, and so does one with more arms or seeds. The page is written anew each time.
+Exit status: 0 all cells are done, 1 a cell failed, 130 interrupted.
+
+examples:
+  python -m training study paired training/recipes/s4_small.yaml --arms plain cwd logits --seeds 0 1 2
+  python -m training study paired RECIPE --seeds 0 1 2 3 4 --workers 2 --metric map50 map --report docs/results/s4.md
+  python -m training study paired RECIPE --scheduler tcp://10.0.0.5:8786     on a Dask cluster with the same paths
+  python -m training study paired RECIPE --dry-run                           what is done and what would be run
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `study` and its kinds."""
+    text = 'arms against a baseline, paired by seed, with intervals'
+    kinds = commands.add_parser('study', help=text, description=text).add_subparsers(required=True, metavar='KIND')
+    for add_kind in KINDS:
+        add_kind(kinds)
+
+
+def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `study paired`."""
+    text = 'run a recipe with different settings, every one with the same seeds'
+    parser = kinds.add_parser(
+        'paired',
+        help=text,
+        description=text,
+        epilog=PAIRED_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('recipe', type=Path, help='YAML file with a section `study`')
+    parser.add_argument('--arms', nargs='+', metavar='ARM', help="the recipe's by default; the baseline always joins")
+    parser.add_argument('--baseline', help="the recipe's by default")
+    add_study_options(parser)
+    parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
+    parser.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
+    parser.set_defaults(command=_run_paired)
+
+
+def add_study_options(parser: argparse.ArgumentParser) -> None:
+    """Declare what every kind of study takes: seeds, where its cells run, what is shown."""
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='0 1 2 by default')
+    parser.add_argument(
+        '--workers', type=int, help='cells at a time: physical cores or GPUs by default; 0 runs them in this process'
+    )
+    parser.add_argument(
+        '--scheduler', default='', metavar='ADDRESS', help='of a Dask scheduler that runs the cells instead'
+    )
+    parser.add_argument(
+        '--cell-threads', type=int, metavar='N', help="a cell's CPU threads; cores / workers by default"
+    )
+    parser.add_argument('--metric', nargs='+', default=[], metavar='NAME', help='metrics to show; all by default')
+    parser.add_argument('--confidence', type=float, default=0.95, help='of the intervals; %(default)s by default')
+    parser.add_argument(
+        '--report', type=Path, metavar='FILE.md', help="the page; report.md in the study's folder by default"
+    )
+    parser.add_argument('--dry-run', action='store_true', help='only say what is done and what is missing')
+    parser.set_defaults(threads=1)
+
+
+KINDS: list[Callable[[Any], None]] = [add_paired]
+"""Each declares one kind of study; a new kind is one more."""
+
+
+def _run_paired(options: argparse.Namespace) -> int:
+    from training.stages import run_cell
+
+    study = recipe_study(options, run_cell)
+    return run_study(study, options, f'{options.recipe.stem}: {", ".join(study.arms)}')
+
+
+def recipe_study(options: argparse.Namespace, job: Job) -> Study:
+    """The study that the options ask for, its arms from the recipe's section `study`.
+
+    Raises:
+        RecipeError, StudyError: the recipe has no such section or no such arm.
+    """
+    from training.recipe import data_root, load_recipe
+
+    recipe = load_recipe(options.recipe)
+    arms: dict[str, Any] = dict(recipe.study.arms)
+    baseline = options.baseline or recipe.study.baseline
+    names = list(dict.fromkeys(options.arms or arms))
+    if baseline not in names:
+        names.insert(0, baseline)
+    for name in names:
+        if name not in arms:
+            raise StudyError(f'{options.recipe} has no arm {name!r}{nearest(name, arms)}; arms are {", ".join(arms)}')
+    return Study(
+        folder=options.out / recipe.name / 'study',
+        job=job,
+        arms={name: {'overrides': arms[name]} for name in names},
+        seeds=tuple(options.seeds),
+        baseline=baseline,
+        places={
+            'recipe_file': str(options.recipe.resolve()),
+            'data': str(data_root(options.data).resolve()),
+            'out': str(options.out.resolve()),
+        },
+        depends_on=_settings_hash(options.recipe),
+    )
+
+
+def _settings_hash(recipe: Path) -> str:
+    """Of all settings of a recipe but its arms: an arm more does not make the others anew, nor does a comment."""
+    document = dict(yaml.safe_load(recipe.read_text(encoding='utf-8')))
+    document.pop('study', None)
+    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run_study(study: Study, options: argparse.Namespace, title: str) -> int:
+    """Run what is missing with a progress bar, write the page with its pictures, print the tables; returns the exit status."""
+    from training.study.paired import Failure, Outcome, missing_cells, run
+    from training.study.tables import make_report
+
+    if options.dry_run:
+        return _show_plan(study)
+    with closing(_Bar(study)) as bar:
+        try:
+            outcome: Outcome = run(study, options.workers, options.scheduler, options.cell_threads, bar.done, bar.say)
+        except KeyboardInterrupt:
+            left = len(missing_cells(study, lambda _: None))
+            print(
+                f'\ninterrupted with {left} of {len(study.cells)} cells to do; the same command goes on',
+                file=sys.stderr,
+            )
+            return 130
+    failures: Sequence[Failure] = outcome.failures
+    for failure in failures:
+        print(f'training: {failure}\n{failure.detail}', file=sys.stderr)
+    if not outcome.results:
+        return 1
+    command = shlex.join(['python', '-m', 'training', *sys.argv[1:]])
+    report = make_report(study, outcome, title, options.metric, options.confidence, command)
+    _publish(report, options.report or study.folder / 'report.md')
+    return 1 if failures else 0
+
+
+def _show_plan(study: Study) -> int:
+    from training.study.paired import missing_cells
+
+    missing = {cell.name for cell in missing_cells(study)}
+    for cell in study.cells:
+        print(f'{"to do" if cell.name in missing else "done":6}{cell.name}')
+    print(f'{len(missing)} of {len(study.cells)} cells to do, baseline {study.baseline}, in {study.folder}')
+    return 0
+
+
+def _publish(report: Any, page: Path) -> None:
+    from training.study.plots import plot_paired
+    from training.study.tables import metric_table, write_report
+
+    pictures = [
+        file
+        for metric in report.metrics
+        for file in plot_paired(report, metric, page.with_name(f'{page.stem}_{_file_name(metric)}'))
+    ]
+    write_report(report, page, [file.name for file in pictures if file.suffix == '.png'])
+    for metric in report.metrics:
+        print(f'{metric}\n{metric_table(report, metric)}\n')
+    print(f'written: {os.path.relpath(page)}')
+
+
+def _file_name(metric: str) -> str:
+    return ''.join(letter if letter.isalnum() or letter in '_-' else '_' for letter in metric)
+
+
+class _Bar:
+    """Progress over the cells; what failed is told at once."""
+
+    def __init__(self, study: Study) -> None:
+        from tqdm import tqdm
+
+        from training.study.paired import missing_cells
+
+        total = len(study.cells)
+        done = total - len(missing_cells(study, lambda _: None))
+        self._bar = tqdm(total=total, initial=done, unit='cell', disable=None, dynamic_ncols=True)
+
+    def done(self, cell: Cell, failure: Any) -> None:
+        if failure:
+            self.say(f'failed: {failure}')
+        else:
+            self._bar.update(1)
+
+    def say(self, line: str) -> None:
+        self._bar.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        self._bar.close()
