@@ -42,6 +42,21 @@ def governor(sys: Path = _SYS) -> str | None:
     return _read(sys / 'devices/system/cpu/cpu0/cpufreq/scaling_governor') or None
 
 
+def gpus(root: Path = Path('/proc')) -> list[str]:
+    """Names of the NVIDIA cards; empty where their driver is not loaded. A Jetson's GPU is named by its board."""
+    cards = (_read(path) for path in sorted(root.glob('driver/nvidia/gpus/*/information')))
+    lines = (line.partition(':') for card in cards for line in card.splitlines())
+    return [value.strip() for key, _, value in lines if key.strip() == 'Model']
+
+
+def peak_memory_mb(proc: Path = Path('/proc')) -> float | None:
+    """This process's highest resident memory so far, in MiB; `getrusage` would count its parent's too."""
+    for line in _read(proc / 'self/status').splitlines():
+        if line.startswith('VmHWM:'):
+            return int(line.split()[1]) / 1024
+    return None
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding='ascii', errors='replace').strip()

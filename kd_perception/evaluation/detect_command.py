@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -85,15 +86,17 @@ def _check_places(files: Sequence[InputFile], options: argparse.Namespace) -> No
 
 
 def _detector(options: argparse.Namespace) -> Detector:
-    from kd_perception import engines
     from kd_perception.core.detector import Detector
     from kd_perception.core.engine import EngineOptions
-    from kd_perception.engines.selection import choose_artifact
+    from kd_perception.engines.selection import Request, select
 
-    bundle = load_bundle(find_bundle(options.bundle))
-    artifact = choose_artifact(bundle, options.engine, options.precision, max_map_drop=1.0)
-    thresholds = bundle.thresholds if options.score is None else replace(bundle.thresholds, score=options.score)
-    return Detector(bundle, engines.load(bundle, artifact, EngineOptions(threads=options.threads)), thresholds)
+    wanted = EngineOptions(threads=options.threads)
+    request = Request(options.engine, options.precision, 1.0, budget_ms=math.inf, options=wanted, family=False)
+    selection = select(load_bundle(find_bundle(options.bundle)), request)
+    thresholds = selection.bundle.thresholds
+    if options.score is not None:
+        thresholds = replace(thresholds, score=options.score)
+    return Detector(selection.bundle, selection.load(), thresholds)
 
 
 def _detect_all(detection: FileDetection, files: Sequence[InputFile], stop: Event) -> list[str]:

@@ -8,6 +8,10 @@ import argparse
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
     """Add --bundle, --engine, --precision and --threads."""
     parser.add_argument('--bundle', default='aerial_traffic', help='folder or name (default: %(default)s)')
-    parser.add_argument('--engine', default='onnxruntime', help='default: %(default)s')
+    parser.add_argument(
+        '--engine',
+        default='onnxruntime',
+        help='onnxruntime, openvino, …, or auto: the fastest here for the most accurate artifact (default: %(default)s)',
+    )
     parser.add_argument('--precision', default='auto', help='auto, fp32, int8, … (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,15 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kd_perception import engines
-from kd_perception.core.bundle import Artifact, Bundle, load_bundle
+from kd_perception.core.bundle import Artifact, load_bundle
 from kd_perception.core.detections import Detections
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineOptions
 from kd_perception.core.errors import EvaluationError, ImageError, KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.core.stages import StageTimes
-from kd_perception.engines.selection import choose_artifact
+from kd_perception.engines.selection import Request, Selection, select
 from kd_perception.evaluation.bags import BagFrame, BagImages, open_bag
 from kd_perception.evaluation.ground_truth import align
 from kd_perception.evaluation.read_ahead import read_ahead
@@ -41,8 +41,8 @@ class Job:
     Attributes:
         bag: path of the bag.
         bundle: folder of the bundle.
-        engine: registry name.
-        precision: `auto` or one that the bundle has.
+        engine: registry name, or `auto`: the fastest engine here for the most accurate artifact.
+        precision: `auto` or one that the engine can run.
         topic: image topic; empty takes the only one.
         ground_truth: Detection2DArray topic or COCO file; empty takes the bag's only such topic, if there is one.
         class_map: (class of the ground truth, class of the detector or `ignored`), where the names differ.
@@ -51,7 +51,7 @@ class Job:
         threads: CPU threads inside one inference.
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
-        max_map_drop: the accuracy gate, see `choose_artifact`.
+        max_map_drop: the accuracy gate, see `kd_perception.engines.selection.Request`.
         ahead: frames that are read and decoded while earlier ones are detected on; 0 does one thing after the other, as the node
             does with a single frame, so that the measured latencies are those of a frame alone.
     """
@@ -70,10 +70,21 @@ class Job:
     max_map_drop: float = 1.0
     ahead: int = 0
 
-    def artifact(self) -> tuple[Bundle, Artifact]:
-        """The bundle and what of it is run."""
-        bundle = load_bundle(self.bundle)
-        return bundle, choose_artifact(bundle, self.engine, self.precision, self.max_map_drop)
+    def selection(self) -> Selection:
+        """What of the bundle is run, and on which engine; never another bundle of its family."""
+        request = Request(
+            self.engine,
+            self.precision,
+            self.max_map_drop,
+            budget_ms=math.inf,
+            options=EngineOptions(threads=self.threads),
+            family=False,
+        )
+        return select(load_bundle(self.bundle), request)
+
+    def pinned(self, selection: Selection) -> Job:
+        """The same job with engine and precision as selected, so that every bag runs on the same."""
+        return replace(self, engine=selection.engine, precision=selection.options.precision)
 
 
 def run_job(job: Job, progress: Progress | None = None) -> BagResult:
@@ -82,15 +93,12 @@ def run_job(job: Job, progress: Progress | None = None) -> BagResult:
     Raises:
         BagError, BundleError, EngineError: the bag or the detector cannot be used; says why.
     """
-    bundle, artifact = job.artifact()
-    detector = Detector(
-        bundle,
-        engines.load(bundle, artifact, EngineOptions(threads=job.threads)),
-        replace(bundle.thresholds, score=LOWEST_SCORE),
-    )
+    selection = job.selection()
+    thresholds = replace(selection.bundle.thresholds, score=LOWEST_SCORE)
+    detector = Detector(selection.bundle, selection.load(), thresholds)
     detector.warm_up()
     try:
-        return _run(job, detector, artifact, progress or (lambda done, total: None))
+        return _run(job, detector, selection.artifact, progress or (lambda done, total: None))
     finally:
         detector.close()
 
@@ -99,14 +107,20 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
     images = open_bag(job.bag, job.topic or None)
     truth = read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, dict(job.class_map))
     digest = bag_hash(job.bag)
-    identity = {'bag': digest, 'topic': images.topic, 'artifact': artifact.sha256, 'score': LOWEST_SCORE}
+    info = detector.engine.info
+    identity = {
+        'bag': digest,
+        'topic': images.topic,
+        'artifact': artifact.sha256,
+        'engine': f'{info.engine} {info.precision}',
+        'score': LOWEST_SCORE,
+    }
     try:
         frames = _run_frames(job, images, identity, detector, progress)
     except OSError as error:
         raise EvaluationError(f'{job.journal} cannot be written: {error.strerror}') from error
     frames.sort(key=lambda result: result.stamp_ns)
     aligned = align(truth, (result.stamp_ns for result in frames), job.tolerance_ns)
-    info = detector.engine.info
     return BagResult(
         name=job.bag.name,
         path=job.bag,
@@ -117,7 +131,7 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
             f.stamp_ns: aligned[f.stamp_ns].clipped(*f.size) for f in frames if f.stamp_ns in aligned and any(f.size)
         },
         unmatched_truth=len(truth) - len(aligned),
-        engine={'provider': info.provider, 'device': info.device, 'threads': info.threads},
+        engine={'engine': info.engine, 'provider': info.provider, 'device': info.device, 'threads': info.threads},
     )
 
 

@@ -124,7 +124,9 @@ def run(options: argparse.Namespace) -> int:
     from kd_perception.evaluation.results import BagFailure
 
     jobs = _jobs(options)
-    bundle, artifact = jobs[0].artifact()
+    selection = jobs[0].selection()
+    bundle, artifact = selection.bundle, selection.artifact
+    jobs = [job.pinned(selection) for job in jobs]
     with closing(_Bar(options)) as bar:
         try:
             outcomes = list(run_jobs(jobs, options.workers, options.scheduler, bar.frames, bar.bag))
