@@ -6,11 +6,13 @@ import difflib
 import sys
 import time
 import traceback
+from dataclasses import asdict
 from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
@@ -20,23 +22,22 @@ from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
-from kd_perception import engines
-from kd_perception.core.bundle import Thresholds, find_bundle, load_bundle
+from kd_perception.core.bundle import Thresholds
 from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
 from kd_perception.core.drawing import draw
-from kd_perception.core.engine import EngineOptions
 from kd_perception.core.errors import EngineError, ImageError, KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.core.mailbox import FrameBooks
 from kd_perception.core.rates import RateMeter
 from kd_perception.core.stages import RollingStageTimes, StageTimes
-from kd_perception.engines.selection import choose_artifact
+from kd_perception.engines.model import Model, ModelSettings, check
+from kd_perception.engines.selection import AUTO
 from kd_perception.ros import diagnostics, messages, parameters, qos
 from kd_perception.ros.input_monitor import InputMonitor, age_ms
+from kd_perception.ros.running_model import RunningModel
 from kd_perception.ros.worker import Frame, Worker
 
 try:
@@ -50,6 +51,7 @@ except ImportError:  # Humble does not tell sequence numbers
     MessageInfo = None
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+WATCH_PERIOD = 0.1  # seconds between two looks at the worker and at the model's parameters
 LARGE_MESSAGE_HINT = (
     "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
 )
@@ -71,20 +73,20 @@ class DetectorNode(LifecycleNode):
         self._writer = messages.DetectionsWriter()
         self._times = RollingStageTimes(self._setting('latency_window'))
         self._budget_misses = 0
-        self._engine_errors = 0
         self._enabled = True
         self._tells_numbers = False
-        self._failure = ''
-        self._detector: Detector | None = None
         self._worker: Worker | None = None
+        self._built = self.create_guard_condition(self._on_built)
+        self._running = RunningModel(self.get_logger(), self._announce, self._built.trigger)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # A steady clock: diagnostics must go on when the camera, or /clock, has died.
-        self._timer = self.create_timer(
-            self._setting('diagnostics_period'),
-            self._publish_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
+        # A steady clock: diagnostics and watchdog must go on when the camera, or /clock, has died.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(self._setting('diagnostics_period'), self._publish_diagnostics, clock=steady)
+        self._watch_timer = self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
+        # A group of its own: while an answer is awaited, the others go on.
+        alone = MutuallyExclusiveCallbackGroup()
+        self._reload_service = self.create_service(Trigger, '~/reload_model', self._on_reload, callback_group=alone)
         if self._setting('autostart') and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
@@ -116,12 +118,37 @@ class DetectorNode(LifecycleNode):
             refusal = specs[change.name].refusal(change.value) if change.name in specs else ''
             if refusal:
                 return SetParametersResult(successful=False, reason=refusal)
+        refusal = self._model_refusal({change.name: change.value for change in changes})
+        if refusal:
+            return SetParametersResult(successful=False, reason=refusal)
         for change in changes:
             self._refused_parameters.pop(change.name, None)
         return SetParametersResult(successful=True)
 
-    def _setting(self, name: str) -> Any:
-        return self.get_parameter(name).value
+    def _model_refusal(self, changes: dict[str, Any]) -> str:
+        """Why the model cannot become what the changes ask for, as far as that can be said at once; empty when it may."""
+        settings = self._model_settings(changes)
+        if self._running.wanted in (None, settings):
+            return ''
+        try:
+            check(settings)
+        except KdPerceptionError as error:
+            return str(error)
+        return ''
+
+    def _model_settings(self, changes: dict[str, Any] | None = None) -> ModelSettings:
+        return ModelSettings(
+            model=self._setting('model', changes),
+            engine=self._setting('engine', changes),
+            precision=self._setting('precision', changes),
+            max_map_drop=self._setting('max_map_drop', changes),
+            threads=self._setting('threads', changes),
+            providers=tuple(self._setting('providers', changes)),
+            budget_ms=self._setting('latency_budget_ms', changes) if self._setting('engine', changes) == AUTO else None,
+        )
+
+    def _setting(self, name: str, changes: dict[str, Any] | None = None) -> Any:
+        return changes[name] if changes and name in changes else self.get_parameter(name).value
 
     # Lifecycle
 
@@ -130,12 +157,11 @@ class DetectorNode(LifecycleNode):
         try:
             if self._refused_parameters:
                 raise KdPerceptionError('; '.join(self._refused_parameters.values()))
-            self._detector = self._load_detector(tuple(self._setting('providers')))
+            self._running.configure(self._model_settings())
         except KdPerceptionError as error:
-            self._failure = str(error)
+            self._running.failure = str(error)
             self.get_logger().error(f'cannot configure: {error}')
             return FAILURE
-        self._failure = ''
         self._create_publishers()
         return super().on_configure(state)
 
@@ -143,7 +169,8 @@ class DetectorNode(LifecycleNode):
         """Start the worker and subscribe."""
         result = super().on_activate(state)
         self._worker = Worker(self._process, self._books)
-        self._publish_infos()
+        if self._running.slot.current is not None:
+            self._announce(self._running.slot.current, self._running.version)
         self._subscribe()
         return result
 
@@ -168,30 +195,15 @@ class DetectorNode(LifecycleNode):
 
     def _release(self) -> None:
         self._stop_worker()
-        if self._detector is not None:
-            self._detector.close()
-            self._detector = None
+        self._running.close()
 
     def _stop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.stop()
-            self._worker = None
-
-    def _load_detector(self, providers: tuple[str, ...]) -> Detector:
-        bundle = load_bundle(find_bundle(self._setting('model')))
-        artifact = choose_artifact(
-            bundle, self._setting('engine'), self._setting('precision'), self._setting('max_map_drop')
-        )
-        engine = engines.load(bundle, artifact, EngineOptions(threads=self._setting('threads'), providers=providers))
-        detector = Detector(bundle, engine)
-        warm_ms = detector.warm_up()
-        self._artifact = artifact
-        measured = 'mAP not measured' if artifact.measured_map is None else f'mAP50-95 {artifact.measured_map:.3f}'
-        self.get_logger().info(
-            f'{bundle.name} {artifact.precision} ({measured}) on {engine.info.engine} {engine.info.provider}, '
-            f'{engine.info.threads} threads: {warm_ms:.1f} ms a frame when warm'
-        )
-        return detector
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        stuck = worker.stop(self._setting('watchdog_s'))
+        if stuck is not None:
+            self._leave_behind(stuck)
 
     def _create_publishers(self) -> None:
         def publisher(kind: type, topic: str, profile: QoSProfile) -> Any:
@@ -230,12 +242,14 @@ class DetectorNode(LifecycleNode):
     def _image_topic(self) -> str:
         return self.resolve_topic_name('image') + ('/compressed' if self._takes_compressed() else '')
 
-    def _publish_infos(self) -> None:
-        assert self._detector is not None
+    def _announce(self, model: Model, version: int) -> None:
+        """Tell what the class ids mean from now on, and whose they are. An inactive node tells it when it is activated."""
+        if self._worker is None:
+            return
         header = Header(stamp=self.get_clock().now().to_msg())
-        bundle = self._detector.bundle
-        self._label_info.publish(messages.label_info_message(bundle, self._thresholds(bundle.thresholds).score, header))
-        self._vision_info.publish(messages.vision_info_message(bundle, self._artifact, header))
+        score = self._thresholds(model.bundle.thresholds).score
+        self._label_info.publish(messages.label_info_message(model.bundle, score, header))
+        self._vision_info.publish(messages.vision_info_message(model, version, header))
 
     # Callbacks of the executor's thread
 
@@ -250,18 +264,61 @@ class DetectorNode(LifecycleNode):
         monotonic, clock_ns = time.monotonic(), self.get_clock().now().nanoseconds
         self._books.receive()
         transport = self._monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
-        if self._enabled and self._worker is not None:
+        if self._enabled and not self._running.is_halted and self._worker is not None:
             self._worker.submit(Frame(message, transport, monotonic))
         else:
             self._books.drop('disabled')
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
-        if request.data:
-            self._failure = ''
-        response.success = True
+        response.success = not request.data or self._running.wanted is None or self._running.resume()
         response.message = 'detecting' if request.data else 'images are counted and dropped'
+        if not response.success:
+            response.message = self._running.failure
         return response
+
+    async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Answers when the model is built or refused; the executor goes on meanwhile."""
+        if self._running.wanted is None:
+            response.success, response.message = False, 'the node is not configured: configuring it loads the model'
+            return response
+        response.success, response.message = await self._running.reload(self._model_settings())
+        return response
+
+    def _on_built(self) -> None:
+        result = self._running.take()
+        if result is not None and result.model is None:
+            self._restore_model_parameters()
+
+    def _restore_model_parameters(self) -> None:
+        """After a reload that failed, the parameters say what runs."""
+        model = self._running.slot.current
+        if model is not None and model.settings != self._running.wanted:
+            self._running.wanted = model.settings
+            values = asdict(model.settings)
+            values['providers'] = list(model.settings.providers)
+            values['latency_budget_ms'] = values.pop('budget_ms') or self._setting('latency_budget_ms')
+            self.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+        self._running.wanted = self._model_settings()
+
+    def _watch(self) -> None:
+        """Look after what no message brings about: an engine that hangs, and parameters that ask for another model."""
+        limit = self._setting('watchdog_s')
+        stuck = self._worker.overdue(limit) if self._worker else None
+        if stuck is not None and self._leave_behind(stuck):
+            self._worker = Worker(self._process, self._books)
+        if self._running.wanted is not None and self._running.wanted != self._model_settings():
+            self._running.reload(self._model_settings())
+
+    def _leave_behind(self, stuck: Frame) -> bool:
+        """Give up a frame that never ends, with its thread and its engine; False when it ended just now."""
+        if not stuck.claim():
+            return False
+        self._books.drop('failed')
+        if self._worker is not None:
+            self._worker.abandon()
+        self._running.abandon(self._setting('watchdog_s'))
+        return True
 
     def _on_incompatible_qos(self, event: Any) -> None:
         self._monitor.incompatibility = qos.incompatibility(self._image_topic(), event.last_policy_kind, 'subscription')
@@ -276,17 +333,25 @@ class DetectorNode(LifecycleNode):
 
     def _process(self, frame: Frame) -> None:
         """One frame from the mailbox to its one entry in the books, whatever happens on the way."""
-        try:
-            cause = self._take_through(frame)
-        except Exception:
-            cause = 'disabled'
-            if self.context.ok():
-                cause = 'failed'
-                self.get_logger().error(f'frame failed:\n{traceback.format_exc()}', throttle_duration_sec=5.0)
-        if cause:
-            self._books.drop(cause)
+        with self._running.slot.frame() as model:
+            try:
+                cause = 'disabled' if model is None else self._take_through(frame, model)
+            except Exception:
+                cause = 'disabled'
+                if self.context.ok():
+                    cause = 'failed'
+                    self.get_logger().error(f'frame failed:\n{traceback.format_exc()}', throttle_duration_sec=5.0)
+            if cause:
+                self._drop(frame, cause)
 
-    def _take_through(self, frame: Frame) -> str:
+    def _drop(self, frame: Frame, cause: str) -> bool:
+        """Enter the frame's end, unless the watchdog has done so."""
+        if not frame.claim():
+            return False
+        self._books.drop(cause)
+        return True
+
+    def _take_through(self, frame: Frame, model: Model) -> str:
         """Decode, detect, publish. Returns the cause when the frame was dropped, and nothing when it was published."""
         started = time.monotonic()
         header = frame.message.header
@@ -301,55 +366,36 @@ class DetectorNode(LifecycleNode):
             return 'undecodable'
         self._monitor.rejection = ''
         decoded = time.monotonic()
+        model.detector.thresholds = self._thresholds(model.bundle.thresholds)
+        model.detector.max_detections = self._setting('max_detections')
         try:
-            detections, times = self._detect(image)
+            detections, times = self._running.detect(model, image)
         except EngineError as error:
-            self._after_failure(error)
-            return 'failed'
+            if self._drop(frame, 'failed'):
+                self._running.after_failure(model, error)
+            return ''
         times.transport = frame.transport_ms
         times.queue = 1e3 * (started - frame.received)
         times.decode = 1e3 * (decoded - started)
-        self._publish(frame, image, detections, times)
+        self._publish(frame, image, detections, times, model.bundle.classes)
         return ''
-
-    def _detect(self, image: BgrImage) -> tuple[Detections, StageTimes]:
-        """Detect, with one retry."""
-        assert self._detector is not None
-        self._detector.thresholds = self._thresholds(self._detector.bundle.thresholds)
-        self._detector.max_detections = self._setting('max_detections')
-        try:
-            return self._detector.detect(image)
-        except EngineError as error:
-            self._engine_errors += 1
-            self.get_logger().warning(f'{error}; trying the frame once more')
-            return self._detector.detect(image)
-
-    def _after_failure(self, error: EngineError) -> None:
-        """Go on with the CPU where another provider failed; where the CPU failed, disable until somebody enables again."""
-        assert self._detector is not None
-        self._engine_errors += 1
-        if self._detector.engine.info.device != 'cpu':
-            failed = self._detector
-            try:
-                self._detector = self._load_detector(('CPUExecutionProvider',))
-                failed.close()
-                self._failure = f'running on the CPU after: {error}'
-                self.get_logger().error(self._failure)
-                return
-            except KdPerceptionError as second:
-                error = EngineError(f'{error}; the CPU fallback failed as well: {second}')
-        self._enabled = False
-        self._failure = f'disabled after: {error}. Call ~/enable with true to try again'
-        self.get_logger().error(self._failure)
 
     def _thresholds(self, fallback: Thresholds) -> Thresholds:
         score, iou = self._setting('score_threshold'), self._setting('iou_threshold')
         return Thresholds(fallback.score if score < 0 else score, fallback.iou if iou < 0 else iou)
 
-    def _publish(self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes) -> None:
+    def _publish(
+        self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes, classes: tuple[str, ...]
+    ) -> None:
+        if not frame.claim():
+            return
         header = frame.message.header
         started = time.monotonic()
-        self._detections.publish(self._writer.message(detections, header))
+        try:
+            self._detections.publish(self._writer.message(detections, header))
+        except Exception:
+            self._books.drop('failed' if self.context.ok() else 'disabled')
+            raise
         done = time.monotonic()
         self._books.publish()
         times.publish = 1e3 * (done - started)
@@ -359,20 +405,21 @@ class DetectorNode(LifecycleNode):
         self._times.add(times)
         self._budget_misses += times.age > self._setting('latency_budget_ms')
         try:
-            self._publish_extras(image, detections, times, header)
+            self._publish_extras(image, detections, times, header, classes)
         except Exception as error:  # the frame itself is out and in the books
             if self.context.ok():
                 self.get_logger().error(
                     f'annotated image or frame latency not published: {error}', throttle_duration_sec=5.0
                 )
 
-    def _publish_extras(self, image: BgrImage, detections: Detections, times: StageTimes, header: Header) -> None:
+    def _publish_extras(
+        self, image: BgrImage, detections: Detections, times: StageTimes, header: Header, classes: tuple[str, ...]
+    ) -> None:
         """What costs time and is made only while somebody listens."""
         if self._frame_latency.get_subscription_count():
             self._frame_latency.publish(messages.frame_latency_message(times, header, self.get_name()))
         if self._annotated.get_subscription_count():
-            assert self._detector is not None
-            picture = draw(image.copy(), detections, self._detector.bundle.classes)
+            picture = draw(image.copy(), detections, classes)
             compressed = self._setting('annotated_transport') == 'compressed'
             make = messages.jpeg_message if compressed else messages.image_message
             self._annotated.publish(make(picture, header))
@@ -381,7 +428,6 @@ class DetectorNode(LifecycleNode):
 
     def _publish_diagnostics(self) -> None:
         now = time.monotonic()
-        detector = self._detector
         statuses = [
             diagnostics.input_status(
                 diagnostics.InputView(
@@ -406,11 +452,12 @@ class DetectorNode(LifecycleNode):
             ),
             diagnostics.model_status(
                 diagnostics.ModelView(
-                    bundle=detector.bundle if detector else None,
-                    artifact=self._artifact if detector else None,
-                    info=detector.engine.info if detector else None,
-                    failure=self._failure,
-                    engine_errors=self._engine_errors,
+                    model=self._running.slot.current,
+                    version=self._running.version,
+                    failure=self._running.failure,
+                    reload_failure=self._running.reload_failure,
+                    building_s=self._running.building_s(),
+                    engine_errors=self._running.engine_errors,
                 )
             ),
         ]

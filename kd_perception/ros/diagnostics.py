@@ -8,10 +8,9 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from kd_perception.core import host
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import EngineInfo
 from kd_perception.core.mailbox import FrameCounts
 from kd_perception.core.stages import Percentiles
+from kd_perception.engines.model import Model
 from kd_perception.ros.input_monitor import InputMonitor, InputState
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -44,13 +43,14 @@ class LatencyView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """What the `model` task reports."""
+    """What the `model` task reports; see `RunningModel`."""
 
-    bundle: Bundle | None
-    artifact: Artifact | None
-    info: EngineInfo | None
-    failure: str
-    engine_errors: int
+    model: Model | None = None
+    version: int = 0
+    failure: str = ''
+    reload_failure: str = ''
+    building_s: float = 0.0
+    engine_errors: int = 0
 
 
 def input_status(view: InputView) -> DiagnosticStatus:
@@ -128,26 +128,32 @@ def _latency_verdict(view: LatencyView) -> tuple[bytes, str]:
 
 
 def model_status(view: ModelView) -> DiagnosticStatus:
-    """ERROR with the reason when no model runs or the engine failed; else what really runs."""
-    values: dict[str, Any] = {'engine_errors': view.engine_errors}
+    """ERROR with the reason when no model runs or the engine failed, WARN when a reload did; else what really runs."""
+    values: dict[str, Any] = {
+        'engine_errors': view.engine_errors,
+        'database_version': view.version,
+        'building_s': f'{view.building_s:.1f}',
+        'reload_failure': view.reload_failure,
+    }
     message = 'no model loaded'
-    if view.bundle and view.artifact and view.info:
-        info = view.info
-        message = f'{view.bundle.name} {info.precision} on {info.engine} ({info.provider}, {info.threads} threads)'
+    if view.model:
+        bundle, artifact, info = view.model.bundle, view.model.artifact, view.model.info
+        message = f'{bundle.name} {info.precision} on {info.engine} ({info.provider}, {info.threads} threads)'
         values |= {
-            'bundle': view.bundle.name,
-            'folder': view.bundle.folder,
+            'bundle': bundle.name,
+            'folder': bundle.folder,
             'precision': info.precision,
             'engine': info.engine,
             'provider': info.provider,
             'device': info.device,
             'threads': info.threads,
-            'sha256': view.artifact.sha256,
-            'map': view.artifact.measured_map if view.artifact.measured_map is not None else 'not measured',
+            'sha256': artifact.sha256,
+            'map': artifact.measured_map if artifact.measured_map is not None else 'not measured',
             **{f'version.{name}': version for name, version in info.versions.items()},
         }
-    level = ERROR if view.failure else OK
-    return _status('model', level, view.failure or message, values.get('sha256', '')[:12], values)
+    level = ERROR if view.failure else WARN if view.reload_failure else OK
+    message = view.failure or view.reload_failure or message
+    return _status('model', level, message, values.get('sha256', '')[:12], values)
 
 
 def _status(task: str, level: bytes, message: str, hardware_id: str, values: dict[str, Any]) -> DiagnosticStatus:

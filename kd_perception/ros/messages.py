@@ -20,11 +20,12 @@ from vision_msgs.msg import (
     VisionInfo,
 )
 
-from kd_perception.core.bundle import Artifact, Bundle
+from kd_perception.core.bundle import Bundle
 from kd_perception.core.detections import Detections
 from kd_perception.core.errors import ImageTooLargeError
 from kd_perception.core.image import RAW_ENCODINGS, BgrImage, decode_compressed, decode_raw
 from kd_perception.core.stages import StageTimes
+from kd_perception.engines.model import Model
 
 
 def stamp_ns(header: Header) -> int:
@@ -143,13 +144,13 @@ def label_info_message(bundle: Bundle, score_threshold: float, header: Header) -
     return LabelInfo(header=header, class_map=classes, threshold=score_threshold)
 
 
-def vision_info_message(bundle: Bundle, artifact: Artifact, header: Header) -> VisionInfo:
-    """Which network speaks: name, precision and engine as the method, the artifact's hash as the location."""
+def vision_info_message(model: Model, version: int, header: Header) -> VisionInfo:
+    """Which network speaks: name, precision and engine that really run, the artifact's hash, and how many models came before."""
     return VisionInfo(
         header=header,
-        method=f'{bundle.name} {artifact.precision} {artifact.engine}',
-        database_location=f'sha256:{artifact.sha256}',
-        database_version=1,
+        method=f'{model.bundle.name} {model.info.precision} {model.info.engine}',
+        database_location=f'sha256:{model.artifact.sha256}',
+        database_version=version,
     )
 
 

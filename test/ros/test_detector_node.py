@@ -161,7 +161,8 @@ def test_score_threshold_is_live(start_detector):
     [
         ('score_threshold', double(1.5), 'score_threshold'),
         ('max_detections', ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=0), 'max_detections'),
-        ('model', ParameterValue(type=ParameterType.PARAMETER_STRING, string_value='other'), 'read-only'),
+        ('model', ParameterValue(type=ParameterType.PARAMETER_STRING, string_value='other'), "no model bundle 'other'"),
+        ('autostart', ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False), 'read-only'),
     ],
 )
 def test_a_wrong_value_is_refused_with_a_reason(start_detector, name, value, says):
@@ -180,7 +181,7 @@ def test_parameters_describe_themselves(start_detector):
     ).descriptors
     assert score.floating_point_range[0].to_value == 1.0
     assert 'score' in score.description
-    assert model.read_only
+    assert not model.read_only
     assert transport.additional_constraints == 'one of: raw, compressed'
 
 

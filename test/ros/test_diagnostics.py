@@ -75,7 +75,7 @@ def test_latency(ages, level, says):
 
 
 def test_model_without_a_bundle_gives_the_reason():
-    status = diagnostics.model_status(diagnostics.ModelView(None, None, None, 'sha256 differs', 0))
+    status = diagnostics.model_status(diagnostics.ModelView(failure='sha256 differs'))
     assert (status.level, status.message) == (ERROR, 'sha256 differs')
 
 

@@ -28,7 +28,7 @@ def test_readme_table_is_generated_from_the_source(repository):
 
 def test_the_node_reads_every_parameter_and_no_other(repository):
     source = (repository / 'kd_perception' / 'ros' / 'detector_node.py').read_text()
-    assert set(re.findall(r"_setting\('(\w+)'\)", source)) == set(parameters.specs())
+    assert set(re.findall(r"_setting\('(\w+)'", source)) == set(parameters.specs())
 
 
 @pytest.mark.parametrize('profile', ['jetson_orin_nano', 'jetson_xavier', 'raspberry_pi_5', 'raspberry_pi_4', 'pc',

@@ -1,0 +1,95 @@
+"""When to do less: a staircase down while frames come too late, and up again when there is time to spare. No clock of its own."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+RECOVERED = 0.8
+"""Share of the budget under which the 95th percentile must fall before a step up: what fits just so would fall back at once."""
+
+MIN_FRAMES = 5
+"""Fewer frames say nothing about a percentile."""
+
+MAX_BACK_OFF = 16
+"""However often a step up failed, the next one is tried after at most this many holds."""
+
+
+@dataclass(frozen=True)
+class DegradationSettings:
+    """Rhythm of the staircase.
+
+    Attributes:
+        budget_ms: largest 95th percentile of a frame's age.
+        patience_s: seconds over which that percentile is taken; so long must it be over the budget before a step down.
+        hold_s: least seconds between two steps, and seconds with time to spare before a step up. At least `patience_s`.
+    """
+
+    budget_ms: float
+    patience_s: float = 5.0
+    hold_s: float = 30.0
+
+
+class Degradation:
+    """A level from 0 (everything) to `lowest`, moved one step at a time by the ages of the frames.
+
+    A step up that is taken back within one hold doubles the time until the next attempt, up to `MAX_BACK_OFF` holds: a machine
+    that is too slow for good does not swing, and one whose load is gone always returns.
+    """
+
+    def __init__(self, settings: DegradationSettings, lowest: int) -> None:
+        self.settings = settings
+        self.lowest = lowest
+        self.level = 0
+        self._ages: deque[tuple[float, float]] = deque()
+        self._began = -math.inf  # the first frame of `_ages` as they were last emptied
+        self._changed = -math.inf
+        self._rose = -math.inf
+        self._back_off = 1
+
+    def add(self, now: float, age_ms: float) -> None:
+        """Take in a published frame; `now` in monotonic seconds, never falling."""
+        if not self._ages:
+            self._began = now
+        self._ages.append((now, age_ms))
+        while self._ages[0][0] < now - self.settings.hold_s:
+            self._ages.popleft()
+
+    def step(self, now: float) -> int:
+        """Move by one step if it is time to, and return the level. Nothing moves while no frames come."""
+        settings = self.settings
+        rested = now - self._changed
+        if rested < settings.hold_s:
+            return self.level
+        if self.level < self.lowest and self._p95(now - settings.patience_s) > settings.budget_ms:
+            if now - self._rose < 2 * settings.hold_s:
+                self._back_off = min(2 * self._back_off, MAX_BACK_OFF)
+            self._move(now, 1)
+        elif self.level > 0 and rested >= self._back_off * settings.hold_s:
+            p95 = self._p95(now - settings.hold_s)
+            if p95 <= RECOVERED * settings.budget_ms:
+                self._rose = now
+                self._move(now, -1)
+        if self.level == 0 and now - self._changed > 2 * MAX_BACK_OFF * settings.hold_s:
+            self._back_off = 1
+        return self.level
+
+    def reset(self) -> None:
+        """Begin anew at level 0, as with another model."""
+        self.level = 0
+        self._back_off = 1
+        self._changed = self._rose = -math.inf
+        self._ages.clear()
+
+    def _move(self, now: float, by: int) -> None:
+        self.level += by
+        self._changed = now
+        self._ages.clear()
+
+    def _p95(self, since: float) -> float:
+        """95th percentile of the ages since a moment, NaN where they are too few or do not reach back so far."""
+        ages = sorted(age for at, age in self._ages if at >= since)
+        if not self._ages or self._began > since:
+            return math.nan
+        return ages[min(len(ages) - 1, int(0.95 * len(ages)))] if len(ages) >= MIN_FRAMES else math.nan

@@ -1,0 +1,144 @@
+"""A model ready to run: which one is asked for, what can be said of the wish at once, and the long way to a warm detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kd_perception.core.bundle import Artifact, Bundle, find_bundle, load_bundle
+from kd_perception.core.detector import Detector
+from kd_perception.core.engine import EngineInfo, EngineOptions
+from kd_perception.core.errors import KdPerceptionError
+from kd_perception.engines.selection import AUTO, Request, Selection, select
+
+CPU_PROVIDER = 'CPUExecutionProvider'
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What the user asks for.
+
+    Attributes:
+        model: a bundle's folder, or the name of an installed one.
+        engine: registry name, or `auto`.
+        precision: `auto`, or one that the bundle has.
+        max_map_drop: the accuracy gate, see `selection.Request`.
+        threads: CPU threads inside one inference; 0 means one per physical core.
+        providers: see `EngineOptions`.
+        budget_ms: what `engine: auto` has to fit; None where the engine is named.
+    """
+
+    model: str
+    engine: str
+    precision: str = 'auto'
+    max_map_drop: float = 0.02
+    threads: int = 0
+    providers: tuple[str, ...] = ()
+    budget_ms: float | None = None
+
+    def request(self, report: Callable[[str], None]) -> Request:
+        """The wish as the selection knows it."""
+        request = Request(
+            engine=self.engine,
+            precision=self.precision,
+            max_map_drop=self.max_map_drop,
+            options=EngineOptions(threads=self.threads, providers=self.providers, report=report),
+        )
+        return request if self.budget_ms is None else replace(request, budget_ms=self.budget_ms)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A detector that was warmed up, and where it comes from.
+
+    Attributes:
+        settings: what was asked for.
+        selection: what the choice fell on, and why.
+        detector: what runs it.
+        warm_ms: the engine's time for a frame when warm.
+    """
+
+    settings: ModelSettings
+    selection: Selection
+    detector: Detector
+    warm_ms: float
+
+    @property
+    def bundle(self) -> Bundle:
+        """Where the artifact is from."""
+        return self.selection.bundle
+
+    @property
+    def artifact(self) -> Artifact:
+        """The file that runs."""
+        return self.selection.artifact
+
+    @property
+    def info(self) -> EngineInfo:
+        """What really runs."""
+        return self.detector.engine.info
+
+    def describe(self) -> str:
+        """One line for a log."""
+        measured = self.artifact.measured_map
+        accuracy = 'mAP not measured' if measured is None else f'mAP50-95 {measured:.3f}'
+        return (
+            f'{self.bundle.name} {self.info.precision} ({accuracy}) on {self.info.engine} {self.info.provider}, '
+            f'{self.info.threads} threads: {self.warm_ms:.1f} ms a frame when warm'
+        )
+
+    def close(self) -> None:
+        """Free the engine."""
+        self.detector.close()
+
+
+def check(settings: ModelSettings) -> None:
+    """What can be said at once: the bundle is valid, and an engine that was named can run it within the accuracy gate.
+
+    Raises:
+        KdPerceptionError: the wish cannot come true; says why.
+    """
+    bundle = load_bundle(find_bundle(settings.model))
+    if settings.engine != AUTO:
+        select(bundle, settings.request(_say_nothing))
+
+
+def load(settings: ModelSettings, report: Callable[[str], None]) -> Model:
+    """Verify, select, load and warm up. Timing candidates and building an engine may take minutes on a board.
+
+    Args:
+        settings: what to load.
+        report: takes a line about what takes long.
+
+    Raises:
+        KdPerceptionError: the model cannot be had; says why.
+    """
+    bundle = load_bundle(find_bundle(settings.model))
+    return _load(settings, select(bundle, settings.request(report), report))
+
+
+def _load(settings: ModelSettings, selection: Selection) -> Model:
+    detector = Detector(selection.bundle, selection.load())
+    try:
+        return Model(settings, selection, detector, detector.warm_up())
+    except KdPerceptionError:
+        detector.close()
+        raise
+
+
+def load_on_cpu(settings: ModelSettings, report: Callable[[str], None]) -> Model:
+    """The same model on the CPU, for when a device failed: in the same precision if the bundle has it for the CPU.
+
+    Raises:
+        KdPerceptionError: there is no such artifact, or it fails as well.
+    """
+    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), budget_ms=None)
+    try:
+        check(on_cpu)
+    except KdPerceptionError:
+        on_cpu = replace(on_cpu, precision='auto')
+    return replace(load(on_cpu, report), settings=settings)
+
+
+def _say_nothing(line: str) -> None:
+    pass

@@ -1,0 +1,176 @@
+"""Faults of the engine, injected into the real node: it raises, hangs or runs out of memory, and every frame is accounted for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import faulty_engine
+import pytest
+from detector_process import Client, spinning, wait_for
+from diagnostic_msgs.msg import DiagnosticStatus
+from networks import image_with_cells, make_bundle
+from rclpy.parameter import Parameter
+from std_srvs.srv import SetBool, Trigger
+
+from kd_perception import engines
+from kd_perception.core.errors import EngineError
+from kd_perception.ros.detector_node import DetectorNode
+
+FRAME = image_with_cells(5)
+
+
+class Detector:
+    """The node in this process, with a client beside it."""
+
+    def __init__(self, client: Client, node: DetectorNode) -> None:
+        self.client = client
+        self.node = node
+
+    def reload(self) -> Trigger.Response:
+        return self.client.call(Trigger, 'detector/reload_model', Trigger.Request())
+
+    def enable(self) -> SetBool.Response:
+        return self.client.call(SetBool, 'detector/enable', SetBool.Request(data=True))
+
+    def wait_for_counts(self, **expected: int) -> None:
+        """Wait for these accounts; `dropped_x` stands for `dropped.x`."""
+        figures = {key.replace('dropped_', 'dropped.'): str(value) for key, value in expected.items()}
+        wait_for(
+            lambda: all(self.client.value('input', key) == value for key, value in figures.items()), f'counts {figures}'
+        )
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable]]:
+    """What happens before every inference."""
+    monkeypatch.setitem(engines.ENGINES, 'onnxruntime', faulty_engine.KIND)
+    yield faulty_engine.before_inference
+    faulty_engine.before_inference.clear()
+
+
+@pytest.fixture
+def start(make_client, faults, tmp_path: Path) -> Iterator[Callable[..., Detector]]:
+    """Start a node in this process."""
+    make_bundle(tmp_path / 'bright_cells')
+    with ExitStack() as nodes:
+
+        def start(**settings: object) -> Detector:
+            client = make_client()
+            given = {
+                'autostart': True,
+                'diagnostics_period': 0.1,
+                'threads': 1,
+                'model': str(tmp_path / 'bright_cells'),
+            }
+            overrides = [Parameter(name, value=value) for name, value in {**given, **settings}.items()]
+            node = nodes.enter_context(spinning(DetectorNode(parameter_overrides=overrides)))
+            wait_for(lambda: client.camera.get_subscription_count() and client.vision, 'the node')
+            wait_for(lambda: client.count_publishers('detections'), 'its publishers')
+            return Detector(client, node)
+
+        yield start
+
+
+@pytest.fixture
+def hang(faults) -> Iterator[threading.Event]:
+    """Every inference hangs until the event is set."""
+    release = threading.Event()
+    faults.append(lambda info: release.wait(30.0))
+    yield release
+    release.set()
+
+
+def fail_times(count: int, words: str) -> Callable:
+    """A fault that strikes `count` times."""
+    left = [words] * count
+
+    def fault(info) -> None:
+        if left:
+            raise EngineError(left.pop())
+
+    return fault
+
+
+def test_a_single_failure_is_retried_and_the_frame_published(start, faults):
+    detector = start()
+    faults.append(fail_times(1, 'a bit flipped'))
+    assert detector.client.detect(FRAME).detections
+    wait_for(lambda: detector.client.value('model', 'engine_errors') == '1', 'the error to be counted')
+    detector.client.wait_for_status('model', 'bright_cells fp32 on onnxruntime', DiagnosticStatus.OK)
+
+
+def test_an_engine_that_hangs_is_left_behind_and_a_reload_recovers(start, faults):
+    detector = start(watchdog_s=0.3)
+    client = detector.client
+    assert client.detect(FRAME).detections
+    release = threading.Event()
+    faults.append(lambda info: release.wait(30.0))
+    client.send(FRAME)
+    status = client.wait_for_status('model', 'onnxruntime (CPUExecutionProvider) hangs', DiagnosticStatus.ERROR)
+    assert '~/reload_model' in status.message
+    detector.wait_for_counts(received=2, published=1, dropped_failed=1, pending=0)
+    client.send(FRAME)
+    detector.wait_for_counts(received=3, dropped_disabled=1, pending=0)
+    answer = detector.enable()
+    assert not answer.success
+    assert 'reload_model' in answer.message
+    faults.clear()
+    assert detector.reload().success
+    client.wait_for_status('model', 'bright_cells fp32', DiagnosticStatus.OK)
+    assert client.detect(FRAME).detections
+    release.set()  # the old thread wakes up, and its frame must not be published or counted again
+    assert client.detect(FRAME).detections
+    detector.wait_for_counts(received=5, published=3, dropped_failed=1, dropped_disabled=1, pending=0)
+
+
+def test_a_frame_waiting_behind_a_hanging_one_is_accounted_for(start, hang):
+    hang.set()
+    detector = start(watchdog_s=0.3)
+    hang.clear()
+    for count in range(1, 4):
+        detector.client.send(FRAME)
+        detector.wait_for_counts(received=count)
+    detector.wait_for_counts(dropped_failed=1, pending=0)
+    values = {cause: int(detector.client.value('input', f'dropped.{cause}')) for cause in ('disabled', 'superseded')}
+    assert sum(values.values()) == 2
+
+
+def test_a_device_out_of_memory_gives_way_to_the_cpu(start, faults):
+    detector = start(providers=[faulty_engine.GPU, 'CPUExecutionProvider'])
+
+    def exhausted(info) -> None:
+        if info.device == 'cuda':
+            raise EngineError('CUDA failure 2: out of memory ; GPU=0')
+
+    faults.append(exhausted)
+    detector.client.send(FRAME)
+    status = detector.client.wait_for_status('model', 'running on the CPU after: out of memory on cuda')
+    assert status.level == DiagnosticStatus.ERROR
+    assert detector.client.value('model', 'engine_errors') == '1'  # not tried a second time
+    assert detector.client.value('model', 'provider') == 'CPUExecutionProvider'
+    assert detector.client.detect(FRAME).detections
+    wait_for(lambda: detector.client.vision[-1].database_version == 2, 'the new version')
+    detector.wait_for_counts(received=2, published=1, dropped_failed=1, pending=0)
+
+
+def test_a_cpu_out_of_memory_is_disabled_until_enabled(start, faults):
+    detector = start()
+    faults.append(fail_times(1, 'std::bad_alloc'))
+    detector.client.send(FRAME)
+    detector.client.wait_for_status('model', 'disabled after: out of memory on cpu', DiagnosticStatus.ERROR)
+    assert detector.enable().success
+    assert detector.client.detect(FRAME).detections
+    detector.wait_for_counts(received=2, published=1, dropped_failed=1, pending=0)
+
+
+def test_a_node_ends_although_its_engine_hangs(start, hang, make_client):
+    hang.set()
+    detector = start(watchdog_s=0.3)
+    hang.clear()
+    detector.client.send(FRAME)
+    detector.wait_for_counts(received=1)
+    detector.node.destroy_node()
+    assert '1 frames received, 0 published, dropped: 1 failed' in detector.node.accounts()
