@@ -1,0 +1,1 @@
+"""Sparsity and structured channel pruning."""
