@@ -147,7 +147,8 @@ def run(
                 if on_done:
                     on_done(cell, failure)
     results = (read_result(cell, say) for cell in study.cells if cell.name not in failures)
-    return Outcome(tuple(result for result in results if result), tuple(failures.values()))
+    failed = (failures[cell.name] for cell in study.cells if cell.name in failures)
+    return Outcome(tuple(result for result in results if result), tuple(failed))
 
 
 def _ended(cells: Sequence[Cell], workers: int | None, scheduler: str, threads: int | None) -> _Ended:
