@@ -8,16 +8,20 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.plan import Cell, Job, Study
+
+if TYPE_CHECKING:
+    from training.study.paired import Failure
+    from training.study.tables import Report
 
 PAIRED_EPILOG = """\
 An arm is a set of changes to the recipe, named in its section `study`:
@@ -80,6 +84,7 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         '--cell-threads', type=int, metavar='N', help="a cell's CPU threads; cores / workers by default"
     )
     parser.add_argument('--metric', nargs='+', default=[], metavar='NAME', help='metrics to show; all by default')
+    parser.add_argument('--against', metavar='COST', help='also plot every metric over this one: parameters, p50_ms …')
     parser.add_argument('--confidence', type=float, default=0.95, help='of the intervals; %(default)s by default')
     parser.add_argument(
         '--report', type=Path, metavar='FILE.md', help="the page; report.md in the study's folder by default"
@@ -140,14 +145,14 @@ def _settings_hash(recipe: Path) -> str:
 
 def run_study(study: Study, options: argparse.Namespace, title: str) -> int:
     """Run what is missing with a progress bar, write the page with its pictures, print the tables; returns the exit status."""
-    from training.study.paired import Failure, Outcome, missing_cells, run
+    from training.study.paired import missing_cells, run
     from training.study.tables import make_report
 
     if options.dry_run:
         return _show_plan(study)
     with closing(_Bar(study)) as bar:
         try:
-            outcome: Outcome = run(study, options.workers, options.scheduler, options.cell_threads, bar.done, bar.say)
+            outcome = run(study, options.workers, options.scheduler, options.cell_threads, bar.done, bar.say)
         except KeyboardInterrupt:
             left = len(missing_cells(study, lambda _: None))
             print(
@@ -155,15 +160,14 @@ def run_study(study: Study, options: argparse.Namespace, title: str) -> int:
                 file=sys.stderr,
             )
             return 130
-    failures: Sequence[Failure] = outcome.failures
-    for failure in failures:
+    for failure in outcome.failures:
         print(f'training: {failure}\n{failure.detail}', file=sys.stderr)
     if not outcome.results:
         return 1
     command = shlex.join(['python', '-m', 'training', *sys.argv[1:]])
     report = make_report(study, outcome, title, options.metric, options.confidence, command)
-    _publish(report, options.report or study.folder / 'report.md')
-    return 1 if failures else 0
+    _publish(report, options.report or study.folder / 'report.md', options.against)
+    return 1 if outcome.failures else 0
 
 
 def _show_plan(study: Study) -> int:
@@ -176,19 +180,27 @@ def _show_plan(study: Study) -> int:
     return 0
 
 
-def _publish(report: Any, page: Path) -> None:
-    from training.study.plots import plot_paired
+def _publish(report: Report, page: Path, cost: str | None) -> None:
     from training.study.tables import metric_table, write_report
 
-    pictures = [
-        file
-        for metric in report.metrics
-        for file in plot_paired(report, metric, page.with_name(f'{page.stem}_{_file_name(metric)}'))
-    ]
-    write_report(report, page, [file.name for file in pictures if file.suffix == '.png'])
+    pictures = [file.name for file in _pictures(report, page, cost) if file.suffix == '.png']
+    write_report(report, page, pictures)
     for metric in report.metrics:
         print(f'{metric}\n{metric_table(report, metric)}\n')
     print(f'written: {os.path.relpath(page)}')
+
+
+def _pictures(report: Report, page: Path, cost: str | None) -> Iterator[Path]:
+    from training.study.plots import plot_paired, plot_tradeoff, points_of
+    from training.study.tables import lower_is_better
+
+    for metric in report.metrics:
+        name = f'{page.stem}_{_file_name(metric)}'
+        yield from plot_paired(report, metric, page.with_name(name))
+        points = points_of(report, cost, metric) if cost and cost != metric else []
+        if points:
+            file = page.with_name(f'{name}_over_{_file_name(str(cost))}')
+            yield from plot_tradeoff(points, str(cost), metric, file, lower_accuracy_is_better=lower_is_better(metric))
 
 
 def _file_name(metric: str) -> str:
@@ -207,7 +219,7 @@ class _Bar:
         done = total - len(missing_cells(study, lambda _: None))
         self._bar = tqdm(total=total, initial=done, unit='cell', disable=None, dynamic_ncols=True)
 
-    def done(self, cell: Cell, failure: Any) -> None:
+    def done(self, cell: Cell, failure: Failure | None) -> None:
         if failure:
             self.say(f'failed: {failure}')
         else:
