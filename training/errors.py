@@ -35,3 +35,11 @@ class PruneError(TrainingError):
 
 class StudyError(TrainingError):
     """A study that cannot be run as asked."""
+
+
+class FitError(TrainingError):
+    """A training that cannot be started as asked, or cannot go on."""
+
+
+class Interrupted(TrainingError):
+    """A training that was stopped from outside; its checkpoint lets it go on."""

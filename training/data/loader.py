@@ -1,0 +1,366 @@
+"""Training batches that depend on nothing but the seed and their position: not on workers, processes or what came before.
+
+Sample p of a run shows the image at place p mod n of the permutation of epoch p div n, augmented by random numbers that
+are seeded with (seed, p). Whoever knows how many samples were used can go on from there.
+
+The augmentations are Ultralytics' (AGPL-3.0): mosaic, scale, translation, rotation, flips and colour.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training.distill.settings import AugmentSettings
+from training.errors import DataError
+from training.models import torchvision_nms
+
+torchvision_nms.ensure()
+
+from ultralytics.data.augment import Compose, Format, Mosaic, RandomFlip, RandomHSV, RandomPerspective  # noqa: E402
+from ultralytics.utils.instance import Instances  # noqa: E402
+
+_logger = logging.getLogger(__name__)
+CACHE_BYTES = 2 * 2**30
+"""Decoded images are kept where all of a set fit into this."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and the boxes of the labelled ones, which come first.
+
+    Attributes:
+        images: uint8 RGB (N, 3, size, size).
+        labelled: how many of them have labels.
+        image_ids: (M), which image each box lies in.
+        class_ids: (M).
+        boxes: (M, 4), centre and size relative to the image.
+    """
+
+    images: Tensor
+    labelled: int
+    image_ids: Tensor
+    class_ids: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One sample: its position in the run, its image, and whether mosaics are still made."""
+
+    position: int
+    index: int
+    mosaic: bool
+    labelled: bool
+
+
+class ImageSet:
+    """Images with their labels, decoded on demand, as Ultralytics' augmentations want them.
+
+    `images/…/name.jpg` has its labels in `labels/…/name.txt`; without such a file it shows no object. What cannot be
+    used is counted and left out with a warning: unreadable images, boxes wholly outside. Boxes that reach out of the
+    image are clipped.
+
+    Attributes:
+        files: the images that can be used, in the given order.
+    """
+
+    cache = 'ram'  # what Ultralytics' mosaic asks for before it draws from all images, not from a buffer of its own
+
+    def __init__(
+        self, images: Sequence[Path], classes: int, size: int, augment: AugmentSettings, *, labelled: bool = True
+    ) -> None:
+        """Read all labels and the headers of all images.
+
+        Args:
+            images: their files.
+            classes: number of classes; labels must be below.
+            size: pixels of the square that augmentations make; images are scaled so that their longer side has it.
+            augment: see AugmentSettings.
+            labelled: whether label files are read.
+
+        Raises:
+            DataError: no image, none that can be read, a malformed label file or no label at all.
+        """
+        if not images:
+            raise DataError('there is no image to train on: is the split empty, or the path wrong?')
+        self.size = size
+        self.files: list[Path] = []
+        self._labels: list[npt.NDArray[np.float32]] = []
+        pixels, unreadable, clipped, outside = 0, [], 0, 0
+        for file in images:
+            shape = _image_size(file)
+            if shape is None:
+                unreadable.append(file)
+                continue
+            labels = read_yolo_labels(label_file(file), classes) if labelled else np.empty((0, 5), np.float32)
+            labels, reached, left = clip_boxes(labels)
+            clipped, outside = clipped + reached, outside + left
+            self.files.append(file)
+            self._labels.append(labels)
+            pixels += round(size * size * min(shape) / max(shape))
+        _report(len(images), unreadable, clipped, outside)
+        if labelled and not any(len(labels) for labels in self._labels):
+            raise DataError(
+                f'none of {len(self.files)} images has a labelled object; the labels of {self.files[0]} are expected in '
+                f'{label_file(self.files[0])}'
+            )
+        self._decoded: list[npt.NDArray[np.uint8] | None] | None = (
+            [None] * len(self.files) if 3 * pixels <= CACHE_BYTES else None
+        )
+        self._transforms = {mosaic: self._compose(augment, mosaic) for mosaic in (False, True)}
+
+    def _compose(self, augment: AugmentSettings, mosaic: bool) -> Compose:
+        return Compose(
+            [
+                Mosaic(self, imgsz=self.size, p=augment.mosaic if mosaic else 0.0),
+                RandomPerspective(
+                    degrees=augment.degrees,
+                    translate=augment.translate,
+                    scale=augment.scale,
+                    size=(self.size, self.size),
+                ),
+                RandomHSV(hgain=augment.hsv_h, sgain=augment.hsv_s, vgain=augment.hsv_v),
+                RandomFlip(direction='vertical', p=augment.flipud),
+                RandomFlip(direction='horizontal', p=augment.fliplr),
+                Format(bbox_format='xywh', normalize=True, batch_idx=True, bgr=0.0),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample(self, index: int, seed: Sequence[int], *, mosaic: bool) -> dict[str, Any]:
+        """Image `index`, augmented as `seed` says; `img`, `cls`, `bboxes`, `batch_idx` as Ultralytics has them."""
+        with _seeded(seed):
+            return dict(self._transforms[mosaic](self.get_image_and_label(index)))
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """One image with its labels, not augmented; Ultralytics' mosaic asks for its other images by this name."""
+        image = self._image(index)
+        labels = self._labels[index]
+        boxes = Instances(labels[:, 1:].copy(), np.zeros((0, 1000, 2), np.float32), bbox_format='xywh', normalized=True)
+        return {
+            'img': image.copy(),
+            'cls': labels[:, :1].copy(),
+            'instances': boxes,
+            'im_file': str(self.files[index]),
+            'ori_shape': image.shape[:2],
+            'resized_shape': image.shape[:2],
+        }
+
+    def preload(self) -> None:
+        """Decode all images where there is room, so that worker processes share them."""
+        if self._decoded is not None:
+            for index in range(len(self)):
+                self._image(index)
+
+    def _image(self, index: int) -> npt.NDArray[np.uint8]:
+        if self._decoded is None:
+            return self._decode(index)
+        image = self._decoded[index]
+        if image is None:
+            image = self._decoded[index] = self._decode(index)
+        return image
+
+    def _decode(self, index: int) -> npt.NDArray[np.uint8]:
+        image = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR)
+        if image is None:
+            raise DataError(f'{self.files[index]} cannot be decoded: remove it, or write it anew')
+        height, width = image.shape[:2]
+        factor = self.size / max(height, width)
+        if factor != 1:
+            wanted = (max(round(width * factor), 1), max(round(height * factor), 1))
+            image = cv2.resize(image, wanted, interpolation=cv2.INTER_LINEAR)
+        return np.asarray(image, np.uint8)
+
+
+class Batches(Dataset[dict[str, Any]]):
+    """The batches of a run.
+
+    Args:
+        labelled: images with labels.
+        unlabelled: images without, each batch gets `unlabelled_batch` of them; None for none.
+        seed: of order and augmentation.
+        workers: processes that decode and augment; 0 does it in this one.
+    """
+
+    def __init__(self, labelled: ImageSet, unlabelled: ImageSet | None, seed: int, workers: int) -> None:
+        self._labelled = labelled
+        self._unlabelled = unlabelled
+        self._seed = seed
+        self._workers = workers
+        if workers:
+            labelled.preload()
+            if unlabelled is not None:
+                unlabelled.preload()
+
+    def __getitem__(self, key: _Key) -> dict[str, Any]:
+        images = self._labelled if key.labelled else self._unlabelled
+        assert images is not None
+        sample = images.sample(key.index, (self._seed, int(key.labelled), key.position), mosaic=key.mosaic)
+        return {**sample, 'labelled': key.labelled}
+
+    def iterate(self, plan: Iterator[BatchPlan]) -> Iterator[Batch]:
+        """The batches of a plan, in order."""
+        loader: DataLoader[Any] = DataLoader(
+            self,
+            batch_sampler=_Sampler(self._keys(of_batch) for of_batch in plan),  # type: ignore[arg-type]
+            num_workers=self._workers,
+            collate_fn=_collate,
+            worker_init_fn=_one_thread,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: the loader may not touch the random numbers of the training.
+            generator=torch.Generator(),
+        )
+        for samples in loader:
+            yield Batch(**samples)
+
+    def _keys(self, plan: BatchPlan) -> list[_Key]:
+        keys = [
+            _Key(position, self._index(position, len(self._labelled), 1), plan.mosaic, True)
+            for position in plan.labelled
+        ]
+        if self._unlabelled is not None:
+            keys += [
+                _Key(position, self._index(position, len(self._unlabelled), 0), plan.mosaic, False)
+                for position in plan.unlabelled
+            ]
+        return keys
+
+    def _index(self, position: int, count: int, stream: int) -> int:
+        return int(_order(self._seed, stream, position // count, count)[position % count])
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What a batch holds: positions in the streams of labelled and unlabelled samples, and whether mosaics are made."""
+
+    labelled: range
+    unlabelled: range
+    mosaic: bool
+
+
+class _Sampler:
+    """Lists of keys, for DataLoader."""
+
+    def __init__(self, batches: Iterator[list[_Key]]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[list[_Key]]:
+        return self._batches
+
+
+def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    counts = [len(sample['cls']) for sample in samples]
+    return {
+        'images': torch.stack([sample['img'] for sample in samples]),
+        'labelled': sum(sample['labelled'] for sample in samples),
+        'image_ids': torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
+        'class_ids': torch.cat([sample['cls'] for sample in samples]).reshape(-1),
+        'boxes': torch.cat([sample['bboxes'] for sample in samples]).reshape(-1, 4),
+    }
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+@lru_cache(maxsize=8)
+def _order(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, stream, epoch)).permutation(count)
+
+
+@contextmanager
+def _seeded(seed: Sequence[int]) -> Iterator[None]:
+    """Python's and numpy's global generators, which Ultralytics draws from, seeded and then put back."""
+    states = random.getstate(), np.random.get_state()
+    words = np.random.SeedSequence(tuple(seed)).generate_state(4)
+    random.seed(int.from_bytes(words.tobytes(), 'little'))
+    np.random.seed(words)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def label_file(image: Path) -> Path:
+    """Where the labels of an image are: the last folder `images` of its path becomes `labels`; else beside it."""
+    parts = list(image.parts)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == 'images':
+            return Path(*parts[:place], 'labels', *parts[place + 1 :]).with_suffix('.txt')
+    return image.with_suffix('.txt')
+
+
+def read_yolo_labels(file: Path, classes: int) -> npt.NDArray[np.float32]:
+    """Rows of class, centre x, centre y, width, height, relative to the image; no file means no object.
+
+    Raises:
+        DataError: another form, a class that does not exist, or a number that is none.
+    """
+    if not file.is_file():
+        return np.empty((0, 5), np.float32)
+    lines = [line.split() for line in file.read_text(encoding='utf-8-sig').splitlines() if line.strip()]
+    try:
+        rows = np.array([[float(word) for word in line] for line in lines], np.float32).reshape(len(lines), 5)
+    except ValueError as error:
+        raise DataError(f'{file}: every line must be "class cx cy w h", relative to the image') from error
+    if not np.isfinite(rows).all() or (rows[:, 3:] < 0).any():
+        raise DataError(f'{file}: a box is not finite or has a negative size')
+    wrong = rows[(rows[:, 0] < 0) | (rows[:, 0] >= classes) | (rows[:, 0] % 1 != 0), 0]
+    if len(wrong):
+        raise DataError(f'{file}: class {wrong[0]:g}, but there are {classes} classes, 0 to {classes - 1}')
+    return rows
+
+
+def clip_boxes(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], int, int]:
+    """Boxes cut at the borders of their image.
+
+    Returns:
+        The rows that are left, how many were cut, and how many lay wholly outside or were empty and are gone.
+    """
+    first, last = rows[:, 1:3] - rows[:, 3:5] / 2, rows[:, 1:3] + rows[:, 3:5] / 2
+    inside_first, inside_last = first.clip(0, 1), last.clip(0, 1)
+    keep = (inside_last > inside_first).all(1)
+    # Rounding in the file is not worth a word.
+    reached = keep & ((first < -1e-3) | (last > 1 + 1e-3)).any(1)
+    out = rows.copy()
+    out[:, 1:3], out[:, 3:5] = (inside_first + inside_last) / 2, inside_last - inside_first
+    return out[keep], int(reached.sum()), int((~keep).sum())
+
+
+def _image_size(file: Path) -> tuple[int, int] | None:
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
+        return None
+
+
+def _report(images: int, unreadable: Sequence[Path], clipped: int, outside: int) -> None:
+    if len(unreadable) == images:
+        raise DataError(f'none of {images} images can be read, {unreadable[0]} for one')
+    if unreadable:
+        named = ', '.join(str(file) for file in unreadable[:3])
+        _logger.warning('%d of %d images cannot be read and are left out: %s', len(unreadable), images, named)
+    if clipped or outside:
+        _logger.warning(
+            '%d boxes reached out of their images and are cut, %d lay outside and are gone', clipped, outside
+        )

@@ -1,0 +1,166 @@
+"""What networks put out while they are distilled: the maps between their layers and their heads' predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.errors import LossError
+
+Branch = Mapping[str, Any]
+"""`boxes` (N, 4·bins, anchors), `scores` (N, classes, anchors), `feats`: the maps that the head reads."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Of one forward pass.
+
+    Attributes:
+        maps: (N, C, H, W) by the layer's name.
+        branches: of the head: `one2many`, and `one2one` where it has that too; none for RT-DETR.
+    """
+
+    maps: Mapping[str, Tensor]
+    branches: Mapping[str, Branch]
+
+    def part(self, images: slice) -> Outputs:
+        """The same of some images of the batch."""
+        return Outputs(
+            {name: value[images] for name, value in self.maps.items()},
+            {name: part_of(branch, images) for name, branch in self.branches.items()},
+        )
+
+
+def part_of(predictions: Any, images: slice) -> Any:
+    """Some images of nested predictions of a batch."""
+    if isinstance(predictions, Tensor):
+        return predictions[images]
+    if isinstance(predictions, Mapping):
+        return {name: part_of(value, images) for name, value in predictions.items()}
+    return [part_of(value, images) for value in predictions]
+
+
+def to_float32(value: Any) -> Any:
+    """Nested predictions in float32."""
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {name: to_float32(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_float32(item) for item in value)
+    return value
+
+
+def branches_of(predictions: Any) -> dict[str, Branch]:
+    """The branches of what a head put out in training form; none where it is no YOLO's."""
+    if not isinstance(predictions, Mapping):
+        return {}
+    if 'one2many' in predictions:
+        return {name: predictions[name] for name in ('one2many', 'one2one')}
+    return {'one2many': predictions}
+
+
+class Probe:
+    """Keeps the maps of some layers of a network's last forward pass.
+
+    Args:
+        network: a network of Ultralytics, whose layers are numbered.
+        layers: names, see `layer_names`.
+    """
+
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+        self.maps: dict[str, Tensor] = {}
+        self._hooks = [
+            network.get_submodule(name).register_forward_hook(lambda _, __, value, name=name: self._keep(name, value))
+            for name in dict.fromkeys(layers)
+        ]
+
+    def _keep(self, name: str, value: Any) -> None:
+        if not isinstance(value, Tensor) or value.ndim != 4:
+            raise LossError(f'layer {name} puts out no map (N, C, H, W): distil at another one')
+        self.maps[name] = value
+
+    def take(self) -> dict[str, Tensor]:
+        """The maps since the last call, in float32; they are not kept any longer."""
+        maps, self.maps = self.maps, {}
+        return {name: value.float() for name, value in maps.items()}
+
+    def remove(self) -> None:
+        """Leave the network as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one network's layers and head look like.
+
+    Attributes:
+        channels: of each layer.
+        sizes: (H, W) of each layer's map.
+        levels: the layers that the head reads, fine to coarse.
+        classes: of its head; 0 where it is no YOLO's.
+        bins: of each side's distribution; 1 where the side itself is predicted, 0 where the head is no YOLO's.
+        branches: of its head.
+        strides: pixels of a cell on each level.
+    """
+
+    channels: Mapping[str, int]
+    sizes: Mapping[str, tuple[int, int]]
+    levels: tuple[str, ...]
+    classes: int
+    bins: int
+    branches: tuple[str, ...]
+    strides: tuple[float, ...]
+
+
+def layer_names(network: nn.Module, layers: Sequence[int | str]) -> tuple[str, ...]:
+    """The names of layers given by number or name; those that the head reads where none is given.
+
+    Raises:
+        LossError: there is no such layer.
+    """
+    head = network.model[-1]  # type: ignore[index]
+    if not layers:
+        layers = [place if place >= 0 else head.i + place for place in head.f]
+    names = [f'model.{layer}' if isinstance(layer, int) or layer.isdigit() else layer for layer in layers]
+    for name in names:
+        try:
+            network.get_submodule(name)
+        except AttributeError as error:
+            last = len(network.model) - 1  # type: ignore[arg-type]
+            raise LossError(f'the network has no layer {name}; its layers are model.0 to model.{last}') from error
+    return tuple(names)
+
+
+@torch.no_grad()
+def measure_shape(network: nn.Module, layers: Sequence[str], image_size: int) -> Shape:
+    """Run one grey image through a network, without any effect on it."""
+    weight = next(network.parameters())
+    levels = layer_names(network, ())
+    probe = Probe(network, [*layers, *levels])
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        network(torch.full((1, 3, image_size, image_size), 0.45, device=weight.device, dtype=weight.dtype))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        probe.remove()
+    maps = probe.take()
+    head = network.model[-1]  # type: ignore[index]
+    yolo = hasattr(head, 'reg_max')
+    branches = ('one2many', 'one2one') if getattr(head, 'one2one_cv2', None) is not None else ('one2many',)
+    return Shape(
+        channels={name: value.shape[1] for name, value in maps.items()},
+        sizes={name: (value.shape[2], value.shape[3]) for name, value in maps.items()},
+        levels=levels,
+        classes=head.nc if yolo else 0,
+        bins=head.reg_max if yolo else 0,
+        branches=branches if yolo else (),
+        strides=tuple(image_size / maps[name].shape[2] for name in levels),
+    )

@@ -1,0 +1,223 @@
+"""What a training run may be told: how it fits, how it augments, and what it learns from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from training.distill.losses import loss_class
+from training.schema import nearest
+
+BASELINE = 'ultralytics'
+"""Ultralytics' own distillation (`distill_model`), as a term to compare with."""
+BASELINE_WEIGHT = 6.0
+INPUTS = ('auto', 'features', 'scores')
+OPTIMIZERS = ('adamw', 'sgd')
+PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
+ADAPTERS = ('auto', 'identity', 'conv', 'conv_bn', 'conv_bn_relu')
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """Ultralytics' augmentations.
+
+    Attributes:
+        mosaic: share of the samples that are made of four images.
+        close_mosaic: share of the run at its end without mosaics.
+        scale: zoom by 1 ± this.
+        translate: shift by up to this share of the image.
+        degrees: rotation by up to this.
+        fliplr: share flipped left to right.
+        flipud: share flipped upside down; 0.5 suits what is seen from above.
+        hsv_h: change of hue, a share of the circle.
+        hsv_s: change of saturation, a share.
+        hsv_v: change of brightness, a share.
+    """
+
+    mosaic: float = 1.0
+    close_mosaic: float = 0.1
+    scale: float = 0.5
+    translate: float = 0.1
+    degrees: float = 0.0
+    fliplr: float = 0.5
+    flipud: float = 0.0
+    hsv_h: float = 0.015
+    hsv_s: float = 0.7
+    hsv_v: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ('mosaic', 'close_mosaic', 'translate', 'fliplr', 'flipud', 'hsv_h', 'hsv_s', 'hsv_v'):
+            _within(name, getattr(self, name), 0, 1)
+        _within('scale', self.scale, 0, 0.99)
+        _within('degrees', self.degrees, 0, 180)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a network is fitted.
+
+    A step is one change of the weights, after `batch · accumulate` labelled images. Gradients are summed over the images of
+    a step, as in Ultralytics' trainer, whose learning rates hold here.
+
+    Attributes:
+        image_size: pixels of the square input, a multiple of 32.
+        batch: labelled images at once, of all processes together.
+        unlabelled_batch: unlabelled images beside them, where there are any.
+        epochs: passes over the labelled images; give this or `steps`.
+        steps: number of steps; give this or `epochs`.
+        optimizer: `adamw` or `sgd` (with Nesterov momentum).
+        learning_rate: after warm-up; about 0.001 for adamw, 0.01 for sgd.
+        final_share: of the learning rate, at the end of its cosine.
+        momentum: of sgd; the first beta of adamw.
+        weight_decay: not of biases and normalisations.
+        warmup_steps: over which the learning rate rises from 0.
+        ema_decay: of the averaged weights, which are the result; 0 takes the last weights.
+        ema_ramp: steps over which the decay approaches its value.
+        precision: of the layers; `auto` is bfloat16 where the machine computes in it. Losses are always float32.
+        accumulate: batches that are added up to one step.
+        gradient_clip: largest length of the gradient; 0 does not clip.
+        checkpoint_minutes: between checkpoints; 0 writes none by time.
+        checkpoint_steps: between checkpoints; 0 writes none by steps.
+        workers: processes that make batches; 0 makes them in the training process.
+        freeze: layers that are not trained, by the beginning of their names: `model.0.`.
+        augment: see AugmentSettings.
+    """
+
+    image_size: int = 640
+    batch: int = 16
+    unlabelled_batch: int = 0
+    epochs: float = 0.0
+    steps: int = 0
+    optimizer: str = 'adamw'
+    learning_rate: float = 0.001
+    final_share: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    ema_decay: float = 0.9999
+    ema_ramp: int = 2000
+    precision: str = 'auto'
+    accumulate: int = 1
+    gradient_clip: float = 10.0
+    checkpoint_minutes: float = 10.0
+    checkpoint_steps: int = 0
+    workers: int = 0
+    freeze: tuple[str, ...] = ()
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32 or self.image_size % 32:
+            raise ValueError(f'image_size must be a multiple of 32, not {self.image_size}')
+        if (self.epochs > 0) == (self.steps > 0):
+            raise ValueError('give either epochs or steps, above 0')
+        for name in ('batch', 'accumulate'):
+            _within(name, getattr(self, name), 1, 100_000)
+        for name in ('unlabelled_batch', 'warmup_steps', 'ema_ramp', 'checkpoint_steps', 'workers'):
+            _within(name, getattr(self, name), 0, 10_000_000)
+        for name in ('weight_decay', 'gradient_clip', 'checkpoint_minutes'):
+            _within(name, getattr(self, name), 0, float('inf'))
+        for name in ('final_share', 'momentum', 'ema_decay'):
+            _within(name, getattr(self, name), 0, 1)
+        if not self.learning_rate > 0:
+            raise ValueError(f'learning_rate must be above 0, not {self.learning_rate}')
+        _one_of('optimizer', self.optimizer, OPTIMIZERS)
+        _one_of('precision', self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True)
+class TermSettings:
+    """One distillation loss.
+
+    Attributes:
+        loss: a name of `training.distill.losses.LOSSES`, or `ultralytics` for its own distillation.
+        on: what is compared: `features` (maps between layers), `scores` (the head's class logits, for losses of maps), or
+            `auto`, what the loss takes.
+        weight: factor beside the task's loss; None is the authors'.
+        start_step: first step at which it counts; None is the authors'.
+        ramp_epochs: over which its weight rises from 0; None is the authors'.
+        student_layers: numbers or names of the student's layers whose maps are compared; none: those the head reads.
+        teacher_layers: the same of the teacher.
+        adapter: from the student's channels to the teacher's; `auto` takes the channels that a pruned student kept, else
+            nothing where they are equal, else a 1×1 convolution.
+        level_weights: factor of each level; none weighs all alike.
+        settings: of the loss, `{temperature: 2}`.
+    """
+
+    loss: str
+    on: str = 'auto'
+    weight: float | None = None
+    start_step: int | None = None
+    ramp_epochs: float | None = None
+    student_layers: tuple[int | str, ...] = ()
+    teacher_layers: tuple[int | str, ...] = ()
+    adapter: str = 'auto'
+    level_weights: tuple[float, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.loss != BASELINE:
+            loss_class(self.loss)
+        _one_of('on', self.on, INPUTS)
+        _one_of('adapter', self.adapter, ADAPTERS)
+        for name in ('weight', 'start_step', 'ramp_epochs'):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), 0, float('inf'))
+        if len(self.student_layers) != len(self.teacher_layers):
+            raise ValueError('name as many student_layers as teacher_layers')
+
+    @property
+    def full_weight(self) -> float:
+        """The weight after start and ramp."""
+        if self.weight is not None:
+            return self.weight
+        return BASELINE_WEIGHT if self.loss == BASELINE else loss_class(self.loss).usual.weight
+
+    def weight_at(self, step: int, epoch: float) -> float:
+        """The weight at a step (from 0) and an epoch (from 0.0); the ramp begins with the run."""
+        usual = None if self.loss == BASELINE else loss_class(self.loss).usual
+        start = self.start_step if self.start_step is not None else usual.start_step if usual else 0
+        ramp = self.ramp_epochs if self.ramp_epochs is not None else usual.ramp_epochs if usual else 0.0
+        if step < start:
+            return 0.0
+        return self.full_weight * (min(epoch / ramp, 1.0) if ramp > 0 else 1.0)
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """What is learned from the teacher.
+
+    Attributes:
+        terms: the losses; all see one forward pass of student and teacher.
+        task_weight: factor of the task's own loss.
+        unlabelled_weight: factor of every term on unlabelled images, beside its own.
+    """
+
+    terms: tuple[TermSettings, ...]
+    task_weight: float = 1.0
+    unlabelled_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError('there is no term to distil by: name at least one loss')
+        _within('task_weight', self.task_weight, 0, float('inf'))
+        _within('unlabelled_weight', self.unlabelled_weight, 0, float('inf'))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the log calls each term: its loss, numbered where there are several of one."""
+        losses = [term.loss for term in self.terms]
+        return tuple(
+            loss if losses.count(loss) == 1 else f'{loss}{losses[: place + 1].count(loss)}'
+            for place, loss in enumerate(losses)
+        )
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f'{name} must be from {least:g} to {most:g}, not {value:g}')
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f'{name} must be one of {", ".join(known)}, not {value!r}{nearest(value, known)}')

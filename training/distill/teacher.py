@@ -1,0 +1,104 @@
+"""The teacher: loaded for certain, never trained, quick."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.distill.outputs import Outputs, Probe, Shape, branches_of, layer_names, measure_shape, to_float32
+from training.errors import FitError, WeightsError
+from training.models.weights import load_network
+
+
+class Teacher:
+    """A network from a weights file, in evaluation mode, its normalisations folded into its convolutions.
+
+    It is no module of the student's, so that no optimizer, average or checkpoint can meet it.
+
+    Attributes:
+        file: of its weights.
+        sha256: of that file.
+        tensors: number of tensors that were loaded: all of the network's.
+    """
+
+    def __init__(self, file: Path, classes: Sequence[str], device: torch.device, precision: torch.dtype) -> None:
+        """Load it.
+
+        Args:
+            file: of `save_weights`.
+            classes: the student's, which the teacher must have too.
+            device: where it computes.
+            precision: of its layers.
+
+        Raises:
+            WeightsError: no such file, another kind of file, or tensors that do not fit.
+            FitError: the teacher has other classes.
+        """
+        if not file.is_file():
+            raise WeightsError(f'the teacher {file} does not exist: train it first, or correct the path')
+        network, own = load_network(file)
+        if tuple(own) != tuple(classes):
+            raise FitError(
+                f'the teacher {file} knows the classes {", ".join(own)}, the student {", ".join(classes)}: both must '
+                'have the same ones in the same order'
+            )
+        self.file = file
+        self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        self.tensors = len(network.state_dict())
+        self._network = _folded(network).to(device, precision, memory_format=torch.channels_last)
+        self._precision = precision
+        self._probe: Probe | None = None
+        self._first = fingerprint(self._network)
+
+    def shape(self, layers: Sequence[str], image_size: int) -> Shape:
+        """What its layers look like."""
+        return measure_shape(self._network, layers, image_size)
+
+    def layer_names(self, layers: Sequence[int | str]) -> tuple[str, ...]:
+        """See `outputs.layer_names`."""
+        return layer_names(self._network, layers)
+
+    def watch(self, layers: Sequence[str]) -> None:
+        """Choose the layers whose maps it puts out."""
+        self._probe = Probe(self._network, layers)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Outputs:
+        """What it makes of images (N, 3, H, W) from 0 to 1; float32."""
+        predictions = self._network(images.to(self._precision))
+        maps = self._probe.take() if self._probe is not None else {}
+        return Outputs(maps, to_float32(branches_of(predictions)))
+
+    def check_unchanged(self) -> None:
+        """Make sure that training left it alone.
+
+        Raises:
+            FitError: a tensor of it differs from what was loaded.
+        """
+        if fingerprint(self._network) != self._first:
+            raise FitError(f'the teacher {self.file} changed during the training: its results are worthless')
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    network.eval().requires_grad_(False)
+    head = network.model[-1]  # type: ignore[index]
+    if hasattr(head, 'reg_max'):
+        head.fuse = lambda: None  # or it would drop the branch that inference does not need
+    network.fuse(verbose=False)  # type: ignore[operator]
+    if hasattr(head, 'reg_max'):
+        # The head's own flag, not its layers': it then puts out logits instead of decoded boxes.
+        head.training = True
+    return network
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 over all tensors of a network."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,748 @@
+"""Training a detector, from labels alone or from a teacher too: `fit` is the table of contents.
+
+A run is a function of its job: the images, their order and augmentation depend on (seed, position), and the random numbers
+of a step on (seed, step). So a run that was interrupted anywhere and continued gives the bytes of one that was not (on a
+CPU), and two arms of a study that differ in their losses see the same images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import hashlib
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training.data.loader import Batch, Batches, BatchPlan, ImageSet
+from training.distill import checkpoint
+from training.distill.outputs import (
+    Outputs,
+    Probe,
+    branches_of,
+    layer_names,
+    measure_shape,
+    part_of,
+    to_float32,
+)
+from training.distill.precision import autocast_dtype
+from training.distill.processes import Group, joined
+from training.distill.settings import DistillSettings, FitSettings
+from training.distill.teacher import Teacher, fingerprint
+from training.distill.terms import make_term
+from training.errors import DataError, FitError, Interrupted
+from training.models.weights import build_network, load_network, save_weights
+
+if TYPE_CHECKING:
+    from training.prune.sparsity import SparsitySettings
+
+_logger = logging.getLogger(__name__)
+WEIGHTS, LOG, RECORD = 'weights.pt', 'log.csv', 'fit.json'
+PROOF_EVERY = 100
+"""Steps between two proofs that every term pulls at the student."""
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One training.
+
+    Attributes:
+        student: a network, its weights file, or an architecture (see `training.models.weights`) for fresh weights.
+        classes: their names.
+        images: with labels, see ImageSet.
+        settings: see FitSettings.
+        seed: of fresh weights, order, augmentation and everything else.
+        unlabelled: images without labels, taught by the teacher alone.
+        teacher: its weights file; needed by `distill`.
+        teacher_map: its measured mAP50-95, for the record.
+        distill: what is learned from the teacher.
+        sparsity: see SparsitySettings.
+        kept: for each level that the head reads, the teacher's channels that a pruned student kept.
+    """
+
+    student: nn.Module | Path | str | Mapping[str, Any]
+    classes: tuple[str, ...]
+    images: Sequence[Path]
+    settings: FitSettings
+    seed: int = 0
+    unlabelled: Sequence[Path] = ()
+    teacher: Path | None = None
+    teacher_map: float | None = None
+    distill: DistillSettings | None = None
+    sparsity: SparsitySettings | None = None
+    kept: Sequence[Sequence[int]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.teacher is None) != (self.distill is None):
+            raise FitError('teacher and distill belong together: give both or none')
+        if self.unlabelled and (self.distill is None or not self.settings.unlabelled_batch):
+            raise FitError('unlabelled images need a teacher, terms to distil by, and unlabelled_batch above 0')
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training leaves behind.
+
+    Attributes:
+        weights: file of the result.
+        steps: how many were made.
+        log: CSV with a row for every step.
+    """
+
+    weights: Path
+    steps: int
+    log: Path
+
+
+def fit(job: FitJob, folder: Path, *, anew: bool = False) -> FitResult:
+    """Train, or go on where an interrupted training of the same job stood.
+
+    Args:
+        job: what to do.
+        folder: of its files: weights.pt, log.csv, fit.json, TensorBoard's, and checkpoint.pt until the end.
+        anew: start from the beginning whatever the folder holds.
+
+    Raises:
+        DataError: no image that can be used, or wrong labels.
+        WeightsError: a weights file that cannot be used.
+        LossError: a loss that cannot be used on these networks.
+        FitError: the job is not possible, a loss became NaN, a term has no effect, the disk or the memory is full, or the
+            folder holds an unfinished training of another job.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+    """
+    with joined() as group:
+        result = _finished(job, folder) if not anew else None
+        if result is not None:
+            return result
+        if group.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            if anew:
+                for name in (checkpoint.NAME, LOG, RECORD, WEIGHTS):
+                    (folder / name).unlink(missing_ok=True)
+        group.wait()
+        run = _Run(job, folder, group)
+        run.resume()
+        with _Signals() as signals:
+            run.train(signals)
+        return run.finish()
+
+
+class _Run:
+    """The state of a training, and what one step does to it."""
+
+    def __init__(self, job: FitJob, folder: Path, group: Group) -> None:
+        self.job, self.folder, self.group = job, folder, group
+        self.settings = job.settings
+        self.identity = _identity(job)
+        self.halved = False
+        self.step = 0
+        self._check_batch()
+
+        self.student = _student(job).to(group.device, memory_format=torch.channels_last)
+        self.frozen = _freeze(self.student, self.settings.freeze)
+        self.student.train()
+        self.is_yolo = hasattr(self.student.model[-1], 'reg_max')
+        if job.unlabelled and not self.is_yolo:
+            raise FitError('RT-DETR is trained on labelled images only: leave the unlabelled ones out')
+
+        images = ImageSet(job.images, len(job.classes), self.settings.image_size, self.settings.augment)
+        unlabelled = None
+        if job.unlabelled:
+            unlabelled = ImageSet(
+                job.unlabelled, len(job.classes), self.settings.image_size, self.settings.augment, labelled=False
+            )
+        self.batches = Batches(images, unlabelled, job.seed, self.settings.workers)
+        self.images = len(images)
+        per_step = self.settings.batch * self.settings.accumulate
+        self.steps = self.settings.steps or math.ceil(self.settings.epochs * self.images / per_step)
+        self.epochs_per_step = per_step / self.images
+
+        self.precision = autocast_dtype(self.settings.precision, group.device)
+        self.teacher: Teacher | None = None
+        self.terms = nn.ModuleList()
+        self.probe = Probe(self.student, ())
+        if job.distill is not None:
+            self._prepare_terms(job.distill)
+        self.terms.to(group.device)
+
+        self._prepare_criterion()
+        self.penalty = _penalty(self.student, job.sparsity)
+        # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
+        self.optimizer = _optimizer([self.student, self.terms], self.settings)
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
+        self.averaged = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        self.log = _Log(folder, enabled=group.first)
+
+    def _check_batch(self) -> None:
+        for name, value in (('batch', self.settings.batch), ('unlabelled_batch', self.settings.unlabelled_batch)):
+            if value % self.group.size:
+                raise FitError(f'{name} {value} cannot be shared by {self.group.size} processes: choose a multiple')
+
+    def _prepare_terms(self, settings: DistillSettings) -> None:
+        assert self.job.teacher is not None
+        layer_dtype = self.precision or torch.float32
+        self.teacher = Teacher(self.job.teacher, self.job.classes, self.group.device, layer_dtype)
+        if self.group.first:
+            measured = '' if self.job.teacher_map is None else f', measured mAP50-95 {self.job.teacher_map:.4g}'
+            _logger.info(
+                'teacher %s: %d of %d tensors loaded, sha256 %s%s',
+                self.teacher.file, self.teacher.tensors, self.teacher.tensors, self.teacher.sha256[:16], measured,
+            )  # fmt: skip
+        layers = [
+            (layer_names(self.student, term.student_layers), self.teacher.layer_names(term.teacher_layers))
+            for term in settings.terms
+        ]
+        ours = [name for own, _ in layers for name in own]
+        others = [name for _, of_teacher in layers for name in of_teacher]
+        student = measure_shape(self.student, ours, self.settings.image_size)
+        teacher = self.teacher.shape(others, self.settings.image_size)
+        with _seeded(self.job.seed, -2):
+            self.terms.extend(
+                make_term(name, term, student, teacher, pair, self.job.kept)
+                for name, term, pair in zip(settings.names, settings.terms, layers, strict=True)
+            )
+        self.probe = Probe(self.student, ours)
+        self.teacher.watch(others)
+
+    def _prepare_criterion(self) -> None:
+        from ultralytics.cfg import get_cfg
+
+        self.student.args = get_cfg()
+        self.student.criterion = self.student.init_criterion()
+
+    # What `fit` does.
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint, where there is one."""
+        state = checkpoint.read(self.folder)
+        if state is None:
+            self.log.start_at(0, 0)
+            return
+        different = [name for name, value in self.identity.items() if state['job'].get(name) != value]
+        if different:
+            raise FitError(
+                f'{self.folder} holds an unfinished training that differs in {", ".join(different)}: choose another '
+                'folder, or remove this one'
+            )
+        self.step, self.halved = state['step'], state['halved']
+        self.student.load_state_dict(state['student'])
+        self.terms.load_state_dict(state['terms'])
+        self.optimizer.load_state_dict(state['optimizer'])
+        self.scaler.load_state_dict(state['scaler'])
+        for name, value in state['averaged'].items():
+            self.averaged[name].copy_(value)
+        self.log.start_at(state['log'], self.step)
+        if self.group.first:
+            _logger.info('continued at step %d of %d', self.step, self.steps)
+
+    def train(self, signals: _Signals) -> None:
+        """All steps that are left."""
+        batches = self._batches_from(self.step)
+        saved = time.monotonic()
+        bar = tqdm(total=self.steps, initial=self.step, unit='it', disable=not self.group.first, mininterval=1.0)
+        with bar, self.log:
+            while self.step < self.steps:
+                started = time.monotonic()
+                self._set_rates()
+                values = self._accumulate(batches)
+                if values is None:
+                    batches = self._batches_from(self.step)
+                    continue
+                values['gradient'] = self._update()
+                self.step += 1
+                self.log.write(self.step, values, time.monotonic() - started)
+                bar.set_postfix({name: f'{value:.4g}' for name, value in values.items() if name in ('loss', 'task')})
+                bar.update()
+                stop = self._stop_asked(signals)
+                every = self.settings.checkpoint_steps
+                minutes = self.settings.checkpoint_minutes
+                due = bool(every and self.step % every == 0) or bool(
+                    minutes and time.monotonic() - saved > 60 * minutes
+                )
+                if (due or stop) and self.step < self.steps:
+                    self.save()
+                    saved = time.monotonic()
+                    if stop:
+                        raise Interrupted(
+                            f'stopped at step {self.step} of {self.steps}: run the same again to go on from there'
+                        )
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        if not self.group.first:
+            return
+        state = {
+            'job': self.identity,
+            'step': self.step,
+            'halved': self.halved,
+            'student': self.student.state_dict(),
+            'averaged': self.averaged,
+            'terms': self.terms.state_dict(),
+            'optimizer': self.optimizer.state_dict(),
+            'scaler': self.scaler.state_dict(),
+            'log': self.log.flushed(),
+        }
+        checkpoint.write(self.folder, state)
+
+    def finish(self) -> FitResult:
+        """Write the result, and prove that the teacher is what it was."""
+        if self.teacher is not None:
+            self.teacher.check_unchanged()
+        result = FitResult(self.folder / WEIGHTS, self.steps, self.folder / LOG)
+        if self.group.first:
+            self.probe.remove()
+            network = _bare(self.student)
+            network.load_state_dict(self.averaged if self.settings.ema_decay else self.student.state_dict())
+            save_weights(network, result.weights, self.job.classes)
+            record = {
+                'job': self.identity,
+                'steps': self.steps,
+                'halved_batch': self.halved,
+                'weights_sha256': _sha256(result.weights),
+                'teacher': None if self.teacher is None else str(self.teacher.file),
+                'teacher_sha256': None if self.teacher is None else self.teacher.sha256,
+                'teacher_map': self.job.teacher_map,
+            }
+            (self.folder / RECORD).write_text(json.dumps(record, indent=1), encoding='utf-8')
+            (self.folder / checkpoint.NAME).unlink(missing_ok=True)
+        self.group.wait()
+        return result
+
+    # What a step does.
+
+    def _batches_from(self, step: int) -> Iterator[Batch]:
+        return self.batches.iterate(self._plans(step))
+
+    def _plans(self, first: int) -> Iterator[BatchPlan]:
+        batch, spare, accumulate = self._sizes()
+        rank, size = self.group.rank, self.group.size
+        mosaics_end = self.steps * (1 - self.settings.augment.close_mosaic)
+        for step in range(first, self.steps):
+            for part in range(accumulate):
+                place = step * accumulate + part
+                own, others = place * batch + rank * batch // size, place * spare + rank * spare // size
+                yield BatchPlan(
+                    range(own, own + batch // size), range(others, others + spare // size), step < mosaics_end
+                )
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Labelled and unlabelled images of a batch, and batches of a step."""
+        settings = self.settings
+        unlabelled = settings.unlabelled_batch if self.job.unlabelled else 0
+        if not self.halved:
+            return settings.batch, unlabelled, settings.accumulate
+        return settings.batch // 2, unlabelled // 2, settings.accumulate * 2
+
+    def _set_rates(self) -> None:
+        """Learning rate, and YOLO26's shift from its one branch to the other, as the step says."""
+        settings, progress = self.settings, self.step / self.steps
+        cosine = (1 + math.cos(math.pi * progress)) / 2
+        share = settings.final_share + (1 - settings.final_share) * cosine
+        if self.step < settings.warmup_steps:
+            share *= (self.step + 1) / settings.warmup_steps
+        self.rate = settings.learning_rate * share
+        for group in self.optimizer.param_groups:
+            group['lr'] = self.rate
+        criterion = self.student.criterion
+        if hasattr(criterion, 'o2m'):
+            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * progress
+            criterion.o2o = criterion.total - criterion.o2m
+
+    def _accumulate(self, batches: Iterator[Batch]) -> dict[str, float] | None:
+        """The gradients of one step; None where the memory did not suffice and smaller batches must be tried."""
+        self.optimizer.zero_grad(set_to_none=True)
+        accumulate = self._sizes()[2]
+        sums: dict[str, Tensor] = {}
+        failure: Exception | None = None
+        try:
+            for part in range(accumulate):
+                with _seeded(self.job.seed, (self.step * accumulate + part) * self.group.size + self.group.rank):
+                    values = self._backward(next(batches), prove=part == 0)
+                for name, value in values.items():
+                    sums[name] = sums.get(name, torch.zeros((), device=self.group.device)) + value.detach() / accumulate
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            failure = error
+        if self._any(failure is not None):
+            self._halve(failure)
+            return None
+        self.group.mean(list(sums.values()))
+        row = {'epoch': self.step * self.epochs_per_step, 'learning_rate': self.rate}
+        row.update({name: float(value) for name, value in sums.items()})
+        for name, value in row.items():
+            if name != 'loss' and not math.isfinite(value):
+                raise FitError(f'{name} became {value} at step {self.step + 1}{self._last_good()}')
+        return row
+
+    def _backward(self, batch: Batch, prove: bool) -> dict[str, Tensor]:
+        """Forward and backward of one batch; the values of the losses."""
+        images = batch.images.to(self.group.device, non_blocking=True)
+        images = images.to(memory_format=torch.channels_last).float() / 255
+        targets = _targets(batch, images)
+        with _autocast(self.group.device, self.precision):
+            predictions = self._forward(images, targets)
+        predictions = to_float32(predictions)
+
+        own = part_of(predictions, slice(batch.labelled)) if batch.labelled < len(images) else predictions
+        loss, parts = self.student.loss(targets, own)
+        task = loss.sum() / (batch.labelled if self.is_yolo else 1)
+        values = {'task': task, **{f'task/{name}': value for name, value in parts.items()}}
+
+        distilled = self._distil(images, predictions, batch, prove)
+        values.update({name: value for name, (value, _) in distilled.items()})
+        total = task * (self.job.distill.task_weight if self.job.distill is not None else 1.0)
+        for value, weight in distilled.values():
+            total = total + weight * value
+        # Of all images of a step, like Ultralytics', so that its learning rates hold.
+        self.scaler.scale(total * batch.labelled).backward()
+        return {'loss': total, **values}
+
+    def _forward(self, images: Tensor, targets: dict[str, Any]) -> Any:
+        if self.is_yolo:
+            return self.student(images)
+        counts = [int((targets['batch_idx'] == image).sum()) for image in range(len(images))]
+        objects = {
+            'cls': targets['cls'].long().view(-1),
+            'bboxes': targets['bboxes'],
+            'batch_idx': targets['batch_idx'].long(),
+            'gt_groups': counts,
+        }
+        return self.student.predict(images, batch=objects)
+
+    def _distil(self, images: Tensor, predictions: Any, batch: Batch, prove: bool) -> dict[str, tuple[Tensor, float]]:
+        """Value and weight of each term, that of unlabelled images beside that of labelled ones."""
+        maps = self.probe.take()
+        settings = self.job.distill
+        if settings is None or self.teacher is None:
+            return {}
+        weights = [term.weight_at(self.step, self.step * self.epochs_per_step) for term in settings.terms]
+        if not any(weights):
+            return {}
+        student, teacher = Outputs(maps, branches_of(predictions)), self.teacher(images)
+        parts = {'': slice(batch.labelled)}
+        if batch.labelled < len(images):
+            parts['/unlabelled'] = slice(batch.labelled, len(images))
+        boxes = _boxes_by_image(batch, self.settings.image_size, self.group.device)
+        found: dict[str, tuple[Tensor, float]] = {}
+        for suffix, of_batch in parts.items():
+            whole = len(parts) == 1
+            pair = (student, teacher) if whole else (student.part(of_batch), teacher.part(of_batch))
+            factor = settings.unlabelled_weight if suffix else 1.0
+            for term, weight in zip(self.terms, weights, strict=True):
+                if weight and not (suffix and term.needs_boxes):  # type: ignore[truthy-bool]
+                    found[f'{term.name}{suffix}'] = (term(*pair, boxes), weight * factor)
+        if prove:
+            self._prove(found, weights)
+        return found
+
+    def _prove(self, found: Mapping[str, tuple[Tensor, float]], weights: Sequence[float]) -> None:
+        """Make sure, at a term's first step and from time to time, that it moves the student."""
+        settings = self.job.distill
+        assert settings is not None
+        parameters = [value for value in self.student.parameters() if value.requires_grad]
+        for name, (value, weight) in found.items():
+            term = self.terms[settings.names.index(name.removesuffix('/unlabelled'))]
+            before = term.settings.weight_at(self.step - 1, (self.step - 1) * self.epochs_per_step)  # type: ignore
+            first = self.step == 0 or not before
+            if not weight or not (first or self.step % PROOF_EVERY == 0):
+                continue
+            if term.needs_boxes and float(value.detach()) == 0:
+                continue  # no object in this batch
+            if value.requires_grad:
+                gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+                if any(bool(gradient.any()) for gradient in gradients if gradient is not None):
+                    continue
+            raise FitError(
+                f'{name} has no effect: its gradient on the student is exactly 0 at step {self.step + 1}. Do student and '
+                'teacher already agree, or is the layer frozen?'
+            )
+
+    def _update(self) -> float:
+        """One step of the optimizer and of the averaged weights; the length of the gradient before it was cut."""
+        own, others = list(self.student.parameters()), list(self.terms.parameters())
+        self.scaler.unscale_(self.optimizer)
+        self.group.sum_gradients([*own, *others])
+        if self.penalty is not None:
+            self.penalty.add_gradients(self.step / self.steps)
+        # Apart, so that the adapters' gradients do not shorten the student's.
+        limit = self.settings.gradient_clip or float('inf')
+        length = nn.utils.clip_grad_norm_(own, limit)
+        nn.utils.clip_grad_norm_(others, limit)
+        if not bool(length.isfinite()) and not self.scaler.is_enabled():
+            raise FitError(f'the gradient became {float(length)} at step {self.step + 1}{self._last_good()}')
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.group.mean(
+            [value for value in [*self.student.buffers(), *self.terms.buffers()] if value.is_floating_point()]
+        )
+        self._average()
+        return float(length)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = self.settings.ema_decay
+        if not decay:
+            return
+        if self.settings.ema_ramp:
+            decay *= 1 - math.exp(-(self.step + 1) / self.settings.ema_ramp)
+        state = self.student.state_dict()
+        moving = [name for name, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.averaged[name] for name in moving], [state[name] for name in moving], 1 - decay)
+        for name in state.keys() - set(moving):
+            self.averaged[name].copy_(state[name])
+
+    def _halve(self, failure: Exception | None) -> None:
+        batch, unlabelled, _ = self._sizes()
+        share = self.group.size * 2
+        if self.halved or batch % share or unlabelled % share:
+            raise FitError(
+                f'the memory does not suffice for a batch of {batch}: lower batch and raise accumulate'
+            ) from failure
+        self.halved = True
+        if self.group.device.type == 'cuda':
+            torch.cuda.empty_cache()
+        if self.group.first:
+            _logger.warning('out of memory: %d instead of %d images at once, twice as often', batch // 2, batch)
+
+    def _any(self, flag: bool) -> bool:
+        if self.group.size == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.group.device)
+        self.group.sum([value])
+        return bool(value > 0)
+
+    def _stop_asked(self, signals: _Signals) -> bool:
+        return self._any(signals.received)
+
+    def _last_good(self) -> str:
+        file = self.folder / checkpoint.NAME
+        return f'; the last good checkpoint is {file}' if file.is_file() else ''
+
+
+class _Signals:
+    """Notes Ctrl-C and SIGTERM, so that a run can end between two steps; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = True
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _Log:
+    """log.csv and TensorBoard; what is in the CSV depends on the run alone, so times are TensorBoard's."""
+
+    def __init__(self, folder: Path, *, enabled: bool) -> None:
+        self._folder, self._enabled = folder, enabled
+        self._file: Any = None
+        self._board: Any = None
+        self._columns: list[str] = []
+
+    def start_at(self, size: int, step: int) -> None:
+        """Go on after `size` bytes of log.csv and `step` steps; what comes after them is dropped."""
+        if not self._enabled:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = (self._folder / LOG).open('a+', newline='', encoding='utf-8')
+        self._file.truncate(size)
+        self._file.seek(0)
+        self._columns = self._file.readline().strip().split(',') if size else []
+        self._file.seek(0, 2)
+        self._board = SummaryWriter(str(self._folder / 'tensorboard'), purge_step=step + 1)
+
+    def write(self, step: int, values: Mapping[str, float], seconds: float) -> None:
+        """One step's values; columns are those of the first row and of terms that set in later."""
+        if not self._enabled:
+            return
+        row = {'step': str(step), **{name: f'{value:.9g}' for name, value in values.items()}}
+        if any(name not in self._columns for name in row):
+            self._widen([*self._columns, *(name for name in row if name not in self._columns)])
+        csv.writer(self._file, lineterminator='\n').writerow([row.get(name, '') for name in self._columns])
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        self._board.add_scalar('seconds', seconds, step)
+
+    def _widen(self, columns: list[str]) -> None:
+        """The file anew with more columns; a term that starts late has empty cells before."""
+        self._file.flush()
+        self._file.seek(0)
+        rows = list(csv.reader(self._file))[1:]
+        self._file.truncate(0)
+        writer = csv.writer(self._file, lineterminator='\n')
+        writer.writerow(columns)
+        writer.writerows([*row, *[''] * (len(columns) - len(row))] for row in rows)
+        self._columns = columns
+
+    def flushed(self) -> int:
+        """Size of log.csv with all that was written."""
+        self._file.flush()
+        return (self._folder / LOG).stat().st_size
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+
+
+def _student(job: FitJob) -> Any:
+    if isinstance(job.student, nn.Module):
+        return copy.deepcopy(job.student).float()
+    if isinstance(job.student, Path):
+        network, classes = load_network(job.student)
+        if tuple(classes) != tuple(job.classes):
+            raise FitError(
+                f'{job.student} knows the classes {", ".join(classes)}, the training {", ".join(job.classes)}'
+            )
+        return network
+    with _seeded(job.seed, -1):
+        return build_network(job.student, job.classes)
+
+
+def _bare(student: Any) -> Any:
+    """A copy of the network alone, without what the training hung on it."""
+    network = copy.deepcopy(student)
+    del network.criterion, network.args
+    return network
+
+
+def _freeze(network: nn.Module, prefixes: Sequence[str]) -> list[str]:
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name, _ in network.named_parameters()):
+            raise FitError(f'freeze: no layer begins with {prefix!r}; names are like model.0.conv.weight')
+    frozen = [name for name, _ in network.named_parameters() if name.startswith(tuple(prefixes))]
+    for name, parameter in network.named_parameters():
+        # The integral of a distribution is fixed, not learned.
+        parameter.requires_grad_(name not in frozen and '.dfl.' not in name)
+    return frozen
+
+
+def _penalty(network: nn.Module, settings: SparsitySettings | None) -> Any:
+    if settings is None:
+        return None
+    from training.prune.sparsity import SparsityPenalty
+
+    return SparsityPenalty(network, settings)
+
+
+def _optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torch.optim.Optimizer:
+    trained = [value for network in networks for value in network.parameters() if value.requires_grad]
+    if not trained:
+        raise FitError('freeze leaves nothing to train')
+    groups = [
+        {'params': [value for value in trained if value.ndim > 1], 'weight_decay': settings.weight_decay},
+        {'params': [value for value in trained if value.ndim <= 1], 'weight_decay': 0.0},
+    ]
+    if settings.optimizer == 'sgd':
+        nesterov = settings.momentum > 0
+        return torch.optim.SGD(groups, settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
+    return torch.optim.AdamW(groups, settings.learning_rate, betas=(settings.momentum, 0.999))
+
+
+def _targets(batch: Batch, images: Tensor) -> dict[str, Any]:
+    """A batch as Ultralytics' losses want it."""
+    return {
+        'img': images[: batch.labelled],
+        'batch_idx': batch.image_ids.to(images.device, torch.float32),
+        'cls': batch.class_ids.to(images.device).view(-1, 1),
+        'bboxes': batch.boxes.to(images.device),
+    }
+
+
+def _boxes_by_image(batch: Batch, size: int, device: torch.device) -> list[Tensor]:
+    centres, halves = batch.boxes[:, :2], batch.boxes[:, 2:] / 2
+    corners = torch.cat([centres - halves, centres + halves], 1).to(device) * size
+    ids = batch.image_ids.to(device)
+    return [corners[ids == image] for image in range(batch.labelled)]
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, place: int) -> Iterator[None]:
+    """torch's random numbers, a function of the seed and the place; put back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        digest = hashlib.sha256(f'{seed} {place}'.encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:7], 'little'))
+        yield
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
+    return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or 'not enough memory' in str(error)
+
+
+def _identity(job: FitJob) -> dict[str, str]:
+    """What a run's result depends on, by what people call it."""
+    if isinstance(job.student, nn.Module):
+        student: Any = fingerprint(job.student)
+    else:
+        student = _sha256(job.student) if isinstance(job.student, Path) else job.student
+    parts = {
+        'student': student,
+        'classes': job.classes,
+        'images': [str(file) for file in job.images],
+        'unlabelled images': [str(file) for file in job.unlabelled],
+        'seed': job.seed,
+        'teacher': None if job.teacher is None else _sha256(job.teacher),
+        'kept channels': job.kept,
+        'fit settings': asdict(job.settings),
+        'distillation': None if job.distill is None else asdict(job.distill),
+        'sparsity': None if job.sparsity is None else asdict(job.sparsity),
+    }
+    for name in ('workers', 'checkpoint_minutes', 'checkpoint_steps'):
+        parts['fit settings'].pop(name)
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        for name, value in parts.items()
+    }
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else 'missing'
+
+
+def _finished(job: FitJob, folder: Path) -> FitResult | None:
+    """The result of a training of this job that came to its end before."""
+    record = folder / RECORD
+    if not record.is_file():
+        return None
+    try:
+        entries = json.loads(record.read_text(encoding='utf-8'))
+        same = entries['job'] == _identity(job) and entries['weights_sha256'] == _sha256(folder / WEIGHTS)
+        return FitResult(folder / WEIGHTS, int(entries['steps']), folder / LOG) if same else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise FitError(f'{record} is not of this trainer: choose another folder') from error
+
+
+__all__ = ['DataError', 'FitJob', 'FitResult', 'fit']
