@@ -8,7 +8,8 @@ torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
 
 from training.errors import ExportError, QuantizationError  # noqa: E402
-from training.export.onnx_export import BoxesScores, check_parity, export, fold_normalisation  # noqa: E402
+from training.export.heads import boxes_scores, fold_normalisation  # noqa: E402
+from training.export.onnx_export import check_parity, export  # noqa: E402
 from training.models.yolo import DetectionModel  # noqa: E402
 from training.quantize.qdq import QuantizeSettings, calibration_hash, front, quantize, tail  # noqa: E402
 
@@ -94,7 +95,7 @@ def test_our_decoding_is_ultralytics_decoding(network, images):
     rgb = pixels.flip(3).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         wanted = network(rgb)[0].transpose(1, 2)
-        boxes, scores = BoxesScores(network, WIDTH, HEIGHT).eval()(pixels)
+        boxes, scores = boxes_scores(network, WIDTH, HEIGHT)(pixels)
     torch.testing.assert_close(boxes, xywh2xyxy(wanted[..., :4]), atol=1e-2, rtol=1e-4)
     torch.testing.assert_close(scores, wanted[..., 4:], atol=1e-4, rtol=1e-4)
 
@@ -102,7 +103,7 @@ def test_our_decoding_is_ultralytics_decoding(network, images):
 def test_a_file_of_another_network_is_refused(exported, images, network):
     module, file = exported
     with torch.no_grad():
-        module.score_branches[0][-1].bias += 1
+        module.head.score_branches[0][-1].bias += 1
     with pytest.raises(ExportError, match='differs from torch by'):
         check_parity(module, file, images)
 
@@ -115,7 +116,7 @@ def test_parity_without_images_is_refused(exported):
 @pytest.mark.parametrize(('width', 'height'), [(100, 64), (96, 70)])
 def test_sizes_off_the_stride_are_refused(network, width, height):
     with pytest.raises(ExportError, match='multiple of the largest stride'):
-        BoxesScores(network, width, height)
+        boxes_scores(network, width, height)
 
 
 def test_folded_normalisation_equals_the_explicit_one():

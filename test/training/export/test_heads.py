@@ -1,0 +1,196 @@
+"""Every family as one kind of graph: what it returns is what the family's own code returns."""
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip('torch')
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+from training.errors import ExportError  # noqa: E402
+from training.export.heads import boxes_scores  # noqa: E402
+from training.export.onnx_export import check_parity, export  # noqa: E402
+from training.models.weights import build_network  # noqa: E402
+from training.models.yolov4.network import YOLOv4, decode  # noqa: E402
+from training.prune import structure  # noqa: E402
+
+WIDTH, HEIGHT = 96, 64
+CLASSES = ('car', 'truck', 'bus')
+DISTANCES = {
+    'scales': {'z': [0.33, 0.125, 256]},
+    'backbone': [
+        [-1, 1, 'Conv', [64, 3, 2]],
+        [-1, 1, 'Conv', [128, 3, 2]],
+        [-1, 1, 'C2f', [128, True]],
+        [-1, 1, 'Conv', [256, 3, 2]],
+        [-1, 1, 'Conv', [512, 3, 2]],
+        [-1, 1, 'Conv', [512, 3, 2]],
+    ],
+    'head': [
+        [-1, 1, 'nn.Upsample', [None, 2, 'nearest']],
+        [[-1, 4], 1, 'Concat', [1]],
+        [-1, 1, 'C2f', [256]],
+        [[3, 8, 5], 1, 'Detect', ['nc']],
+    ],
+}
+FAMILIES = {
+    'bins': {},
+    'no_bins': {'reg_max': 1},
+    'two_branches': {'reg_max': 1, 'end2end': True},
+}
+QUERIES = {
+    'scales': {'z': [0.33, 0.25, 256]},
+    'backbone': DISTANCES['backbone'],
+    'head': [[[3, 4, 5], 1, 'RTDETRDecoder', ['nc', 32, 20, 2, 4, 2, 64]]],
+}
+
+
+def with_statistics(network):
+    """Random batch-norm statistics, so that fusing matters, and scores that are not all near 0."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    return network.eval()
+
+
+def distances(family):
+    torch.manual_seed(0)
+    network = with_statistics(build_network(DISTANCES | FAMILIES[family], CLASSES))
+    head = network.model[-1]
+    for name in ('cv3', 'one2one_cv3'):
+        for branch in getattr(head, name, None) or ():
+            branch[-1].bias.data.zero_()
+    return network
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def rgb(image):
+    return torch.from_numpy(image[None]).flip(3).permute(0, 3, 1, 2).float() / 255
+
+
+def assert_same(network, image, boxes, scores):
+    with torch.no_grad():
+        found_boxes, found_scores = boxes_scores(network, WIDTH, HEIGHT)(torch.from_numpy(image[None]))
+    torch.testing.assert_close(found_boxes, boxes, atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(found_scores, scores, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize('family', ['bins', 'no_bins'])
+def test_distances_decode_as_ultralytics_decodes_them(family, image):
+    from ultralytics.utils.ops import xywh2xyxy
+
+    network = distances(family)
+    with torch.no_grad():
+        wanted = network(rgb(image))[0].transpose(1, 2)
+    assert_same(network, image, xywh2xyxy(wanted[..., :4]), wanted[..., 4:])
+
+
+def test_of_two_branches_the_one_to_many_branch_is_exported(image):
+    network = distances('two_branches')
+    head = network.model[-1]
+    with torch.no_grad():
+        for one, many in zip(head.one2one_cv3, head.cv3, strict=True):
+            one[-1].bias.fill_(3)  # tells the branches apart
+            many[-1].bias.zero_()
+        head.end2end = False
+        wanted = network(rgb(image))[0].transpose(1, 2)
+        head.end2end = True
+    module = boxes_scores(network, WIDTH, HEIGHT)
+    with torch.no_grad():
+        torch.testing.assert_close(module(torch.from_numpy(image[None]))[1], wanted[..., 4:], atol=1e-4, rtol=1e-3)
+    assert head.end2end
+    assert head.cv2 is not None
+
+
+def test_a_network_fused_to_its_one_to_one_branch_exports_that(image):
+    network = distances('two_branches')
+    head = network.model[-1]
+    head.end2end = True
+    network.fuse(verbose=False)
+    with torch.no_grad():
+        wanted = head.forward_head(network.predict(rgb(image), embed=None)[1]['one2one']['feats'], **head.one2one)
+    assert_same(network, image, *_decoded(head, wanted))
+
+
+def _decoded(head, raw):
+    from ultralytics.utils.tal import dist2bbox, make_anchors
+
+    anchors, strides = make_anchors(raw['feats'], head.stride, 0.5)
+    boxes = dist2bbox(raw['boxes'].transpose(1, 2), anchors[None], xywh=False, dim=-1) * strides
+    return boxes, raw['scores'].transpose(1, 2).sigmoid()
+
+
+def test_queries_become_corners_in_pixels(image):
+    torch.manual_seed(0)
+    network = with_statistics(build_network(QUERIES, CLASSES))
+    with torch.no_grad():
+        _, (boxes, logits, *_) = network(rgb(image))
+    centres, sides = boxes[0].split(2, dim=2)
+    size = torch.tensor([WIDTH, HEIGHT])
+    corners = torch.cat([(centres - sides / 2) * size, (centres + sides / 2) * size], 2)
+    assert_same(network, image, corners, logits[0].sigmoid())
+
+
+def test_anchors_decode_as_yolov4_decodes_them(image):
+    torch.manual_seed(0)
+    network = with_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise'))
+    with torch.no_grad():
+        levels = zip(network(rgb(image)), network.anchors, network.strides, (1.2, 1.1, 1.05), strict=True)
+        decoded = [decode(*level) for level in levels]
+    boxes, scores = (torch.cat(values, 1) for values in zip(*decoded, strict=True))
+    assert_same(network, image, boxes, scores)
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: distances('no_bins'),
+        lambda: distances('two_branches'),
+        lambda: with_statistics(build_network(QUERIES, CLASSES)),
+        lambda: with_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise')),
+    ],
+    ids=['no_bins', 'two_branches', 'queries', 'anchors'],
+)
+def test_every_family_keeps_its_numbers_in_onnx(make, image, tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / 'network.onnx'
+    check_parity(export(make(), WIDTH, HEIGHT, file), file, [image])
+    kinds = [node.op_type for node in onnx.load(file).graph.node]
+    assert 'BatchNormalization' not in kinds
+    assert sorted(kinds[: kinds.index('Conv')]) == ['Cast', 'Transpose']
+
+
+def test_a_network_whose_blocks_are_split_computes_the_same(image):
+    network = distances('bins')
+    with torch.no_grad():
+        wanted = boxes_scores(network, WIDTH, HEIGHT)(torch.from_numpy(image[None]))
+    structure.split(network)
+    assert structure.is_split(network)
+    assert_same(network, image, *wanted)
+
+
+def test_the_network_itself_is_left_as_it_was(image):
+    network = distances('bins')
+    with torch.no_grad():
+        before = network(rgb(image))[0]
+        boxes_scores(network, WIDTH, HEIGHT)
+        assert torch.equal(network(rgb(image))[0], before)
+
+
+def test_an_unknown_head_is_refused():
+    with pytest.raises(ExportError, match='no export for the head Sequential'):
+        boxes_scores(torch.nn.Sequential(torch.nn.Sequential()), WIDTH, HEIGHT)
+
+
+def test_an_input_of_other_than_three_channels_is_refused():
+    network = build_network(DISTANCES, CLASSES)
+    network.model[0].conv = torch.nn.Conv2d(4, 8, 3, 2, 1)
+    with pytest.raises(ExportError, match='convolution of three channels'):
+        boxes_scores(network, WIDTH, HEIGHT)

@@ -1,0 +1,252 @@
+"""Detectors of every family as one kind of module: the camera's pixels in, boxes and scores out.
+
+| family | head | boxes |
+|---|---|---|
+| YOLOv5u, v8, 9, 10, 11, 12 | a distribution over distance bins a side | its mean, from the cell's centre |
+| YOLO26 | distances without bins | from the cell's centre |
+| RT-DETR | queries | centre and size as shares of the image |
+| YOLOv4 | anchors | see `training.models.yolov4.network.decode` |
+
+YOLOv10 and 26 have two branches: one-to-one, which needs no NMS, and one-to-many, which needs it. Our runtime has NMS in any case, so
+the one-to-many branch is exported: it is the more accurate one (YOLO26n on COCO, as Ultralytics publish it: 40.9 against 40.1
+mAP50-95), and its graph has neither TopK nor Gather. A network that was fused to its one-to-one branch exports that.
+
+Channel order and the division by 255 are in the first convolution's weights. Pruned networks need nothing: only shapes are read.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from training.errors import ExportError
+from training.models import torchvision_nms
+from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, decode
+
+torchvision_nms.ensure()
+
+from ultralytics.nn.modules import Detect, RTDETRDecoder, v10Detect  # noqa: E402
+
+
+class BoxesScores(nn.Module):
+    """A detector for one input size, as our runtime asks for it.
+
+    Args:
+        body: BGR (1, 3, H, W) in 0 … 255 → what the head reads.
+        head: that → boxes (1, N, 4) x1 y1 x2 y2 in input pixels, scores (1, N, C) in 0 … 1.
+    """
+
+    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image uint8 (1, H, W, 3) BGR → boxes (1, N, 4) in pixels, scores (1, N, C)."""
+        boxes, scores = self.head(self.body(image.float().permute(0, 3, 1, 2)))
+        return boxes, scores
+
+
+def boxes_scores(network: nn.Module, width: int, height: int) -> BoxesScores:
+    """Any detector of ours as a `BoxesScores`.
+
+    Args:
+        network: copied, not changed.
+        width: input width in pixels, a multiple of the largest stride.
+        height: input height likewise.
+
+    Raises:
+        ExportError: a head that we do not know, or a size off the stride.
+    """
+    network = copy.deepcopy(network).float().eval()
+    module = _yolov4(network, width, height) if isinstance(network, YOLOv4) else _ultralytics(network, width, height)
+    return module.eval().requires_grad_(False)
+
+
+def _ultralytics(network: nn.Module, width: int, height: int) -> BoxesScores:
+    layers = getattr(network, 'model', None)
+    head = layers[-1] if isinstance(layers, nn.Sequential) else network
+    if type(head) not in (Detect, v10Detect, RTDETRDecoder):
+        raise ExportError(
+            f'there is no export for the head {type(head).__name__}; heads are Detect (YOLOv5u to 26), RTDETRDecoder and YOLOv4'
+        )
+    if isinstance(head, Detect) and head.cv2 is not None:
+        head.end2end = False  # fusing drops the other branch
+    network.fuse(verbose=False)  # type: ignore[operator]
+    assert isinstance(layers, nn.Sequential)
+    strides = [int(stride) for stride in network.stride]  # type: ignore[union-attr]
+    _check_size(width, height, max(strides))
+    body = Layers(list(layers)[:-1], cast(list[int], head.f))
+    fold_normalisation(_first_convolution(body))
+    if isinstance(head, Detect):
+        return BoxesScores(body, DistanceHead(head, width, height))
+    return BoxesScores(body, QueryHead(cast(RTDETRDecoder, head), width, height))
+
+
+def _yolov4(network: YOLOv4, width: int, height: int) -> BoxesScores:
+    _check_size(width, height, max(cast(tuple[int, ...], network.strides)))
+    head = AnchorHead(network)
+    body = nn.Sequential(network.backbone, network.neck)
+    fold_normalisation(_first_convolution(body))
+    return BoxesScores(body, head)
+
+
+def _check_size(width: int, height: int, stride: int) -> None:
+    if width % stride or height % stride:
+        raise ExportError(f'input {width}x{height} must be a multiple of the largest stride, {stride}')
+
+
+def _first_convolution(body: nn.Module) -> nn.Conv2d:
+    first = next((module for module in body.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3:
+        raise ExportError(
+            'the network does not begin with a convolution of three channels, into which 1/255 could be folded'
+        )
+    return first
+
+
+def fold_normalisation(convolution: nn.Conv2d) -> None:
+    """Make a convolution that expects RGB in 0 … 1 take BGR in 0 … 255. Zero padding stays right, as black is 0 in both."""
+    with torch.no_grad():
+        convolution.weight.copy_(convolution.weight.flip(1) / 255)
+
+
+class Layers(nn.Module):
+    """Ultralytics' layers without the head. `f` of a layer names where its input comes from, -1 is the layer before.
+
+    Args:
+        layers: in order.
+        outputs: numbers of the layers that the head reads.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.outputs = list(outputs)
+
+    def forward(self, value: Any) -> list[torch.Tensor]:
+        """The maps that the head reads."""
+        outputs: list[torch.Tensor] = []
+        for layer in self.layers:
+            source: Any = layer.f
+            if source != -1:
+                value = (
+                    outputs[source]
+                    if isinstance(source, int)
+                    else [value if number == -1 else outputs[number] for number in source]
+                )
+            value = layer(value)
+            outputs.append(value)
+        return [outputs[number] for number in self.outputs]
+
+
+class DistanceHead(nn.Module):
+    """Ultralytics' Detect: from every cell's centre the distances to the box's four sides, with bins or without.
+
+    Args:
+        head: fused, so that one branch is left; its layers are taken over.
+        width: of the input in pixels.
+        height: likewise.
+    """
+
+    distances: torch.Tensor
+    centres: torch.Tensor
+    steps: torch.Tensor
+
+    def __init__(self, head: Detect, width: int, height: int) -> None:
+        super().__init__()
+        one_to_one = head.cv2 is None
+        self.box_branches = head.one2one_cv2 if one_to_one else head.cv2
+        self.score_branches = head.one2one_cv3 if one_to_one else head.cv3
+        self.bins = int(head.reg_max)
+        strides = [int(stride) for stride in head.stride]
+        self.cell_counts = [(width // stride) * (height // stride) for stride in strides]
+        centres, steps = cells(width, height, strides)
+        self.register_buffer('distances', torch.arange(self.bins, dtype=torch.float32).reshape(1, 1, self.bins, 1))
+        self.register_buffer('centres', centres)
+        self.register_buffer('steps', steps)
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps → boxes (1, N, 4), scores (1, N, C)."""
+        near, far = self._distances(self._joined(self.box_branches, maps)).chunk(2, dim=1)
+        boxes = torch.cat([self.centres - near, self.centres + far], 1) * self.steps
+        return boxes.transpose(1, 2), self._joined(self.score_branches, maps).sigmoid().transpose(1, 2)
+
+    def _distances(self, values: torch.Tensor) -> torch.Tensor:
+        if self.bins == 1:
+            return values
+        distribution = values.reshape(1, 4, self.bins, sum(self.cell_counts)).softmax(2)
+        return (distribution * self.distances).sum(2)
+
+    def _joined(self, branches: Any, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Branch by level → (1, C, N), with sizes written into the graph as constants."""
+        levels = zip(branches, maps, self.cell_counts, strict=True)
+        return torch.cat([branch(value).reshape(1, -1, count) for branch, value, count in levels], 2)
+
+
+def cells(width: int, height: int, strides: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cell centres (1, 2, N), x then y in cells, and the pixels per cell (1, 1, N), level by level, row by row."""
+    centres, steps = [], []
+    for stride in strides:
+        rows, columns = height // stride, width // stride
+        y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing='ij')
+        centres.append(torch.stack([x.flatten(), y.flatten()]))
+        steps.append(torch.full((1, rows * columns), float(stride)))
+    return torch.cat(centres, 1)[None], torch.cat(steps, 1)[None]
+
+
+class QueryHead(nn.Module):
+    """RT-DETR's decoder: every query is a box, given as centre and size relative to the image.
+
+    Args:
+        head: the decoder; taken over.
+        width: of the input in pixels.
+        height: likewise.
+    """
+
+    size: torch.Tensor
+
+    def __init__(self, head: RTDETRDecoder, width: int, height: int) -> None:
+        super().__init__()
+        self.decoder = head
+        self.register_buffer('size', torch.tensor([width, height], dtype=torch.float32))
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps → boxes (1, queries, 4), scores (1, queries, C)."""
+        _, (boxes, logits, *_) = self.decoder(list(maps))
+        centres, sides = boxes.squeeze(0).chunk(2, dim=2)
+        corners = torch.cat([(centres - sides / 2) * self.size, (centres + sides / 2) * self.size], 2)
+        return corners, logits.squeeze(0).sigmoid()
+
+
+class AnchorHead(nn.Module):
+    """YOLOv4's three heads.
+
+    Args:
+        network: whose heads are taken over.
+    """
+
+    anchors: torch.Tensor
+
+    def __init__(self, network: YOLOv4) -> None:
+        super().__init__()
+        self.heads = network.heads
+        self.strides = cast(tuple[int, ...], network.strides)
+        self.classes = network.classes
+        self.register_buffer('anchors', network.anchors)
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps → boxes (1, N, 4), scores (1, N, C)."""
+        boxes, scores = [], []
+        levels = zip(self.heads, maps, self.anchors, self.strides, CENTRE_SCALES, strict=True)
+        for head, value, anchors, stride, scale in levels:
+            raw = head(value)
+            raw = raw.reshape(1, 3, 5 + self.classes, *raw.shape[2:])
+            level_boxes, level_scores = decode(raw, anchors, stride, scale)
+            boxes.append(level_boxes)
+            scores.append(level_scores)
+        return torch.cat(boxes, 1), torch.cat(scores, 1)
