@@ -47,11 +47,11 @@ def _draw_seeds(axes: Any, report: Report, metric: str, rows: Mapping[str, int])
         points = [(by_arm[arm].values.get(seed, math.nan), rows[arm]) for arm in report.arms]
         axes.plot(*zip(*points, strict=True), 'o-', linewidth=0.8, markersize=5, alpha=0.75, label=f'seed {seed}')
     means = [(by_arm[arm].mean, rows[arm]) for arm in report.arms]
-    axes.plot(*zip(*means, strict=True), '|', color='black', markersize=18, markeredgewidth=2, label='mean')
+    axes.scatter(*zip(*means, strict=True), marker='|', color='black', s=300, linewidth=2, label='mean')
     axes.set_xlabel(metric)
     axes.grid(axis='x', alpha=0.3)
     if len(report.seeds) <= 6:
-        axes.legend(fontsize='x-small')
+        axes.legend(fontsize='x-small', markerscale=0.6)
 
 
 def _draw_differences(axes: Any, report: Report, metric: str, rows: Mapping[str, int]) -> None:
@@ -136,6 +136,7 @@ def plot_tradeoff(
     costs = [point.cost for point in points]
     if min(costs) > 0 and max(costs) >= 10 * min(costs):
         axes.set_xscale('log')
+    axes.margins(x=0.15)  # room for the names
     axes.set_xlabel(cost)
     axes.set_ylabel(accuracy)
     axes.grid(alpha=0.3)

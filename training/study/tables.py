@@ -116,16 +116,16 @@ def markdown(report: Report, pictures: Collection[str] = ()) -> str:
 
 
 def _header(report: Report) -> str:
-    lines = [f'`{report.command}`'] if report.command else []
-    for label, text in _circumstances(report.results).items():
-        lines.append(f'{label}: {text}')
     cells = len(report.arms) * len(report.seeds)
-    lines.append(f'cells: {len(report.results)} of {cells}; {_duration(report.results)}')
-    lines.append(
-        f'Differences are paired by seed against **{report.baseline}**; in brackets the {100 * report.confidence:g} % t interval '
-        'of their mean. A ✔ stands only where that interval lies wholly on the better side of 0.'
+    seconds, _ = mean_deviation([result.seconds for result in report.results])
+    lines = [f'{label}: {text}' for label, text in _circumstances(report.results).items()]
+    lines.append(f'cells: {len(report.results)} of {cells}, {figure(seconds)} s each on average')
+    note = (
+        f'Differences are paired by seed against **{report.baseline}**; in brackets the {100 * report.confidence:g} % t '
+        'interval of their mean. A ✔ stands only where that interval lies wholly on the better side of 0.'
     )
-    return '\n\n'.join([*lines[:1], '\n'.join(f'- {line}' for line in lines[1:-1]), lines[-1]])
+    parts = [f'`{report.command}`'] if report.command else []
+    return '\n\n'.join([*parts, '\n'.join(f'- {line}' for line in lines), note])
 
 
 def _circumstances(results: Sequence[Result]) -> dict[str, str]:
@@ -151,11 +151,6 @@ def _circumstances(results: Sequence[Result]) -> dict[str, str]:
         else '; '.join(f'{text} ({number} cells)' for text, number in counts.items())
         for label, counts in found.items()
     }
-
-
-def _duration(results: Sequence[Result]) -> str:
-    seconds, _ = mean_deviation([result.seconds for result in results])
-    return f'{figure(seconds)} s for one on average'
 
 
 def metric_table(report: Report, metric: str) -> str:
