@@ -62,6 +62,17 @@ ENGINES: dict[str, EngineKind] = {
         install='pip install openvino',
         runs={**_AS_IT_IS, 'fp32': ('fp32', 'bf16', 'fp16')},
     ),
+    'ncnn': EngineKind(
+        module='kd_perception.engines.ncnn',
+        library='ncnn',
+        packages=('ncnn',),
+        install='pip install ncnn',
+        runs={'fp32': ('fp32', 'fp16', 'bf16')},
+        why_not={
+            'int8': 'ncnn quantizes otherwise than ONNX files do (symmetric, per layer); run fp32 in fp16 on it instead',
+            'fp16': 'ncnn makes its own half precision from the fp32 artifact',
+        },
+    ),
 }
 """Every engine by its name. All of them take ONNX files; adding an engine is one new file and one entry here."""
 

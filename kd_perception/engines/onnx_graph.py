@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kd_perception.core.bundle import Bundle
 from kd_perception.core.errors import EngineError
 
 Fields = dict[int, list[Any]]
@@ -106,6 +107,25 @@ def read_graph(content: bytes, file: str) -> Graph:
 def check_self_contained(content: bytes, file: str) -> None:
     """Refuse an ONNX file that names other files as its weights: it could name any file of the machine."""
     read_graph(content, file)
+
+
+def check_input(graph: Graph, bundle: Bundle) -> None:
+    """The graph must take exactly one image of the size and type that the bundle states; sizes that it leaves open fit.
+
+    Raises:
+        EngineError: it takes something else.
+    """
+    if len(graph.inputs) != 1:
+        raise EngineError(f'the network of {bundle.name} has {len(graph.inputs)} inputs; one image is expected')
+    value, stated = graph.inputs[0], bundle.input.shape
+    fits = len(value.shape) == len(stated) and all(
+        size in (None, wanted) for size, wanted in zip(value.shape, stated, strict=True)
+    )
+    if not fits or value.dtype != np.dtype(bundle.input.dtype):
+        raise EngineError(
+            f'the network takes {value.dtype} {list(value.shape)}, but bundle.yaml of {bundle.name} states '
+            f'{bundle.input.dtype} {list(stated)}; correct its input section'
+        )
 
 
 def _graph(model: Fields) -> Graph:
