@@ -11,8 +11,10 @@ from kd_perception import __version__
 from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.demo.options import add_arguments, from_arguments
+from kd_perception.doctor import command as doctor_command
 from kd_perception.engines.onnx_import import ImportOptions, bundle_from_onnx
 from kd_perception.evaluation import bag_commands, compare, detect_command, evaluate_command
+from kd_perception.evaluation.detector_options import image_size
 from kd_perception.ros import replay_command
 
 
@@ -41,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_command(commands)
     detect_command.add_command(commands)
     replay_command.add_command(commands)
+    doctor_command.add_command(commands)
     _add_demo(commands)
     return parser
 
@@ -62,7 +65,7 @@ def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     create.add_argument('model', type=Path, help='ONNX file')
     create.add_argument('--out', type=Path, required=True, help="bundle folder to make; its name becomes the bundle's")
     create.add_argument('--classes', type=_names, default=(), help='class names, comma separated, if the file has none')
-    create.add_argument('--size', type=_size, help='input size WIDTHxHEIGHT, if the network takes any')
+    create.add_argument('--size', type=image_size, help='input size WIDTHxHEIGHT, if the network takes any')
     create.add_argument('--colour', choices=('rgb', 'bgr'), default='rgb', help='channel order (default: %(default)s)')
     create.add_argument(
         '--scale', type=float, default=255.0, help='pixel values are divided by this (default: %(default)s)'
@@ -86,13 +89,6 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(',') if name.strip())
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition('x')
-    if not (width.isdecimal() and height.isdecimal()):
-        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, such as 640x640')
-    return int(width), int(height)
 
 
 def _show(options: argparse.Namespace) -> int:

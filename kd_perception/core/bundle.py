@@ -160,17 +160,24 @@ def find_bundle(model: str) -> Path:
     given = Path(model).expanduser()
     if (given / BUNDLE_FILE).is_file() or len(given.parts) > 1:
         return given
-    prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
-    shelves = [Path(prefix) / 'share' / 'kd_perception' / 'models' for prefix in prefixes]
-    shelves.append(Path(__file__).resolve().parents[2] / 'models')
-    for shelf in shelves:
-        if model and (shelf / model / BUNDLE_FILE).is_file():
-            return shelf / model
-    known = sorted({path.parent.name for shelf in shelves for path in shelf.glob(f'*/{BUNDLE_FILE}')})
+    installed = installed_bundles()
+    for folder in installed:
+        if model == folder.name:
+            return folder
+    known = sorted({folder.name for folder in installed})
     raise BundleError(
         f'there is no model bundle {model!r}: give the path of a folder with a {BUNDLE_FILE}, or one of the installed bundles: '
         f'{", ".join(known) or "none"}'
     )
+
+
+def installed_bundles() -> list[Path]:
+    """Folders of all bundles on the shelves that `find_bundle` names, in its order; a name may be there twice."""
+    prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
+    shelves = [Path(prefix) / 'share' / 'kd_perception' / 'models' for prefix in prefixes]
+    shelves.append(Path(__file__).resolve().parents[2] / 'models')
+    found = [path.parent for shelf in shelves for path in sorted(shelf.glob(f'*/{BUNDLE_FILE}'))]
+    return list(dict.fromkeys(found))
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _ROOT = Path('/')
-_INPUT_RAILS = ('VDD_IN', 'POM_5V_IN', 'VIN_SYS_5V0')
+_INPUT_RAILS = ('VDD_IN', 'POM_5V_IN')
 """Rails that feed the whole module; where a board has none of them, its rails are added up."""
 _SAMPLE_S = 0.05
 

@@ -50,7 +50,8 @@ def evaluate_source(options: DemoOptions, source: FrameSource, model: Path, fram
         (outcome,) = run_jobs([job], progress=lambda done, total: _step(bar))
     if isinstance(outcome, BagFailure):
         raise EvaluationError(outcome.reason)
-    bundle, artifact = job.artifact()
+    selection = job.selection()
+    bundle, artifact = selection.bundle, selection.artifact
     lines = []
     for mode, streaming in (('every', None), ('realtime', Streaming(1.0))):
         command = f'kd_perception evaluate {os.path.relpath(bag)} --bundle {bundle.name} --mode {mode}'

@@ -15,3 +15,11 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--precision', default='auto', help='auto, fp32, int8, … (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads of one inference; 0: all cores')
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT of an image."""
+    width, _, height = text.partition('x')
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, such as 640x640')
+    return int(width), int(height)
