@@ -10,6 +10,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -105,9 +107,9 @@ def is_split(network: nn.Module) -> bool:
     return any(isinstance(module, (SplitC2f, SplitC2PSA)) for module in network.modules())
 
 
-def keep_outputs(convolution: nn.Conv2d, kept: Sequence[int]) -> None:
+def keep_outputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
     """Keep some output channels of a convolution; of a depthwise one, the channels."""
-    index = torch.as_tensor(list(kept), dtype=torch.long)
+    index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
     convolution.weight = nn.Parameter(_chosen(convolution.weight, 0, index), convolution.weight.requires_grad)
     if convolution.bias is not None:
         convolution.bias = nn.Parameter(_chosen(convolution.bias, 0, index), convolution.bias.requires_grad)
@@ -116,16 +118,16 @@ def keep_outputs(convolution: nn.Conv2d, kept: Sequence[int]) -> None:
     convolution.out_channels = len(index)
 
 
-def keep_inputs(convolution: nn.Conv2d, kept: Sequence[int]) -> None:
+def keep_inputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
     """Keep some input channels of a convolution that is not grouped."""
-    index = torch.as_tensor(list(kept), dtype=torch.long)
+    index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
     convolution.weight = nn.Parameter(_chosen(convolution.weight, 1, index), convolution.weight.requires_grad)
     convolution.in_channels = len(index)
 
 
-def keep_features(normalisation: nn.BatchNorm2d, kept: Sequence[int]) -> None:
+def keep_features(normalisation: nn.BatchNorm2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
     """Keep some channels of a batch normalisation."""
-    index = torch.as_tensor(list(kept), dtype=torch.long)
+    index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
     for name in ('weight', 'bias'):
         value = getattr(normalisation, name)
         setattr(normalisation, name, nn.Parameter(_chosen(value, 0, index), value.requires_grad))

@@ -1,0 +1,254 @@
+"""Which channels of a network can only go together, by torch-pruning's dependency graph, and their removal.
+
+A convolution's output channel goes with its batch normalisation, with the inputs of the convolutions that read it, and, behind a
+shortcut addition, with the same channel of every addend. Such a set is one channel of a `Group`.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch_pruning
+from torch import nn
+
+from training.errors import PruneError
+from training.models import torchvision_nms
+from training.prune import structure
+
+torchvision_nms.ensure()
+
+from ultralytics.nn.modules import PSA, Attention, Detect, RepNCSPELAN4, RTDETRDecoder  # noqa: E402
+from ultralytics.nn.modules.block import AAttn  # noqa: E402
+
+Indices = npt.NDArray[np.int64]
+Role = Literal['outputs', 'inputs', 'features']
+
+TRACED_SIDE = 64
+"""Pixels of the square image that the graph is traced with."""
+
+WHOLE = (Attention, AAttn, PSA, RepNCSPELAN4)
+"""Blocks whose forward pass counts on the widths it was built with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One layer's part in a group.
+
+    Attributes:
+        name: the layer.
+        role: which of its channels: a convolution's outputs or inputs (of a depthwise one outputs, which are its inputs too), or
+            a batch normalisation's features.
+        channels: (n,) numbers of the layer's channels.
+        roots: (n,) for each, the group's channel that it belongs to. Behind a concatenation one may occur more than once.
+    """
+
+    name: str
+    role: Role
+    channels: Indices
+    roots: Indices
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels of several layers that can only be removed together.
+
+    Attributes:
+        name: the convolution that the group was found from.
+        size: the number of its channels.
+        members: every layer with a part in it.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+
+    def of(self, role: Role) -> list[Member]:
+        """The members of one role."""
+        return [member for member in self.members if member.role == role]
+
+    def sources(self) -> Indices:
+        """(size,) how many layers make each channel; more than one: a shortcut adds them up."""
+        counts = np.zeros(self.size, np.int64)
+        for member in self.of('outputs'):
+            counts[np.unique(member.roots)] += 1
+        return counts
+
+
+def groups(network: nn.Module) -> list[Group]:
+    """The groups that may be pruned, in the order of the forward pass.
+
+    Left out are the last convolutions of the head, whatever touches attention, and layers other than convolutions and batch
+    normalisations. With unsplit C2f blocks a group holds both halves of their first convolution, so split them first to prune.
+
+    Raises:
+        PruneError: the network's head is of an unknown kind.
+    """
+    network = copy.deepcopy(network).float().cpu().eval().requires_grad_(True)
+    graph = torch_pruning.DependencyGraph()
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter('ignore')
+        image = torch.zeros(1, 3, TRACED_SIDE, TRACED_SIDE)
+        graph.build_dependency(
+            network, image, forward_fn=lambda network, image: head_maps(network, image), verbose=False
+        )
+    names = {module: name for name, module in network.named_modules()}
+    fixed = _fixed(network)
+    found = []
+    for traced in graph.get_all_groups(ignored_layers=list(fixed), root_module_types=(nn.Conv2d,)):
+        group = _group(graph, traced, names)
+        if group is not None and not any(_touches(member, network, fixed) for member in group.members):
+            found.append(group)
+    order = {name: number for number, name in enumerate(structure.convolutions(network))}
+    return sorted(found, key=lambda group: order[group.name])
+
+
+def head_maps(network: Any, image: torch.Tensor) -> list[torch.Tensor]:
+    """What the head's branches make of an image, without decoding; end-to-end branches see the same maps, not detached ones."""
+    maps = level_maps(network, image)
+    return [branch[level](maps[level]) for branch in branches(network.model[-1]) for level in range(len(maps))]
+
+
+def level_maps(network: Any, image: torch.Tensor) -> list[torch.Tensor]:
+    """The feature maps (N, C, H, W) that the head reads, level by level."""
+    outputs: list[Any] = []
+    value: Any = image
+    layers = list(network.model)
+    for layer in layers[:-1]:
+        if layer.f != -1:
+            value = (
+                outputs[layer.f] if isinstance(layer.f, int) else [outputs[k] if k != -1 else value for k in layer.f]
+            )
+        value = layer(value)
+        outputs.append(value)
+    return [outputs[k] for k in layers[-1].f]
+
+
+def branches(head: nn.Module) -> list[nn.ModuleList]:
+    """The head's lists of one branch a level, each ending in a layer of fixed width.
+
+    Raises:
+        PruneError: an unknown kind of head.
+    """
+    if isinstance(head, RTDETRDecoder):
+        return [head.input_proj]
+    if isinstance(head, Detect):
+        names = ('cv2', 'cv3', 'one2one_cv2', 'one2one_cv3')
+        return [getattr(head, name) for name in names if getattr(head, name, None) is not None]
+    raise PruneError(
+        f'networks with a head {type(head).__name__} cannot be pruned, only those with Detect or RTDETRDecoder'
+    )
+
+
+def _fixed(network: Any) -> set[nn.Module]:
+    """Layers whose outputs must keep their number."""
+    fixed: set[nn.Module] = set()
+    head = network.model[-1]
+    for branch in branches(head):
+        for level in branch:
+            last: nn.Module = level if isinstance(head, RTDETRDecoder) else level[-1]  # type: ignore[index]
+            fixed.update(layer for layer in last.modules() if isinstance(layer, nn.Conv2d))
+    for module in network.modules():
+        if isinstance(module, WHOLE):
+            fixed.update(module.modules())
+    return fixed
+
+
+def _touches(member: Member, network: nn.Module, fixed: set[nn.Module]) -> bool:
+    """Whether a member must keep its channels."""
+    layer = network.get_submodule(member.name)
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1 and not structure.is_depthwise(layer):
+        return True
+    inside = any(isinstance(network.get_submodule(parent), WHOLE) for parent in _parents(member.name))
+    return inside or (member.role == 'outputs' and layer in fixed)
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split('.')
+    return ['.'.join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group | None:
+    """torch-pruning's group as ours, None where a layer of another kind has a part in it."""
+    members = []
+    for item in traced:
+        layer = item.dep.target.module
+        if isinstance(layer, nn.Conv2d):
+            is_output = structure.is_depthwise(layer) or graph.is_out_channel_pruning_fn(item.dep.handler)
+            role: Role = 'outputs' if is_output else 'inputs'
+        elif isinstance(layer, nn.BatchNorm2d):
+            role = 'features'
+        elif isinstance(layer, nn.Parameter) or any(True for _ in layer.parameters()):
+            return None
+        else:
+            continue
+        members.append(
+            Member(names[layer], role, np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64))
+        )
+    unique = {(member.name, member.role): member for member in members}
+    first = members[0]
+    return Group(first.name, len(first.channels), tuple(unique.values()))
+
+
+def remove(network: nn.Module, found: Sequence[Group], removed: Sequence[Indices]) -> dict[str, Indices]:
+    """Take channels out of a network, in place.
+
+    Args:
+        found: groups of this network.
+        removed: for each group, the numbers of its channels that go.
+
+    Returns:
+        For each convolution that lost some, the numbers of the output channels that stay.
+    """
+    gone: dict[tuple[str, Role], list[Indices]] = {}
+    for group, channels in zip(found, removed, strict=True):
+        for member in group.members:
+            chosen = member.channels[np.isin(member.roots, channels)]
+            if len(chosen):
+                gone.setdefault((member.name, member.role), []).append(chosen)
+    kept_outputs = {}
+    for (name, role), parts in gone.items():
+        layer: Any = network.get_submodule(name)
+        kept = np.setdiff1d(np.arange(_width(layer, role)), np.concatenate(parts))
+        if not len(kept):
+            raise PruneError(f'{name} would lose all its {role}; ask for less')
+        if role == 'features':
+            structure.keep_features(layer, kept)
+        elif role == 'inputs':
+            structure.keep_inputs(layer, kept)
+        else:
+            structure.keep_outputs(layer, kept)
+            kept_outputs[name] = kept
+    return kept_outputs
+
+
+def _width(layer: nn.Conv2d | nn.BatchNorm2d, role: Role) -> int:
+    if isinstance(layer, nn.BatchNorm2d):
+        return layer.num_features
+    return layer.in_channels if role == 'inputs' else layer.out_channels
+
+
+def kept_levels(network: Any, found: Sequence[Group], removed: Sequence[Indices]) -> list[list[int]]:
+    """For each level that the head reads, which of its channels stay."""
+    first = [
+        next(layer for layer in level.modules() if isinstance(layer, nn.Conv2d))
+        for level in branches(network.model[-1])[0]
+    ]
+    names = {layer: name for name, layer in structure.convolutions(network).items()}
+    kept = []
+    for layer in first:
+        gone = [
+            member.channels[np.isin(member.roots, channels)]
+            for group, channels in zip(found, removed, strict=True)
+            for member in group.of('inputs')
+            if member.name == names[layer]
+        ]
+        all_gone = np.concatenate(gone) if gone else np.empty(0, np.int64)
+        kept.append([int(channel) for channel in np.setdiff1d(np.arange(layer.in_channels), all_gone)])
+    return kept

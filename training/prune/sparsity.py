@@ -1,0 +1,119 @@
+"""Sparsity-aware training: L1 on the batch normalisations' γ, so that channels which are not needed show it before pruning.
+
+Network slimming (Liu et al. 2017) with the schedule of arXiv 2509.12918, R(e) = R₀·(1 − 0.9·e/E). Channels behind a shortcut
+addition are left out: several layers make them, and no γ alone says what they are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.prune.channels import Indices, groups
+
+
+@dataclass(frozen=True)
+class SparsitySettings:
+    """The penalty on γ.
+
+    Attributes:
+        rate: R₀, what each |γ| adds to the loss at the stage's beginning; 1e-4 in network slimming, 1e-2 is strong.
+        final_share: the rate at the stage's end as a share of R₀.
+    """
+
+    rate: float = 1e-4
+    final_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise ValueError(f'rate must be over 0 and at most 1, not {self.rate}')
+        if not 0 <= self.final_share <= 1:
+            raise ValueError(f'final_share must be 0 to 1, not {self.final_share}')
+
+    def rate_at(self, progress: float) -> float:
+        """R when `progress`, 0 … 1, of the stage is done."""
+        return self.rate * (1 - (1 - self.final_share) * progress)
+
+
+class SparsityPenalty:
+    """Adds the penalty's gradients to a network's γ.
+
+    Args:
+        network: the detector in training.
+    """
+
+    def __init__(self, network: nn.Module, settings: SparsitySettings) -> None:
+        self.settings = settings
+        self._gammas = penalised(network)
+        self._rate = settings.rate_at(0.0)
+
+    def add_gradients(self, progress: float) -> None:
+        """Add R·sign(γ) to the gradients; call it after the backward pass and before clipping and the optimizer's step.
+
+        Args:
+            progress: the share of the stage that is done, 0 … 1.
+        """
+        self._rate = self.settings.rate_at(progress)
+        for gamma, chosen in self._gammas:
+            if gamma.grad is not None:
+                gamma.grad.add_(gamma.detach().sign() * chosen.to(gamma), alpha=self._rate)
+
+    def value(self) -> float:
+        """R·Σ|γ| at the last rate: what the penalty adds to the loss."""
+        with torch.no_grad():
+            return self._rate * float(sum((gamma.abs() * chosen.to(gamma)).sum() for gamma, chosen in self._gammas))
+
+
+def penalised(network: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
+    """Each γ that the penalty acts on, and a mask (C,) of its channels that can be pruned and feed no shortcut addition."""
+    chosen: dict[str, Indices] = {}
+    for group in groups(network):
+        alone = np.flatnonzero(group.sources() == 1)
+        for member in group.of('features'):
+            channels = member.channels[np.isin(member.roots, alone)]
+            chosen[member.name] = np.union1d(chosen.get(member.name, channels), channels)
+    found = []
+    for name, channels in chosen.items():
+        gamma = network.get_submodule(name).weight
+        if isinstance(gamma, nn.Parameter) and len(channels):
+            mask = torch.zeros(len(gamma))
+            mask[torch.from_numpy(channels)] = 1
+            found.append((gamma, mask))
+    return found
+
+
+def gammas(network: nn.Module) -> dict[str, torch.Tensor]:
+    """|γ| (C,) of every batch normalisation by name."""
+    return {
+        name: layer.weight.detach().abs().float().cpu()
+        for name, layer in network.named_modules()
+        if isinstance(layer, nn.BatchNorm2d)
+    }
+
+
+def draw_gammas(networks: Mapping[str, nn.Module], target: Path) -> None:
+    """Write a picture of how |γ| is spread, one curve a network: before and after sparsity training.
+
+    Args:
+        networks: by the name in the legend.
+        target: a .png or .svg file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout='constrained')
+    axes = figure.subplots()
+    values = {name: torch.cat(list(gammas(network).values())).numpy() for name, network in networks.items()}
+    largest = max(float(spread.max()) for spread in values.values())
+    edges = np.linspace(0, largest if largest > 0 else 1, 81).tolist()
+    for name, spread in values.items():
+        axes.hist(spread, bins=edges, histtype='step', linewidth=1.5, label=f'{name} (median {np.median(spread):.3f})')
+    axes.set_xlabel('|γ| of a batch normalisation channel')
+    axes.set_ylabel('channels')
+    axes.legend()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=150)
