@@ -27,7 +27,7 @@ class Outputs:
     maps: Mapping[str, Tensor]
     branches: Mapping[str, Branch]
 
-    def part(self, images: slice) -> Outputs:
+    def part(self, images: slice | list[int]) -> Outputs:
         """The same of some images of the batch."""
         return Outputs(
             {name: value[images] for name, value in self.maps.items()},
@@ -35,7 +35,7 @@ class Outputs:
         )
 
 
-def part_of(predictions: Any, images: slice) -> Any:
+def part_of(predictions: Any, images: slice | list[int]) -> Any:
     """Some images of nested predictions of a batch."""
     if isinstance(predictions, Tensor):
         return predictions[images]

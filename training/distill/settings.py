@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from training.distill.controls import CONTROLS
 from training.distill.losses import loss_class
 from training.schema import nearest
 
@@ -191,17 +192,20 @@ class DistillSettings:
         terms: the losses; all see one forward pass of student and teacher.
         task_weight: factor of the task's own loss.
         unlabelled_weight: factor of every term on unlabelled images, beside its own.
+        teacher_control: `none`; in control runs `random` or `shuffled`, see `training.distill.controls`.
     """
 
     terms: tuple[TermSettings, ...]
     task_weight: float = 1.0
     unlabelled_weight: float = 1.0
+    teacher_control: str = 'none'
 
     def __post_init__(self) -> None:
         if not self.terms:
             raise ValueError('there is no term to distil by: name at least one loss')
         _within('task_weight', self.task_weight, 0, float('inf'))
         _within('unlabelled_weight', self.unlabelled_weight, 0, float('inf'))
+        _one_of('teacher_control', self.teacher_control, CONTROLS)
 
     @property
     def names(self) -> tuple[str, ...]:

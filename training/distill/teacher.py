@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from training.distill.controls import untrained
 from training.distill.outputs import Outputs, Probe, Shape, branches_of, layer_names, measure_shape, to_float32
 from training.errors import FitError, WeightsError
 from training.models.weights import load_network
@@ -25,7 +26,14 @@ class Teacher:
         tensors: number of tensors that were loaded: all of the network's.
     """
 
-    def __init__(self, file: Path, classes: Sequence[str], device: torch.device, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        file: Path,
+        classes: Sequence[str],
+        device: torch.device,
+        precision: torch.dtype,
+        random_seed: int | None = None,
+    ) -> None:
         """Load it.
 
         Args:
@@ -33,6 +41,7 @@ class Teacher:
             classes: the student's, which the teacher must have too.
             device: where it computes.
             precision: of its layers.
+            random_seed: of fresh weights in place of the file's, for a control run.
 
         Raises:
             WeightsError: no such file, another kind of file, or tensors that do not fit.
@@ -49,6 +58,8 @@ class Teacher:
         self.file = file
         self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         self.tensors = len(network.state_dict())
+        if random_seed is not None:
+            network = untrained(network, classes, random_seed)
         self._network = _folded(network).to(device, precision, memory_format=torch.channels_last)
         self._precision = precision
         self._probe: Probe | None = None

@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from training.data.loader import Batch, Batches, BatchPlan, ImageSet
 from training.distill import checkpoint
+from training.distill.controls import other_images
 from training.distill.outputs import (
     Outputs,
     Probe,
@@ -174,7 +175,10 @@ class _Run:
         self.teacher: Teacher | None = None
         self.terms = nn.ModuleList()
         self.probe = Probe(self.student, ())
-        if job.distill is not None:
+        if job.distill is None:
+            # As with terms: what a head keeps from its first pass must be the same in both arms of a study.
+            measure_shape(self.student, (), self.settings.image_size)
+        else:
             self._prepare_terms(job.distill)
         self.terms.to(group.device)
 
@@ -194,7 +198,8 @@ class _Run:
     def _prepare_terms(self, settings: DistillSettings) -> None:
         assert self.job.teacher is not None
         layer_dtype = self.precision or torch.float32
-        self.teacher = Teacher(self.job.teacher, self.job.classes, self.group.device, layer_dtype)
+        fresh = self.job.seed if settings.teacher_control == 'random' else None
+        self.teacher = Teacher(self.job.teacher, self.job.classes, self.group.device, layer_dtype, fresh)
         if self.group.first:
             measured = '' if self.job.teacher_map is None else f', measured mAP50-95 {self.job.teacher_map:.4g}'
             _logger.info(
@@ -221,6 +226,7 @@ class _Run:
         from ultralytics.cfg import get_cfg
 
         self.student.args = get_cfg()
+        self.student.nc = self.student.model[-1].nc  # RT-DETR's asks for it
         self.student.criterion = self.student.init_criterion()
 
     # What `fit` does.
@@ -433,6 +439,8 @@ class _Run:
         if not any(weights):
             return {}
         student, teacher = Outputs(maps, branches_of(predictions)), self.teacher(images)
+        if settings.teacher_control == 'shuffled':
+            teacher = teacher.part(other_images(len(images), self.job.seed, self.step))
         parts = {'': slice(batch.labelled)}
         if batch.labelled < len(images):
             parts['/unlabelled'] = slice(batch.labelled, len(images))
@@ -631,7 +639,7 @@ def _student(job: FitJob) -> Any:
 def _bare(student: Any) -> Any:
     """A copy of the network alone, without what the training hung on it."""
     network = copy.deepcopy(student)
-    del network.criterion, network.args
+    del network.criterion, network.args, network.nc
     return network
 
 
