@@ -1,4 +1,4 @@
-"""Export and quantization of a tiny random detector."""
+"""Export of a tiny random detector."""
 
 import numpy as np
 import onnx
@@ -7,11 +7,10 @@ import pytest
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
 
-from training.errors import ExportError, QuantizationError  # noqa: E402
+from training.errors import ExportError  # noqa: E402
 from training.export.heads import boxes_scores, fold_normalisation  # noqa: E402
 from training.export.onnx_export import check_parity, export  # noqa: E402
 from training.models.yolo import DetectionModel  # noqa: E402
-from training.quantize.qdq import QuantizeSettings, calibration_hash, front, quantize, tail  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')
@@ -126,93 +125,3 @@ def test_folded_normalisation_equals_the_explicit_one():
     wanted = convolution(bgr.flip(1) / 255)
     fold_normalisation(convolution)
     torch.testing.assert_close(convolution(bgr), wanted)
-
-
-@pytest.mark.parametrize(('convolutions_float', 'int8_weights'), [(True, 0), (False, 6)])
-def test_the_tail_stays_float(exported, images, tmp_path, convolutions_float, int8_weights):
-    target = tmp_path / 'int8.onnx'
-    quantize(exported[1], target, images, QuantizeSettings(last_convolutions_float=convolutions_float))
-    graph = onnx.load(target).graph
-    maker = {name: node for node in graph.node for name in node.output}
-    waiting, seen, convolutions = [output.name for output in graph.output], set(), {}
-    while waiting:
-        node = maker.get(waiting.pop())
-        if node is None or node.op_type == 'Conv':
-            convolutions |= {} if node is None else {node.name: node}
-            continue
-        seen.add(node.op_type)
-        waiting += node.input
-    assert {'Softmax', 'Sigmoid', 'Concat', 'Sub', 'Add'} <= seen
-    assert len(convolutions) == 6
-    weights = [maker[node.input[1]].op_type for node in convolutions.values() if node.input[1] in maker]
-    assert weights == ['DequantizeLinear'] * int8_weights
-    if convolutions_float:
-        assert not seen & {'QuantizeLinear', 'DequantizeLinear'}
-
-
-def test_all_other_convolutions_have_int8_weights_per_channel(exported, images, tmp_path):
-    target = tmp_path / 'int8.onnx'
-    left = quantize(exported[1], target, images, QuantizeSettings())
-    graph = onnx.load(target).graph
-    constants = {constant.name: constant for constant in graph.initializer}
-    maker = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
-        if node.op_type != 'Conv' or node.name in left:
-            continue
-        weight, scale = (constants[name] for name in maker[node.input[1]].input[:2])
-        activation = maker[node.input[0]]
-        assert weight.data_type == onnx.TensorProto.INT8
-        assert list(scale.dims) == [weight.dims[0]]
-        assert constants[activation.input[2]].data_type == onnx.TensorProto.UINT8
-
-
-def test_the_convolution_that_reads_the_pixels_stays_float(exported):
-    graph = onnx.load(exported[1]).graph
-    kinds = [node.op_type for node in graph.node if node.name in front(graph)]
-    assert kinds == ['Cast', 'Transpose', 'Conv']
-
-
-def test_int8_is_near_float(exported, images, tmp_path):
-    import onnxruntime
-
-    target = tmp_path / 'int8.onnx'
-    quantize(exported[1], target, images, QuantizeSettings())
-    scores = [
-        onnxruntime.InferenceSession(str(file), providers=['CPUExecutionProvider']).run(
-            ['scores'], {'image': images[0][None]}
-        )[0]
-        for file in (exported[1], target)
-    ]
-    assert np.abs(scores[0] - scores[1]).mean() < 0.02
-    assert not np.array_equal(*scores)
-
-
-def test_the_tail_is_found_whatever_the_nodes_are_named(exported):
-    graph = onnx.load(exported[1]).graph
-    names = tail(graph)
-    for number, node in enumerate(graph.node):
-        node.name = f'n{number}' if node.name in names else node.name
-    assert len(tail(graph)) == len(names)
-    assert all(name.startswith('n') for name in tail(graph))
-
-
-@pytest.mark.parametrize(
-    ('settings', 'message'),
-    [
-        (QuantizeSettings(method='guess'), "unknown calibration method 'guess'"),
-        (QuantizeSettings(float_nodes=('no_such_node',)), 'has no node no_such_node'),
-    ],
-)
-def test_wrong_settings_are_refused(exported, images, tmp_path, settings, message):
-    with pytest.raises(QuantizationError, match=message):
-        quantize(exported[1], tmp_path / 'int8.onnx', images, settings)
-
-
-def test_calibration_needs_images(exported, tmp_path):
-    with pytest.raises(QuantizationError, match='needs images'):
-        quantize(exported[1], tmp_path / 'int8.onnx', [], QuantizeSettings())
-
-
-def test_the_calibration_hash_knows_pixels_and_order(images):
-    assert calibration_hash(images) == calibration_hash([image.copy() for image in images])
-    assert calibration_hash(images) != calibration_hash(images[::-1])

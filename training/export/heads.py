@@ -7,8 +7,8 @@
 | RT-DETR | queries | centre and size as shares of the image |
 | YOLOv4 | anchors | see `training.models.yolov4.network.decode` |
 
-YOLOv10 and 26 have two branches: one-to-one, which needs no NMS, and one-to-many, which needs it. Our runtime has NMS in any case, so
-the one-to-many branch is exported: it is the more accurate one (YOLO26n on COCO, as Ultralytics publish it: 40.9 against 40.1
+YOLOv10 and 26 have two branches: one-to-one, which needs no NMS, and one-to-many, which needs it. Our runtime has NMS anyhow,
+so the one-to-many branch is exported: it is the more accurate one (YOLO26n on COCO, as Ultralytics publish it: 40.9 against 40.1
 mAP50-95), and its graph has neither TopK nor Gather. A network that was fused to its one-to-one branch exports that.
 
 Channel order and the division by 255 are in the first convolution's weights. Pruned networks need nothing: only shapes are read.

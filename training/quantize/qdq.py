@@ -1,4 +1,9 @@
-"""INT8 for ONNX Runtime on CPUs: QDQ graph, unsigned activations, signed weights per channel, the tail in float.
+"""INT8 as QDQ graphs, for ONNX Runtime on CPUs or for TensorRT, with the tail in float.
+
+| target | activations | weights | quantized |
+|---|---|---|---|
+| `onnxruntime` | unsigned, U8S8: what CPUs compute quickest | signed, one scale a channel | all that ONNX Runtime can |
+| `tensorrt` | signed, zero point 0 | likewise, float behind Q and DQ | what convolutions and products read |
 
 The tail is everything from the outputs back to the last convolution of each branch. It joins numbers of unlike size
 (box distances, logits, anchors); quantized it ruins the detector. It is found by walking the graph, whatever the nodes
@@ -7,22 +12,25 @@ are named.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from training.errors import QuantizationError
+from training.quantize.calibration import METHODS, Image, Range, Ranges, calibrate, calibration_hash
 
-Image = npt.NDArray[np.uint8]
+__all__ = ['QuantizeSettings', 'calibration_hash', 'front', 'quantize', 'quantize_model', 'ranges_of', 'tail']
+
 COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
+TARGETS = ('onnxruntime', 'tensorrt')
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,9 @@ class QuantizeSettings:
         per_channel: one weight scale per output channel instead of one per tensor.
         first_convolution_float: leave the convolution that reads the pixels in float; with three channels INT8 gains nothing.
         last_convolutions_float: leave the last convolution of each branch in float too; they are small.
-        float_nodes: further nodes that stay in float, by name.
+        float_nodes: further nodes that stay in float, by name; `training.quantize.mixed` chooses them.
+        target: `onnxruntime`, or `tensorrt` for a graph that TensorRT 8.6 and later build an engine from.
+        operators: ONNX operators that are quantized; empty means the target's own choice. `[Conv]` for networks with attention.
     """
 
     method: str = 'minmax'
@@ -44,63 +54,158 @@ class QuantizeSettings:
     first_convolution_float: bool = True
     last_convolutions_float: bool = True
     float_nodes: tuple[str, ...] = ()
+    target: str = 'onnxruntime'
+    operators: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises QuantizationError for a value that means nothing."""
+        if self.method not in METHODS:
+            raise QuantizationError(f'unknown calibration method {self.method!r}; choose one of {", ".join(METHODS)}')
+        if self.target not in TARGETS:
+            raise QuantizationError(f'unknown target {self.target!r}; choose one of {", ".join(TARGETS)}')
+        if not 50 < self.percentile <= 100:
+            raise QuantizationError(f'percentile must lie between 50 and 100, not {self.percentile:g}')
+        unknown = sorted(set(self.operators) - _quantizable())
+        if unknown:
+            raise QuantizationError(
+                f'{", ".join(unknown)} cannot be quantized; choose of {", ".join(sorted(_quantizable()))}'
+            )
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The ONNX operators that are quantized."""
+        if self.operators:
+            return frozenset(self.operators)
+        return COMPUTING if self.target == 'tensorrt' else _quantizable()
 
 
-class _Images(CalibrationDataReader):
-    def __init__(self, name: str, images: Sequence[Image]) -> None:
-        self._feeds = iter([{name: image[None]} for image in images])
-
-    def get_next(self) -> dict[str, Image] | None:
-        return next(self._feeds, None)
+def _quantizable() -> frozenset[str]:
+    return frozenset({*QLinearOpsRegistry, *QDQRegistry})
 
 
-def quantize(source: Path, target: Path, images: Sequence[Image], settings: QuantizeSettings) -> list[str]:
+def quantize(
+    source: Path, target: Path, images: Sequence[Image], settings: QuantizeSettings, fixed: Ranges | None = None
+) -> list[str]:
     """Quantize an ONNX network.
 
     Args:
         source: a float network with one uint8 image as input.
         target: file to write.
         images: calibration images as the network sees them, uint8 (H, W, 3).
+        fixed: ranges by tensor that take the place of calibrated ones, as quantization-aware training found them.
 
     Returns:
         The names of the nodes that stayed in float.
 
     Raises:
-        QuantizationError: no images, an unknown method, or a named node that does not exist.
+        QuantizationError: no images, or a named node that does not exist.
     """
-    methods = {
-        'minmax': CalibrationMethod.MinMax,
-        'percentile': CalibrationMethod.Percentile,
-        'entropy': CalibrationMethod.Entropy,
-    }
-    if settings.method not in methods:
-        raise QuantizationError(f'unknown calibration method {settings.method!r}; choose one of {", ".join(methods)}')
-    if not images:
-        raise QuantizationError('calibration needs images')
-    graph = onnx.load(source)
-    named = {node.name for node in graph.graph.node}
+    model = with_shapes(source)
+    left = float_nodes(model.graph, settings)
+    ranges = ranges_of(model, images, settings) | dict(fixed or {})
+    onnx.save(quantize_model(model, ranges, settings, left), target)
+    return left
+
+
+def with_shapes(source: Path) -> onnx.ModelProto:
+    """The network of a file, with the shape of every tensor.
+
+    Raises:
+        QuantizationError: the file cannot be read.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(onnx.load(source))
+    except Exception as error:  # protobuf and onnx raise what they like
+        raise QuantizationError(f'{source} cannot be read as an ONNX network: {error}') from error
+
+
+def float_nodes(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[str]:
+    """Names of the nodes that stay in float: tail, front, and what the settings name.
+
+    Raises:
+        QuantizationError: there is no node of such a name.
+    """
+    named = {node.name for node in graph.node}
     unknown = [name for name in settings.float_nodes if name not in named]
     if unknown:
-        raise QuantizationError(f'{source} has no node {", ".join(unknown)}')
-    left = {*tail(graph.graph, settings.last_convolutions_float), *settings.float_nodes}
+        raise QuantizationError(f'the network has no node {", ".join(unknown)}')
+    left = {*tail(graph, settings.last_convolutions_float), *settings.float_nodes}
     if settings.first_convolution_float:
-        left.update(front(graph.graph))
-    with tempfile.TemporaryDirectory() as scratch:
-        inferred = os.path.join(scratch, 'inferred.onnx')
-        onnx.save(onnx.shape_inference.infer_shapes(graph), inferred)
-        quantize_static(
-            inferred,
-            str(target),
-            _Images(graph.graph.input[0].name, images),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=settings.per_channel,
-            calibrate_method=methods[settings.method],
-            nodes_to_exclude=sorted(left),
-            extra_options={'CalibPercentile': settings.percentile},
-        )
+        left.update(front(graph))
     return sorted(left)
+
+
+def ranges_of(model: onnx.ModelProto, images: Sequence[Image], settings: QuantizeSettings) -> dict[str, Range]:
+    """The range of every activation that may be quantized, whichever nodes stay in float.
+
+    Raises:
+        QuantizationError: no images.
+    """
+    return calibrate(
+        model,
+        activations(model.graph, settings),
+        images,
+        settings.method,
+        percentile=settings.percentile,
+        symmetric=settings.target == 'tensorrt',
+    )
+
+
+def activations(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[str]:
+    """Names of the float tensors that nodes of the quantized kinds read and write, in order."""
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    names = (name for node in graph.node if node.op_type in settings.kinds for name in (*node.input, *node.output))
+    return list(dict.fromkeys(name for name in names if kinds.get(name) == onnx.TensorProto.FLOAT))
+
+
+def quantize_model(
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    settings: QuantizeSettings,
+    left: Iterable[str],
+    only: Iterable[str] = (),
+) -> onnx.ModelProto:
+    """The network with quantized nodes.
+
+    Args:
+        model: float, shapes inferred; not changed.
+        ranges: of `ranges_of`.
+        settings: method and float nodes are not read here.
+        left: names of nodes that stay in float.
+        only: names of the only nodes that are quantized; empty means all but `left`.
+    """
+    tensorrt = settings.target == 'tensorrt'
+    options: dict[str, Any] = {}
+    if tensorrt:
+        options = {
+            'ActivationSymmetric': True,
+            'WeightSymmetric': True,
+            'AddQDQPairToWeight': True,  # TensorRT's parser wants float weights behind Q and DQ
+            'QuantizeBias': False,
+            'OpTypesToExcludeOutputQuantization': sorted(COMPUTING),  # lets it fuse the activation function
+        }
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    quantizer = QDQQuantizer(
+        copy,
+        settings.per_channel,
+        False,
+        QuantType.QInt8,
+        QuantType.QInt8 if tensorrt else QuantType.QUInt8,
+        TensorsData(CalibrationMethod.MinMax, {name: _limits(value) for name, value in ranges.items()}),
+        list(only),
+        list(left),
+        sorted(settings.kinds),
+        options,
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _limits(limits: Range) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return np.array(limits[0], np.float32), np.array(limits[1], np.float32)
 
 
 def tail(graph: onnx.GraphProto, with_convolutions: bool = True) -> list[str]:
@@ -136,11 +241,3 @@ def front(graph: onnx.GraphProto) -> list[str]:
         if node.op_type not in COMPUTING:
             reached.update(node.output)
     return seen
-
-
-def calibration_hash(images: Sequence[Image]) -> str:
-    """SHA-256 over the pixels of the calibration images, in order: the same hash means the same ranges."""
-    digest = hashlib.sha256()
-    for image in images:
-        digest.update(np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()
