@@ -73,6 +73,13 @@ ENGINES: dict[str, EngineKind] = {
             'fp16': 'ncnn makes its own half precision from the fp32 artifact',
         },
     ),
+    'torch': EngineKind(
+        module='kd_perception.engines.torch',
+        library='torch',
+        packages=('torch',),
+        install='pip install torch',
+        runs=_AS_IT_IS,
+    ),
 }
 """Every engine by its name. All of them take ONNX files; adding an engine is one new file and one entry here."""
 

@@ -1,11 +1,12 @@
-"""The check that every engine makes of the batch that it is handed."""
+"""What all engines share: the check of the batch that they are handed, and how a library's failure becomes an error of ours."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from kd_perception.core.engine import Array
-from kd_perception.core.errors import EngineError
+from kd_perception.core.errors import DeviceMemoryError, EngineError
+from kd_perception.engines.out_of_memory import ran_out_of_memory
 
 
 def check_batch(batch: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
@@ -18,6 +19,16 @@ def check_batch(batch: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic
         raise EngineError(
             f'the network takes a contiguous {dtype} array of shape {shape}, not {batch.dtype} {batch.shape}'
         )
+
+
+def engine_error(what: str, error: Exception) -> EngineError:
+    """The error to raise for a library's exception: typed where the device has no memory left, which asks for another cure."""
+    if ran_out_of_memory(error):
+        return DeviceMemoryError(
+            f'{what}: out of memory. Stop other programs that use the device, choose a lower precision, a bundle with a smaller '
+            f'input, or engine onnxruntime on the CPU ({one_line(error)})'
+        )
+    return EngineError(f'{what}: {one_line(error)}')
 
 
 def one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import Array, EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError
-from kd_perception.engines.batch import check_batch, one_line
+from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.cores import physical_cores
 
 _DTYPES = {
@@ -60,7 +60,7 @@ class OnnxRuntimeEngine:
         except EngineError:
             raise
         except Exception as error:  # the library's exceptions have no common base of their own
-            raise EngineError(f'ONNX Runtime failed during inference: {one_line(error)}') from error
+            raise engine_error('ONNX Runtime failed during inference', error) from error
 
     def _bind_input(self, batch: Array) -> None:
         check_batch(batch, self._shape, self._dtype)
@@ -97,7 +97,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
     try:
         session = onnxruntime.InferenceSession(content, settings, providers=providers)
     except Exception as error:  # the library's exceptions have no common base of their own
-        raise EngineError(f'ONNX Runtime cannot load {artifact.file}: {one_line(error)}') from error
+        raise engine_error(f'ONNX Runtime cannot load {artifact.file}', error) from error
     _check_input(session, bundle)
     provider = session.get_providers()[0]
     info = EngineInfo(

@@ -10,7 +10,7 @@ import numpy as np
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import Array, EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError
-from kd_perception.engines.batch import check_batch, one_line
+from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.cores import physical_cores
 from kd_perception.engines.onnx_graph import check_self_contained
 
@@ -52,7 +52,7 @@ class OpenVinoEngine:
             for name, port in self._unbound:
                 self._outputs[name] = self._request.get_tensor(port).data
         except Exception as error:  # the library raises RuntimeError and others, without a base of its own
-            raise EngineError(f'OpenVINO failed during inference: {one_line(error)}') from error
+            raise engine_error('OpenVINO failed during inference', error) from error
         return self._outputs
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
     except EngineError:
         raise
     except Exception as error:  # the library raises RuntimeError and others, without a base of its own
-        raise EngineError(f'OpenVINO cannot load {artifact.file}: {one_line(error)}') from error
+        raise engine_error(f'OpenVINO cannot load {artifact.file}', error) from error
     info = EngineInfo(
         engine='openvino',
         precision=precision,

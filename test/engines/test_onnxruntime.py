@@ -98,7 +98,7 @@ def test_missing_provider_and_unknown_engine_say_what_there_is(tmp_path):
     digest = hashlib.sha256((tmp_path / 'bright_cells.onnx').read_bytes()).hexdigest()
     entry = {'engine': 'warp', 'precision': 'fp32', 'file': 'bright_cells.onnx', 'sha256': digest}
     other = write_bundle(tmp_path, bundle_document(artifacts=[entry]))
-    with pytest.raises(EngineError, match='choose one of onnxruntime'):
+    with pytest.raises(EngineError, match='choose one of .*onnxruntime'):
         engines.load(other, other.artifacts[0])
 
 
