@@ -1,182 +1,138 @@
-"""COCO annotations with a folder of pictures → the one form on disk (`training.data.dataset`).
+"""COCO annotations with a folder of pictures.
 
-<folder>/instances_<split>.json             or <folder>/annotations/instances_<split>.json
-<folder>/images/<split>/<file_name>         or <folder>/images/<file_name>
+<folder>/instances_<split>.json             split: train, val, test, also train2017; or annotations/instances_<split>.json,
+                                            annotations/<split>.json
+<folder>/images/<split>/<file_name>         or <split>/<file_name>, images/<file_name>, <file_name>
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from kd_perception.core.detections import Detections
-from training.data.dataset import LabelledImage, ground_truth, write_split
+from kd_perception.evaluation.ground_truth import IGNORED, AnnotatedObject
+from training.data.picture import Picture, Problems, Source, entries_of, inside, picture_of_file, read_json
 from training.errors import DataError
 
-SPLITS = ('train', 'val')
-MIN_SIDE = 1.0
-"""A box of which less than this is left inside the picture, in pixels along either side, is no object."""
-JPEG_QUALITY = 98
+_FILE = re.compile(r'(?:instances_)?((train|val|valid|test)(?:\d*|-dev\d*))')
 
 
 @dataclass(frozen=True)
-class Picture:
+class CocoImage:
     """One picture of a COCO file.
 
     Attributes:
-        file_name: relative to the folder of pictures.
-        width: in pixels, as the file states it; likewise `height`.
-        objects: what is learnt from: boxes inside the picture, class ids as indices into the file's classes.
+        name: `file_name`, relative to the folder of pictures.
+        size: width and height in pixels as the file states them.
+        objects: as they are written down; crowds are marked, ignored ones bear the name `ignore`.
     """
 
-    file_name: str
-    width: int
-    height: int
-    objects: Detections
-
-
-@dataclass(frozen=True)
-class CocoFile:
-    """What a COCO instances file says.
-
-    Attributes:
-        classes: names in the order of the category ids; a detector's class id is the index.
-        pictures: in the order of their file names.
-        left_out: annotations that are no objects to learn: crowds, ignored regions, boxes outside their picture.
-    """
-
-    classes: tuple[str, ...]
-    pictures: tuple[Picture, ...]
-    left_out: int
+    name: str
+    size: tuple[int, int]
+    objects: tuple[AnnotatedObject, ...]
 
 
 def prepare(source: Path, target: Path) -> dict[str, int]:
-    """Write both splits in our form; the pictures stay as they are but for being JPEG.
+    """Write the splits of a COCO data set in our form, whole pictures and all classes; see `training.data.sources`."""
+    from training.data.sources import SourceSettings
+    from training.data.sources import prepare as prepare_source
 
-    Labels in our form know no crowds, so a detection inside one counts as a false alarm when val is measured.
+    return prepare_source(SourceSettings('coco', str(source.resolve())), Path(), target)
 
-    Returns:
-        Number of images per split, and of annotations left out of both.
+
+def read(folder: Path) -> Source:
+    """The splits that the folder holds.
 
     Raises:
-        DataError: not such a data set, broken annotations, classes that differ between the splits, a picture that is
-            missing, unreadable, of another size than stated, or in both splits.
+        DataError: no instances file, one that is not of the format, or splits of different classes.
     """
-    files = {split: read_coco(_annotations(source, split)) for split in SPLITS}
-    train, val = (files[split] for split in SPLITS)
-    if train.classes != val.classes:
+    problems = Problems()
+    classes: tuple[str, ...] = ()
+    pictures: list[Picture] = []
+    for file, part, split in _files(folder):
+        names, images = read_coco(file, problems)
+        if classes and names != classes:
+            raise DataError(
+                f'{file}: its classes ({", ".join(names)}) are not those of the others ({", ".join(classes)})'
+            )
+        classes = names
+        places = (folder / 'images' / part, folder / part, folder / 'images', folder)
+        for image in images:
+            try:
+                place = next((place for place in places if inside(place, image.name).is_file()), places[2])
+                pictures.append(picture_of_file(place, image.name, image.objects, split=split, size=image.size))
+            except DataError as error:
+                problems.add('picture outside the folder', file.name, error)
+    ordered = tuple(sorted(pictures, key=lambda picture: picture.name))
+    return Source(ordered, classes, problems=tuple(problems.found))
+
+
+def _files(folder: Path) -> list[tuple[Path, str, str]]:
+    """Instances files with the part of their name that folders of pictures bear, and their split."""
+    found = [
+        (file, match[1], 'val' if match[2] == 'valid' else match[2])
+        for file in sorted([*folder.glob('*.json'), *folder.glob('annotations/*.json')])
+        if (match := _FILE.fullmatch(file.stem)) is not None
+    ]
+    if not found:
         raise DataError(
-            f'{source}: the classes of train ({", ".join(train.classes)}) and val ({", ".join(val.classes)}) differ'
+            f'{folder} holds neither instances_train.json nor annotations/instances_train.json; is this the data set folder?'
         )
-    shared = {picture.file_name for picture in train.pictures} & {picture.file_name for picture in val.pictures}
-    if shared:
-        raise DataError(f'{source}: {min(shared)} lies in train and in val; the metrics would be worthless')
-    counts = {
-        split: write_split(target, split, file.classes, _load(source, split, file.pictures), JPEG_QUALITY)
-        for split, file in files.items()
-    }
-    return {**counts, 'left_out': train.left_out + val.left_out}
+    return found
 
 
-def read_coco(path: Path) -> CocoFile:
-    """Read and check a COCO instances file.
+def read_coco(path: Path, problems: Problems) -> tuple[tuple[str, ...], tuple[CocoImage, ...]]:
+    """Read a COCO instances file: the classes in the order of the category ids, and the pictures.
+
+    What is wrong with single annotations goes to `problems`.
 
     Raises:
-        DataError: not such a file, or broken; names the annotation.
+        DataError: not such a file.
     """
+    document = read_json(path)
+    listed = {name: entries_of(path, document, name) for name in ('categories', 'images', 'annotations')}
     try:
-        content = json.loads(path.read_bytes())
-        categories = sorted(content['categories'], key=lambda entry: int(entry['id']))
-        images = {image['id']: image for image in content['images']}
-        annotations = content['annotations']
-        _refuse_twice(path, 'category', [str(entry['name']) for entry in categories])
-        _refuse_twice(path, 'image', [_name(image) for image in content['images']])
-        class_ids = {entry['id']: index for index, entry in enumerate(categories)}
-        objects = _objects(path, annotations, images, class_ids)
-        pictures = [
-            Picture(str(image['file_name']), int(image['width']), int(image['height']), objects[key])
-            for key, image in images.items()
-        ]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f'{path} cannot be read: {error}') from error
-    except (KeyError, TypeError, ValueError) as error:
+        categories = {int(entry['id']): str(entry['name']) for entry in listed['categories']}
+        images = {
+            image['id']: (str(image['file_name']), (int(image['width']), int(image['height'])))
+            for image in listed['images']
+        }
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f'{path} is no COCO instances file: {type(error).__name__} {error}') from error
-    if len(images) != len(content['images']):
+    if len(images) != len(listed['images']):
         raise DataError(f'{path}: two images have the same id')
-    kept = sum(len(picture.objects) for picture in pictures)
-    ordered = tuple(sorted(pictures, key=lambda picture: picture.file_name))
-    return CocoFile(tuple(str(entry['name']) for entry in categories), ordered, len(annotations) - kept)
+    _refuse_twice(path, 'category', list(categories.values()))
+    objects: dict[Any, list[AnnotatedObject]] = {key: [] for key in images}
+    for entry in listed['annotations']:
+        try:
+            objects[_known(entry, 'image_id', images)].append(_object(entry, categories))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            number = entry.get('id', 'without an id') if isinstance(entry, dict) else entry
+            problems.add('annotation that cannot be read', f'{path}: annotation {number}', error)
+    names = tuple(categories[key] for key in sorted(categories) if categories[key] != IGNORED)
+    return names, tuple(CocoImage(*images[key], tuple(objects[key])) for key in images)
 
 
-def _objects(
-    path: Path, annotations: Sequence[Mapping[str, Any]], images: Mapping[Any, Any], class_ids: Mapping[Any, int]
-) -> dict[Any, Detections]:
-    """The objects of every image, cut to it."""
-    boxes: dict[Any, list[tuple[float, ...]]] = {key: [] for key in images}
-    classes: dict[Any, list[int]] = {key: [] for key in images}
-    for entry in annotations:
-        where = f'{path}: annotation {entry.get("id", "without an id")}'
-        image_id, category_id = entry['image_id'], entry['category_id']
-        if image_id not in images:
-            raise DataError(f'{where} names the image {image_id!r}, which the file does not list')
-        if category_id not in class_ids:
-            raise DataError(f'{where} names the category {category_id!r}, which the file does not list')
-        box = _box(entry['bbox'], images[image_id], where)
-        if box is not None and not entry.get('iscrowd') and not entry.get('ignore'):
-            boxes[image_id].append(box)
-            classes[image_id].append(class_ids[category_id])
-    return {key: ground_truth(boxes[key], classes[key]) for key in images}
+def _object(entry: Mapping[str, Any], categories: Mapping[int, str]) -> AnnotatedObject:
+    bbox = entry['bbox']
+    if len(bbox) != 4:
+        raise ValueError(f'it has the box {bbox}; a box is x, y, width, height in pixels')
+    x, y, width, height = (float(value) for value in bbox)
+    name = IGNORED if entry.get('ignore') else categories[_known(entry, 'category_id', categories)]
+    return AnnotatedObject((x, y, x + width, y + height), name, crowd=bool(entry.get('iscrowd')))
 
 
-def _box(bbox: Any, image: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
-    """x1, y1, x2, y2 inside the picture; None where next to nothing is inside."""
-    x, y, width, height = values = [float(value) for value in bbox] if len(bbox) == 4 else [np.nan] * 4
-    if not np.isfinite(values).all() or width < 0 or height < 0:
-        raise DataError(f'{where} has the box {bbox}; a box is x, y, width, height in pixels, from the top left corner')
-    limits = (float(image['width']), float(image['height']))
-    x1, x2 = np.clip([x, x + width], 0, limits[0]).tolist()
-    y1, y2 = np.clip([y, y + height], 0, limits[1]).tolist()
-    return (x1, y1, x2, y2) if min(x2 - x1, y2 - y1) >= MIN_SIDE else None
+def _known(entry: Mapping[str, Any], key: str, known: Mapping[Any, Any]) -> Any:
+    value = entry[key]
+    if value not in known:
+        raise ValueError(f'it names the {key} {value!r}, which the file does not list')
+    return value
 
 
-def _name(image: Mapping[str, Any]) -> str:
-    """A picture's name in our form: folders become part of it."""
-    return str(Path(image['file_name']).with_suffix('')).replace('/', '_')
-
-
-def _refuse_twice(path: Path, kind: str, names: Sequence[str]) -> None:
+def _refuse_twice(path: Path, kind: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f'{path}: the {kind} {twice[0]} is listed twice')
-
-
-def _annotations(source: Path, split: str) -> Path:
-    name = f'instances_{split}.json'
-    for path in (source / name, source / 'annotations' / name):
-        if path.is_file():
-            return path
-    raise DataError(f'{source} holds neither {name} nor annotations/{name}; is this the data set folder?')
-
-
-def _load(source: Path, split: str, pictures: Sequence[Picture]) -> Iterator[LabelledImage]:
-    folder = source / 'images' / split
-    folder = folder if folder.is_dir() else source / 'images'
-    for picture in pictures:
-        path = folder / picture.file_name
-        image = cv2.imread(str(path)) if path.is_file() else None
-        if image is None:
-            raise DataError(
-                f'{path} is {"not a readable image" if path.exists() else "missing"}; the annotations list it'
-            )
-        if image.shape[:2] != (picture.height, picture.width):
-            raise DataError(
-                f'{path} has {image.shape[1]} × {image.shape[0]} pixels, but the annotations say '
-                f'{picture.width} × {picture.height}; their boxes would not fit'
-            )
-        yield LabelledImage(_name({'file_name': picture.file_name}), np.asarray(image, np.uint8), picture.objects)

@@ -37,6 +37,17 @@ def prepare(target: Path, settings: SceneSetSettings) -> int:
     return write_split(target, 'train', CLASSES, frames(settings))
 
 
+def prepare_splits(target: Path, settings: SceneSetSettings, val_share: float) -> dict[str, int]:
+    """Write the frames as training split, and of further flights `val_share` times as many for validation."""
+    counts = {'train': prepare(target, settings)}
+    validation = round(settings.count * val_share)
+    if validation:
+        flights = -(-settings.count // settings.frames_per_scene)
+        further = replace(settings, count=validation, first_seed=settings.first_seed + flights)
+        counts['val'] = write_split(target, 'val', CLASSES, frames(further))
+    return counts
+
+
 def frames(settings: SceneSetSettings) -> Iterator[LabelledImage]:
     """The frames, scene by scene."""
     for index in range(settings.count):

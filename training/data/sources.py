@@ -1,0 +1,156 @@
+"""One function for all formats: `prepare` writes a source in our form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from training.data import aerial_traffic, bdd100k, boxes_csv, coco, dtld, scenes, visdrone, yolo_layout
+from training.data.aerial_traffic import TileSettings
+from training.data.class_rules import ClassRules, class_rules
+from training.data.conversion import ConversionSettings, convert
+from training.data.picture import Level, Picture, Source
+from training.data.scenes import SceneSetSettings
+from training.data.splits import WAYS, assign_splits
+from training.data.tiling import GridSettings
+from training.errors import DataError
+from training.schema import nearest
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """A source of training data.
+
+    Attributes:
+        format: dtld, bdd100k, visdrone, coco, csv, yolo; scenes for synthetic frames; aerial_traffic for the photographs of
+            that name, of which tiles are drawn at random scales.
+        path: folder of the data set, relative to the data root; not for scenes.
+        classes: the classes to learn in the order of their ids, or one preset, `vru`; all of the source if empty.
+        class_map: class to learn, or `ignore`, by the source's name.
+        ignored: the source's names whose objects become regions in which nobody is judged; by the format's rules if None.
+        split_by: `source` keeps the source's splits and takes val from train, by sessions, only where there is none;
+            `session` draws train and val anew.
+        session_pattern: regular expression that finds a picture's session in its name; the format's own rule if empty.
+        val_share: share of the pictures that validation gets where it is drawn; 0 for no validation.
+        seed: of that draw.
+        grid: cut pictures into tiles of a grid.
+        tiles: how the random tiles of aerial_traffic are drawn.
+        scenes: how many frames are drawn, and which; validation gets `val_share` of their number besides.
+        inclusive: BDD100K's x2 and y2 belong to the box, as in its COCO export.
+        every: of videos every so many frames are taken.
+        link: hard links instead of copies.
+        skip_broken: leave out broken pictures and boxes instead of refusing the source.
+    """
+
+    format: str
+    path: str = ''
+    classes: tuple[str, ...] = ()
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] | None = None
+    split_by: str = 'source'
+    session_pattern: str = ''
+    val_share: float = 0.2
+    seed: int = 0
+    grid: GridSettings | None = None
+    tiles: TileSettings | None = None
+    scenes: SceneSetSettings | None = None
+    inclusive: bool = False
+    every: int = 1
+    link: bool = False
+    skip_broken: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (('format', self.format, FORMATS), ('split_by', self.split_by, WAYS)):
+            if value not in known:
+                raise ValueError(f'{name} is {value!r}{nearest(value, known)}; known are {", ".join(known)}')
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f'val_share is {self.val_share:g}; it must be from 0 to below 1')
+        if self.every < 1:
+            raise ValueError(f'every is {self.every}; it must be 1 or more')
+        if not self.path and self.format != 'scenes':
+            raise ValueError(f'the format {self.format} needs the path of the data set')
+        drawn = self.format in ('scenes', 'aerial_traffic')
+        if drawn and (self.classes or self.class_map or self.ignored or self.grid or self.session_pattern):
+            raise ValueError(f'the format {self.format} takes no classes, class_map, ignored, grid, session_pattern')
+        for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes')):
+            if getattr(self, name) is not None and self.format != owner:
+                raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
+
+
+READERS: Mapping[str, Callable[[Path, SourceSettings], Source]] = {
+    'dtld': lambda folder, settings: dtld.read(folder),
+    'bdd100k': lambda folder, settings: bdd100k.read(folder, inclusive=settings.inclusive),
+    'visdrone': lambda folder, settings: visdrone.read(folder),
+    'coco': lambda folder, settings: coco.read(folder),
+    'csv': lambda folder, settings: boxes_csv.read(folder, every=settings.every),
+    'yolo': lambda folder, settings: yolo_layout.read(folder),
+}
+FORMATS = (*READERS, 'scenes', 'aerial_traffic')
+
+
+def prepare(settings: SourceSettings, data_root: Path, target: Path) -> dict[str, int]:
+    """Write a source in our form (`training.data.dataset`). An interrupted run goes on or starts clean when repeated.
+
+    Args:
+        settings: what and how.
+        data_root: folder that `settings.path` is relative to.
+        target: folder of the prepared data set.
+
+    Returns:
+        Number of images by split, and `left_out` for formats with annotations: those that are no objects to learn.
+
+    Raises:
+        DataError: the source is not of the format, or broken; see `convert`.
+    """
+    folder = data_root / settings.path
+    _refuse_overlap(folder, target, settings)
+    if settings.format == 'scenes':
+        return scenes.prepare_splits(target, settings.scenes or SceneSetSettings(), settings.val_share)
+    if settings.format == 'aerial_traffic':
+        return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings())
+    source = read_source(settings, folder)
+    severe = [problem for problem in source.problems if problem.level == Level.BROKEN]
+    if severe and not settings.skip_broken:
+        raise DataError(
+            f'{len(severe)} annotations of {folder} are broken, the first: {severe[0]}\n'
+            '--check lists all; --skip-broken leaves them out'
+        )
+    how = ConversionSettings(rules_for(settings, source), settings.grid, settings.link, settings.skip_broken)
+    return convert(source.pictures, target, how)
+
+
+def read_source(settings: SourceSettings, folder: Path) -> Source:
+    """The pictures of a source with their splits.
+
+    Raises:
+        DataError: it is not of the format.
+    """
+    if not folder.is_dir():
+        raise DataError(f'{folder} is no folder; give the folder of the data set')
+    source = READERS[settings.format](folder, settings)
+    pictures: tuple[Picture, ...] = assign_splits(
+        source.pictures,
+        split_by=settings.split_by,
+        session_pattern=settings.session_pattern,
+        val_share=settings.val_share,
+        seed=settings.seed,
+    )
+    return replace(source, pictures=pictures)
+
+
+def rules_for(settings: SourceSettings, source: Source) -> ClassRules:
+    """What becomes of the source's classes. Raises DataError for names that it does not have."""
+    return class_rules(
+        source.classes,
+        source.ignored,
+        source.dropped,
+        classes=settings.classes,
+        class_map=settings.class_map,
+        ignored_instead=settings.ignored,
+    )
+
+
+def _refuse_overlap(folder: Path, target: Path, settings: SourceSettings) -> None:
+    if settings.path and target.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise DataError(f'{target} is the source or holds it; give another folder to write to')
