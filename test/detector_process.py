@@ -22,10 +22,11 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
 from kd_perception.ros import messages, qos
+from kd_perception.ros.detector_node import DetectorNode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -59,16 +60,17 @@ def spinning(node: Node) -> Iterator[Node]:
 class Client(Node):
     """Publishes images and keeps everything that the detector says."""
 
-    def __init__(self, name: str, transport: str = 'raw', image_qos: QoSProfile = qos.IMAGE) -> None:
+    def __init__(self, name: str, transport: str = 'raw', image_qos: QoSProfile = qos.IMAGE, camera: str = '') -> None:
         super().__init__(name)
+        prefix = f'{camera}/' if camera else ''
         self.detections: list[Detection2DArray] = []
         self.latencies: list[DiagnosticArray] = []
         self.diagnostics: list[DiagnosticArray] = []
         self.labels: list[LabelInfo] = []
         self.vision: list[VisionInfo] = []
         kind, topic = (CompressedImage, 'image/compressed') if transport == 'compressed' else (Image, 'image')
-        self.camera = self.create_publisher(kind, topic, image_qos)
-        self.create_subscription(Detection2DArray, 'detections', self.detections.append, 20)
+        self.camera = self.create_publisher(kind, prefix + topic, image_qos)
+        self.create_subscription(Detection2DArray, f'{prefix}detections', self.detections.append, 20)
         self.create_subscription(DiagnosticArray, 'detector/frame_latency', self.latencies.append, qos.IMAGE)
         self.create_subscription(DiagnosticArray, '/diagnostics', self.diagnostics.append, 20)
         self.create_subscription(LabelInfo, 'label_info', self.labels.append, qos.LATCHED)
@@ -147,13 +149,13 @@ class DetectorProcess:
         """All that the process printed so far."""
         return self._log.read_text(errors='replace')
 
-    def wait_until_active(self) -> DetectorProcess:
+    def wait_until_active(self, detections: str = 'detections') -> DetectorProcess:
         """Wait until the node is subscribed and everything is matched."""
         client = self.client
         wait_for(lambda: client.camera.get_subscription_count() or self._died(), 'the detector to subscribe')
         wait_for(lambda: client.labels and client.vision, 'label and vision info')
         wait_for(
-            lambda: client.count_publishers('detections') and client.count_publishers('/diagnostics'), 'its publishers'
+            lambda: client.count_publishers(detections) and client.count_publishers('/diagnostics'), 'its publishers'
         )
         time.sleep(0.2)
         return self
@@ -198,3 +200,26 @@ class DetectorProcess:
             self.process.kill()
             self.process.wait()
             pytest.fail(f'the detector did not end within {timeout} s of signal {how}:\n{self.log}')
+
+
+class NodeInProcess:
+    """The node in this process, so that faults can be injected, with a client beside it."""
+
+    def __init__(self, client: Client, node: DetectorNode) -> None:
+        self.client = client
+        self.node = node
+
+    def reload(self) -> Trigger.Response:
+        """Call ~/reload_model."""
+        return self.client.call(Trigger, 'detector/reload_model', Trigger.Request())
+
+    def enable(self) -> SetBool.Response:
+        """Call ~/enable with true."""
+        return self.client.call(SetBool, 'detector/enable', SetBool.Request(data=True))
+
+    def wait_for_counts(self, **expected: int) -> None:
+        """Wait for these accounts; `dropped_x` stands for `dropped.x`."""
+        figures = {key.replace('dropped_', 'dropped.'): str(value) for key, value in expected.items()}
+        wait_for(
+            lambda: all(self.client.value('input', key) == value for key, value in figures.items()), f'counts {figures}'
+        )

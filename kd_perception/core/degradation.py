@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass
 
 RECOVERED = 0.8
 """Share of the budget under which the 95th percentile must fall before a step up: what fits just so would fall back at once."""
+
+THROTTLING_CELSIUS = 80.0
+"""Where a Raspberry Pi begins to slow down; other boards do so a little later."""
 
 MIN_FRAMES = 5
 """Fewer frames say nothing about a percentile."""
@@ -31,8 +35,15 @@ class DegradationSettings:
     hold_s: float = 30.0
 
 
+def cause_of_overload(celsius: float | None) -> str:
+    """Why a machine that was quick enough no longer is: most boards slow down from about `THROTTLING_CELSIUS` on."""
+    if celsius is not None and celsius >= THROTTLING_CELSIUS:
+        return f'thermal: {celsius:.0f} °C'
+    return 'load' if celsius is None else f'load ({celsius:.0f} °C)'
+
+
 class Degradation:
-    """A level from 0 (everything) to `lowest`, moved one step at a time by the ages of the frames.
+    """A level from 0 (everything) to `lowest`, moved by single steps by the ages of the frames. One thread may add, another step.
 
     A step up that is taken back within one hold doubles the time until the next attempt, up to `MAX_BACK_OFF` holds: a machine
     that is too slow for good does not swing, and one whose load is gone always returns.
@@ -43,18 +54,20 @@ class Degradation:
         self.lowest = lowest
         self.level = 0
         self._ages: deque[tuple[float, float]] = deque()
-        self._began = -math.inf  # the first frame of `_ages` as they were last emptied
+        self._began = math.inf  # when the first frame after the last step came
         self._changed = -math.inf
         self._rose = -math.inf
         self._back_off = 1
+        self._lock = threading.Lock()
 
     def add(self, now: float, age_ms: float) -> None:
         """Take in a published frame; `now` in monotonic seconds, never falling."""
-        if not self._ages:
-            self._began = now
-        self._ages.append((now, age_ms))
-        while self._ages[0][0] < now - self.settings.hold_s:
-            self._ages.popleft()
+        with self._lock:
+            if not self._ages:
+                self._began = now
+            self._ages.append((now, age_ms))
+            while self._ages[0][0] < now - self.settings.hold_s:
+                self._ages.popleft()
 
     def step(self, now: float) -> int:
         """Move by one step if it is time to, and return the level. Nothing moves while no frames come."""
@@ -80,16 +93,22 @@ class Degradation:
         self.level = 0
         self._back_off = 1
         self._changed = self._rose = -math.inf
-        self._ages.clear()
+        self._forget()
 
     def _move(self, now: float, by: int) -> None:
         self.level += by
         self._changed = now
-        self._ages.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._ages.clear()
+            self._began = math.inf
 
     def _p95(self, since: float) -> float:
         """95th percentile of the ages since a moment, NaN where they are too few or do not reach back so far."""
-        ages = sorted(age for at, age in self._ages if at >= since)
-        if not self._ages or self._began > since:
-            return math.nan
+        with self._lock:
+            if self._began > since:
+                return math.nan
+            ages = sorted(age for at, age in self._ages if at >= since)
         return ages[min(len(ages) - 1, int(0.95 * len(ages)))] if len(ages) >= MIN_FRAMES else math.nan

@@ -30,7 +30,7 @@ class EngineError(KdPerceptionError):
 
 
 class DeviceMemoryError(EngineError):
-    """An engine that failed for want of memory; the same frame will hardly fare better on the same device."""
+    """The device's memory does not suffice for the network. Trying again does not help before something else frees memory."""
 
 
 class OutputLayoutError(EngineError):

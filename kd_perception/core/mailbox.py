@@ -1,4 +1,4 @@
-"""The one-slot mailbox between a camera and a detector, and the books that account for every frame."""
+"""The mailbox between cameras and a detector, and the books that account for every frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar('T')
 
-DROP_CAUSES: tuple[str, ...] = ('superseded', 'stale', 'undecodable', 'disabled', 'failed')
+DROP_CAUSES: tuple[str, ...] = ('superseded', 'stale', 'undecodable', 'skipped', 'disabled', 'failed')
 """Every reason for which a received frame may go unpublished."""
 
 
@@ -59,39 +59,53 @@ class FrameBooks:
 
 
 class Mailbox(Generic[T]):
-    """A slot for the newest item. Putting a second one replaces the first: a late detector never works through a backlog."""
+    """A slot for the newest item of each source. A second item replaces the first: a late detector never works through a backlog.
 
-    def __init__(self) -> None:
+    Slots are emptied in turn: after a source was served, every other one that has an item comes before it.
+    """
+
+    def __init__(self, slots: int = 1) -> None:
         self._condition = threading.Condition()
-        self._item: T | None = None
+        self._items: list[T | None] = [None] * slots
+        self._next = 0
         self._closed = False
 
-    def put(self, item: T) -> T | None:
+    def put(self, item: T, slot: int = 0) -> T | None:
         """Leave `item` and return the one that it superseded, if any. A closed mailbox hands `item` straight back."""
         with self._condition:
             if self._closed:
                 return item
-            superseded, self._item = self._item, item
+            superseded, self._items[slot] = self._items[slot], item
             self._condition.notify()
             return superseded
 
     def take(self) -> T | None:
         """Wait for an item; None once the mailbox is closed."""
         with self._condition:
-            self._condition.wait_for(lambda: self._item is not None or self._closed)
-            item, self._item = self._item, None
-            return item
+            self._condition.wait_for(lambda: self._closed or any(item is not None for item in self._items))
+            return self._empty_one()
 
     def poll(self) -> T | None:
-        """The item, if there is one, without waiting."""
+        """An item, if there is one, without waiting."""
         with self._condition:
-            item, self._item = self._item, None
-            return item
+            return self._empty_one()
 
-    def close(self) -> T | None:
-        """Wake the taker for good and return the item left inside, if any."""
+    def close(self) -> list[T]:
+        """Wake the taker for good and return the items left inside."""
         with self._condition:
             self._closed = True
-            item, self._item = self._item, None
+            left = [item for item in self._items if item is not None]
+            self._items = [None] * len(self._items)
             self._condition.notify_all()
-            return item
+            return left
+
+    def _empty_one(self) -> T | None:
+        count = len(self._items)
+        for turn in range(count):
+            slot = (self._next + turn) % count
+            item = self._items[slot]
+            if item is not None:
+                self._items[slot] = None
+                self._next = (slot + 1) % count
+                return item
+        return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from kd_perception.core.bundle import Artifact, Bundle, find_bundle, load_bundle
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineInfo, EngineOptions
-from kd_perception.core.errors import KdPerceptionError
+from kd_perception.core.errors import EngineError, KdPerceptionError
+from kd_perception.engines.ladder import ladder
 from kd_perception.engines.selection import AUTO, Request, Selection, select
 
 CPU_PROVIDER = 'CPUExecutionProvider'
@@ -26,6 +27,8 @@ class ModelSettings:
         threads: CPU threads inside one inference; 0 means one per physical core.
         providers: see `EngineOptions`.
         budget_ms: what `engine: auto` has to fit; None where the engine is named.
+        wants_ladder: find out what could be stepped down to; needs `engine: auto`, for an explicit choice is never replaced.
+        rung: 0 for the selection itself, else which rung of its ladder.
     """
 
     model: str
@@ -35,6 +38,8 @@ class ModelSettings:
     threads: int = 0
     providers: tuple[str, ...] = ()
     budget_ms: float | None = None
+    wants_ladder: bool = False
+    rung: int = 0
 
     def request(self, report: Callable[[str], None]) -> Request:
         """The wish as the selection knows it."""
@@ -56,12 +61,14 @@ class Model:
         selection: what the choice fell on, and why.
         detector: what runs it.
         warm_ms: the engine's time for a frame when warm.
+        ladder: what can be stepped down to.
     """
 
     settings: ModelSettings
     selection: Selection
     detector: Detector
     warm_ms: float
+    ladder: tuple[Selection, ...] = ()
 
     @property
     def bundle(self) -> Bundle:
@@ -99,28 +106,37 @@ def check(settings: ModelSettings) -> None:
         KdPerceptionError: the wish cannot come true; says why.
     """
     bundle = load_bundle(find_bundle(settings.model))
-    if settings.engine != AUTO:
-        select(bundle, settings.request(_say_nothing))
+    if settings.engine == AUTO:
+        return
+    if settings.wants_ladder:
+        raise EngineError(
+            f'degradation step_down needs engine auto: {settings.engine} was asked for, and is never replaced by another'
+        )
+    select(bundle, settings.request(_say_nothing))
 
 
-def load(settings: ModelSettings, report: Callable[[str], None]) -> Model:
+def load(settings: ModelSettings, report: Callable[[str], None], known: tuple[Selection, ...] = ()) -> Model:
     """Verify, select, load and warm up. Timing candidates and building an engine may take minutes on a board.
 
     Args:
         settings: what to load.
         report: takes a line about what takes long.
+        known: the ladder as it was when the selection itself was loaded; a rung of it needs no new selection.
 
     Raises:
         KdPerceptionError: the model cannot be had; says why.
     """
-    bundle = load_bundle(find_bundle(settings.model))
-    return _load(settings, select(bundle, settings.request(report), report))
+    check(settings)
+    if 0 < settings.rung <= len(known):
+        return _load(settings, known[settings.rung - 1], known)
+    selection = select(load_bundle(find_bundle(settings.model)), settings.request(report), report)
+    return _load(settings, selection, ladder(selection, report) if settings.wants_ladder else ())
 
 
-def _load(settings: ModelSettings, selection: Selection) -> Model:
+def _load(settings: ModelSettings, selection: Selection, rungs: tuple[Selection, ...]) -> Model:
     detector = Detector(selection.bundle, selection.load())
     try:
-        return Model(settings, selection, detector, detector.warm_up())
+        return Model(settings, selection, detector, detector.warm_up(), rungs)
     except KdPerceptionError:
         detector.close()
         raise
@@ -132,7 +148,7 @@ def load_on_cpu(settings: ModelSettings, report: Callable[[str], None]) -> Model
     Raises:
         KdPerceptionError: there is no such artifact, or it fails as well.
     """
-    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), budget_ms=None)
+    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), budget_ms=None, wants_ladder=False)
     try:
         check(on_cpu)
     except KdPerceptionError:

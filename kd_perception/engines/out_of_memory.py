@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kd_perception.core.errors import DeviceMemoryError
+
 _WORDS = (
     'out of memory',  # CUDA, TensorRT, OpenVINO
     'failed to allocate memory',  # ONNX Runtime's arena
@@ -19,7 +21,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether `error`, or one that caused it, speaks of memory that could not be had."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, MemoryError) or any(words in str(seen).lower() for words in _WORDS):
+        if isinstance(seen, (MemoryError, DeviceMemoryError)) or any(words in str(seen).lower() for words in _WORDS):
             return True
         seen = seen.__cause__
     return False

@@ -22,6 +22,7 @@ from kd_perception.engines.timing import Timing
 AUTO = 'auto'
 HARMLESS = ('fp16',)
 """Precisions in which `engine: auto` may run an artifact of a higher one; all others need one that was measured so."""
+NOT_TIMED = 'not timed: less accurate than one that fits'
 Report = Callable[[str], None]
 
 
@@ -280,11 +281,11 @@ def _choose(candidates: Sequence[Candidate], refused: Sequence[Row], request: Re
     timings: dict[int, Timing] = {}
     verdicts: dict[int, str] = {}
     chosen: int | None = None
-    ranked = sorted(range(len(candidates)), key=lambda n: -_accuracy(candidates[n]))
-    for _, equals in groupby(ranked, key=lambda n: _accuracy(candidates[n])):
+    ranked = sorted(range(len(candidates)), key=lambda n: -accuracy(candidates[n]))
+    for _, equals in groupby(ranked, key=lambda n: accuracy(candidates[n])):
         group = list(equals)
         if chosen is not None:
-            verdicts |= dict.fromkeys(group, 'not timed: less accurate than one that fits')
+            verdicts |= dict.fromkeys(group, NOT_TIMED)
             continue
         for n in group:
             try:
@@ -307,7 +308,7 @@ def _choose(candidates: Sequence[Candidate], refused: Sequence[Row], request: Re
     return _selection(candidates[chosen], reason, request, fits, (*rows, *refused))
 
 
-def _accuracy(candidate: Candidate) -> float:
+def accuracy(candidate: Candidate) -> float:
     """What candidates are ranked by; one that nobody measured comes last."""
     measured = candidate.artifact.measured_map
     return -1.0 if measured is None else measured

@@ -6,7 +6,6 @@ import difflib
 import sys
 import time
 import traceback
-from dataclasses import asdict
 from typing import Any
 
 import rclpy
@@ -18,47 +17,31 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
-from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
+from vision_msgs.msg import LabelInfo, VisionInfo
 
 from kd_perception.core.bundle import Thresholds
 from kd_perception.core.detections import Detections
-from kd_perception.core.drawing import draw
 from kd_perception.core.errors import EngineError, ImageError, KdPerceptionError
 from kd_perception.core.image import BgrImage
-from kd_perception.core.mailbox import FrameBooks
-from kd_perception.core.rates import RateMeter
-from kd_perception.core.stages import RollingStageTimes, StageTimes
+from kd_perception.core.stages import StageTimes
 from kd_perception.engines.model import Model, ModelSettings, check
 from kd_perception.engines.selection import AUTO
 from kd_perception.ros import diagnostics, messages, parameters, qos
-from kd_perception.ros.input_monitor import InputMonitor, age_ms
+from kd_perception.ros.camera import Camera, lifecycle_publisher, refusal_of_names
+from kd_perception.ros.input_monitor import age_ms
+from kd_perception.ros.load_shedding import LoadShedding
 from kd_perception.ros.running_model import RunningModel
 from kd_perception.ros.worker import Frame, Worker
 
-try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
-
-try:
-    from rclpy.subscription import MessageInfo
-except ImportError:  # Humble does not tell sequence numbers
-    MessageInfo = None
-
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-WATCH_PERIOD = 0.1  # seconds between two looks at the worker and at the model's parameters
-LARGE_MESSAGE_HINT = (
-    "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
-)
+WATCH_PERIOD = 0.1  # seconds between two looks at the worker, the load and the model's parameters
 
 
 class DetectorNode(LifecycleNode):
-    """Detects objects in the newest image and says how late it is.
+    """Detects objects in the newest image of each camera and says how late it is.
 
     configure verifies the model and warms it up; activate subscribes; deactivate keeps the engine; cleanup frees it.
     """
@@ -67,15 +50,11 @@ class DetectorNode(LifecycleNode):
         super().__init__('detector', **options)
         self._refused_parameters: dict[str, str] = {}
         self._declare_parameters()
-        self._books = FrameBooks()
-        self._monitor = InputMonitor()
-        self._published = RateMeter()
-        self._writer = messages.DetectionsWriter()
-        self._times = RollingStageTimes(self._setting('latency_window'))
-        self._budget_misses = 0
+        window = self._setting('latency_window')
+        self._cameras = [Camera(self, name, slot, window) for slot, name in enumerate(self._camera_names())]
         self._enabled = True
-        self._tells_numbers = False
         self._worker: Worker | None = None
+        self._shedding = LoadShedding(self.get_logger())
         self._built = self.create_guard_condition(self._on_built)
         self._running = RunningModel(self.get_logger(), self._announce, self._built.trigger)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -112,6 +91,14 @@ class DetectorNode(LifecycleNode):
             if near and not self.has_parameter(name):
                 self.get_logger().warning(f'there is no parameter {name!r}; did you mean {near[0]!r}?')
 
+    def _camera_names(self) -> list[str]:
+        names = list(self._setting('cameras'))
+        refusal = refusal_of_names(names)
+        if refusal:
+            self._refused_parameters['cameras'] = refusal
+            return ['']
+        return names
+
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
         specs = parameters.specs()
         for change in changes:
@@ -137,14 +124,17 @@ class DetectorNode(LifecycleNode):
         return ''
 
     def _model_settings(self, changes: dict[str, Any] | None = None) -> ModelSettings:
+        engine, degradation = self._setting('engine', changes), self._setting('degradation', changes)
         return ModelSettings(
             model=self._setting('model', changes),
-            engine=self._setting('engine', changes),
+            engine=engine,
             precision=self._setting('precision', changes),
             max_map_drop=self._setting('max_map_drop', changes),
             threads=self._setting('threads', changes),
             providers=tuple(self._setting('providers', changes)),
-            budget_ms=self._setting('latency_budget_ms', changes) if self._setting('engine', changes) == AUTO else None,
+            budget_ms=self._setting('latency_budget_ms', changes) if engine == AUTO else None,
+            wants_ladder=degradation == 'step_down',
+            rung=self._shedding.level if degradation == 'step_down' else 0,
         )
 
     def _setting(self, name: str, changes: dict[str, Any] | None = None) -> Any:
@@ -168,23 +158,26 @@ class DetectorNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start the worker and subscribe."""
         result = super().on_activate(state)
-        self._worker = Worker(self._process, self._books)
+        self._worker = Worker(self._process, len(self._cameras))
         if self._running.slot.current is not None:
             self._announce(self._running.slot.current, self._running.version)
-        self._subscribe()
+        for camera in self._cameras:
+            camera.subscribe(self._on_frame)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and finish the frame in work; the engine stays."""
-        self.destroy_subscription(self._subscription)
+        for camera in self._cameras:
+            camera.unsubscribe()
         self._stop_worker()
-        self._monitor = InputMonitor()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the engine and the publishers."""
         self._release()
-        for publisher in (self._detections, self._label_info, self._vision_info, self._annotated, self._frame_latency):
+        for camera in self._cameras:
+            camera.destroy_publishers()
+        for publisher in (self._label_info, self._vision_info, self._frame_latency):
             self.destroy_lifecycle_publisher(publisher)
         return super().on_cleanup(state)
 
@@ -193,9 +186,22 @@ class DetectorNode(LifecycleNode):
         self._release()
         return super().on_shutdown(state)
 
+    def destroy_node(self) -> None:
+        """Stop the worker and free the engine before the node goes."""
+        self._release()
+        super().destroy_node()
+
+    def _create_publishers(self) -> None:
+        for camera in self._cameras:
+            camera.create_publishers()
+        self._label_info = lifecycle_publisher(self, LabelInfo, 'label_info', qos.LATCHED)
+        self._vision_info = lifecycle_publisher(self, VisionInfo, 'vision_info', qos.LATCHED)
+        self._frame_latency = lifecycle_publisher(self, DiagnosticArray, '~/frame_latency', qos.IMAGE)
+
     def _release(self) -> None:
         self._stop_worker()
         self._running.close()
+        self._shedding.reset()
 
     def _stop_worker(self) -> None:
         worker, self._worker = self._worker, None
@@ -205,69 +211,15 @@ class DetectorNode(LifecycleNode):
         if stuck is not None:
             self._leave_behind(stuck)
 
-    def _create_publishers(self) -> None:
-        def publisher(kind: type, topic: str, profile: QoSProfile) -> Any:
-            events = PublisherEventCallbacks(
-                incompatible_qos=lambda event: self.get_logger().warning(
-                    qos.incompatibility(self.resolve_topic_name(topic), event.last_policy_kind, 'publisher')
-                )
-            )
-            return self.create_lifecycle_publisher(kind, topic, profile, event_callbacks=events)
-
-        self._detections = publisher(Detection2DArray, 'detections', qos.DETECTIONS)
-        self._label_info = publisher(LabelInfo, 'label_info', qos.LATCHED)
-        self._vision_info = publisher(VisionInfo, 'vision_info', qos.LATCHED)
-        self._frame_latency = publisher(DiagnosticArray, '~/frame_latency', qos.IMAGE)
-        if self._setting('annotated_transport') == 'compressed':
-            topic = self.resolve_topic_name('image_annotated') + '/compressed'
-            self._annotated = publisher(CompressedImage, topic, qos.IMAGE)
-        else:
-            self._annotated = publisher(Image, 'image_annotated', qos.IMAGE)
-
-    def _subscribe(self) -> None:
-        self._subscription = self.create_subscription(
-            CompressedImage if self._takes_compressed() else Image,
-            self._image_topic(),
-            self._on_image if MessageInfo is None else self._on_numbered_image,
-            qos.IMAGE,
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
-            ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-
-    def _takes_compressed(self) -> bool:
-        return self._setting('image_transport') == 'compressed'
-
-    def _image_topic(self) -> str:
-        return self.resolve_topic_name('image') + ('/compressed' if self._takes_compressed() else '')
-
-    def _announce(self, model: Model, version: int) -> None:
-        """Tell what the class ids mean from now on, and whose they are. An inactive node tells it when it is activated."""
-        if self._worker is None:
-            return
-        header = Header(stamp=self.get_clock().now().to_msg())
-        score = self._thresholds(model.bundle.thresholds).score
-        self._label_info.publish(messages.label_info_message(model.bundle, score, header))
-        self._vision_info.publish(messages.vision_info_message(model, version, header))
-
     # Callbacks of the executor's thread
 
-    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
-        publisher, number = info.get('publisher_gid'), info.get('publication_sequence_number')
-        self._tells_numbers = bool(publisher and number)
-        if publisher and number:
-            self._monitor.numbered(publisher['data'], number)
-        self._on_image(message)
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
-        monotonic, clock_ns = time.monotonic(), self.get_clock().now().nanoseconds
-        self._books.receive()
-        transport = self._monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
-        if self._enabled and not self._running.is_halted and self._worker is not None:
-            self._worker.submit(Frame(message, transport, monotonic))
+    def _on_frame(self, camera: Camera, message: Image | CompressedImage, transport_ms: float, received: float) -> None:
+        if not self._enabled or self._running.is_halted or self._worker is None:
+            camera.books.drop('disabled')
+        elif self._shedding.skips(camera):
+            camera.books.drop('skipped')
         else:
-            self._books.drop('disabled')
+            self._worker.submit(Frame(camera, message, transport_ms, received))
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
@@ -294,40 +246,52 @@ class DetectorNode(LifecycleNode):
         """After a reload that failed, the parameters say what runs."""
         model = self._running.slot.current
         if model is not None and model.settings != self._running.wanted:
-            self._running.wanted = model.settings
-            values = asdict(model.settings)
-            values['providers'] = list(model.settings.providers)
-            values['latency_budget_ms'] = values.pop('budget_ms') or self._setting('latency_budget_ms')
+            settings = self._running.wanted = model.settings
+            values = {
+                'model': settings.model,
+                'engine': settings.engine,
+                'precision': settings.precision,
+                'max_map_drop': settings.max_map_drop,
+                'threads': settings.threads,
+                'providers': list(settings.providers),
+            }
             self.set_parameters([Parameter(name, value=value) for name, value in values.items()])
         self._running.wanted = self._model_settings()
 
+    def _announce(self, model: Model, version: int) -> None:
+        """Tell what the class ids mean from now on, and whose they are. An inactive node tells it when it is activated."""
+        if self._worker is None:
+            return
+        header = Header(stamp=self.get_clock().now().to_msg())
+        score = self._thresholds(model.bundle.thresholds).score
+        self._label_info.publish(messages.label_info_message(model.bundle, score, header))
+        self._vision_info.publish(messages.vision_info_message(model, version, header))
+
     def _watch(self) -> None:
-        """Look after what no message brings about: an engine that hangs, and parameters that ask for another model."""
-        limit = self._setting('watchdog_s')
-        stuck = self._worker.overdue(limit) if self._worker else None
+        """Look after what no message brings about: an engine that hangs, too much load, a wish for another model."""
+        stuck = self._worker.overdue(self._setting('watchdog_s')) if self._worker else None
         if stuck is not None and self._leave_behind(stuck):
-            self._worker = Worker(self._process, self._books)
-        if self._running.wanted is not None and self._running.wanted != self._model_settings():
-            self._running.reload(self._model_settings())
+            self._worker = Worker(self._process, len(self._cameras))
+        self._shedding.adapt(
+            self._setting('degradation'),
+            self._setting('latency_budget_ms'),
+            self._setting('degradation_patience_s'),
+            self._setting('degradation_hold_s'),
+            rungs=len(self._running.ladder),
+        )
+        settings = self._model_settings()
+        if self._running.wanted not in (None, settings):
+            self._running.reload(settings)
 
     def _leave_behind(self, stuck: Frame) -> bool:
         """Give up a frame that never ends, with its thread and its engine; False when it ended just now."""
         if not stuck.claim():
             return False
-        self._books.drop('failed')
+        stuck.camera.books.drop('failed')
         if self._worker is not None:
             self._worker.abandon()
         self._running.abandon(self._setting('watchdog_s'))
         return True
-
-    def _on_incompatible_qos(self, event: Any) -> None:
-        self._monitor.incompatibility = qos.incompatibility(self._image_topic(), event.last_policy_kind, 'subscription')
-        self.get_logger().warning(self._monitor.incompatibility)
-
-    def _on_message_lost(self, event: Any) -> None:
-        """Sequence numbers tell more: also what newer messages overwrote in the reader."""
-        if not self._tells_numbers:
-            self._monitor.lost += event.total_count_change
 
     # The worker's thread
 
@@ -348,23 +312,23 @@ class DetectorNode(LifecycleNode):
         """Enter the frame's end, unless the watchdog has done so."""
         if not frame.claim():
             return False
-        self._books.drop(cause)
+        frame.camera.books.drop(cause)
         return True
 
     def _take_through(self, frame: Frame, model: Model) -> str:
         """Decode, detect, publish. Returns the cause when the frame was dropped, and nothing when it was published."""
         started = time.monotonic()
-        header = frame.message.header
+        header, monitor = frame.message.header, frame.camera.monitor
         limit = self._setting('max_age_ms')
         if limit and age_ms(messages.stamp_ns(header), self.get_clock().now().nanoseconds) > limit:
             return 'stale'
         try:
             image = messages.to_bgr(frame.message, self._setting('max_image_pixels'))
         except ImageError as error:
-            self._monitor.rejection = str(error)
+            monitor.rejection = str(error)
             self.get_logger().warning(f'image rejected: {error}', throttle_duration_sec=5.0)
             return 'undecodable'
-        self._monitor.rejection = ''
+        monitor.rejection = ''
         decoded = time.monotonic()
         model.detector.thresholds = self._thresholds(model.bundle.thresholds)
         model.detector.max_detections = self._setting('max_detections')
@@ -377,79 +341,51 @@ class DetectorNode(LifecycleNode):
         times.transport = frame.transport_ms
         times.queue = 1e3 * (started - frame.received)
         times.decode = 1e3 * (decoded - started)
-        self._publish(frame, image, detections, times, model.bundle.classes)
+        if frame.claim():
+            self._publish(frame, detections, times)
+            self._publish_extras(frame, image, detections, times, model.bundle.classes)
         return ''
 
     def _thresholds(self, fallback: Thresholds) -> Thresholds:
         score, iou = self._setting('score_threshold'), self._setting('iou_threshold')
         return Thresholds(fallback.score if score < 0 else score, fallback.iou if iou < 0 else iou)
 
-    def _publish(
-        self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes, classes: tuple[str, ...]
-    ) -> None:
-        if not frame.claim():
-            return
-        header = frame.message.header
+    def _publish(self, frame: Frame, detections: Detections, times: StageTimes) -> None:
         started = time.monotonic()
         try:
-            self._detections.publish(self._writer.message(detections, header))
+            frame.camera.publish(detections, frame.message.header)
         except Exception:
-            self._books.drop('failed' if self.context.ok() else 'disabled')
+            frame.camera.books.drop('failed' if self.context.ok() else 'disabled')
             raise
         done = time.monotonic()
-        self._books.publish()
         times.publish = 1e3 * (done - started)
         # Without a stamp the age counts from our callback; the stages behind it are known all the same.
         times.age = times.transport + 1e3 * (done - frame.received)
-        self._published.tick(done)
-        self._times.add(times)
-        self._budget_misses += times.age > self._setting('latency_budget_ms')
+        frame.camera.note(times, done)
+        self._shedding.add(done, times.age)
+
+    def _publish_extras(
+        self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes, classes: tuple[str, ...]
+    ) -> None:
+        """What costs time and is made only while somebody listens; the frame itself is out and in the books."""
+        header = frame.message.header
         try:
-            self._publish_extras(image, detections, times, header, classes)
-        except Exception as error:  # the frame itself is out and in the books
+            if self._frame_latency.get_subscription_count():
+                message = messages.frame_latency_message(times, header, self.get_name(), frame.camera.name)
+                self._frame_latency.publish(message)
+            frame.camera.show(image, detections, header, classes)
+        except Exception as error:
             if self.context.ok():
                 self.get_logger().error(
                     f'annotated image or frame latency not published: {error}', throttle_duration_sec=5.0
                 )
 
-    def _publish_extras(
-        self, image: BgrImage, detections: Detections, times: StageTimes, header: Header, classes: tuple[str, ...]
-    ) -> None:
-        """What costs time and is made only while somebody listens."""
-        if self._frame_latency.get_subscription_count():
-            self._frame_latency.publish(messages.frame_latency_message(times, header, self.get_name()))
-        if self._annotated.get_subscription_count():
-            picture = draw(image.copy(), detections, classes)
-            compressed = self._setting('annotated_transport') == 'compressed'
-            make = messages.jpeg_message if compressed else messages.image_message
-            self._annotated.publish(make(picture, header))
-
     # Diagnostics
 
     def _publish_diagnostics(self) -> None:
-        now = time.monotonic()
-        statuses = [
-            diagnostics.input_status(
-                diagnostics.InputView(
-                    topic=self._image_topic(),
-                    lifecycle=self._lifecycle_label(),
-                    enabled=self._enabled,
-                    timeout=self._setting('input_timeout'),
-                    monotonic=now,
-                    hint=self._input_hint(),
-                    monitor=self._monitor,
-                    counts=self._books.snapshot(),
-                )
-            ),
-            diagnostics.latency_status(
-                diagnostics.LatencyView(
-                    budget_ms=self._setting('latency_budget_ms'),
-                    budget_misses=self._budget_misses,
-                    fps_out=self._published.rate(now),
-                    percentiles=self._times.percentiles(),
-                    worst_stage=self._times.worst_stage(),
-                )
-            ),
+        now, lifecycle = time.monotonic(), str(self._state_machine.current_state[1])
+        statuses = [status for camera in self._cameras for status in camera.statuses(now, lifecycle, self._enabled)]
+        statuses.append(
             diagnostics.model_status(
                 diagnostics.ModelView(
                     model=self._running.slot.current,
@@ -458,39 +394,19 @@ class DetectorNode(LifecycleNode):
                     reload_failure=self._running.reload_failure,
                     building_s=self._running.building_s(),
                     engine_errors=self._running.engine_errors,
+                    degradation=self._shedding.describe(),
                 )
-            ),
-        ]
+            )
+        )
         for status in statuses:
             status.name = f'{self.get_fully_qualified_name().lstrip("/")}: {status.name}'
         self._diagnostics.publish(
             DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=statuses)
         )
 
-    def destroy_node(self) -> None:
-        """Stop the worker and free the engine before the node goes."""
-        self._release()
-        super().destroy_node()
-
     def accounts(self) -> str:
-        """One line on what became of every frame."""
-        counts = self._books.snapshot()
-        dropped = ', '.join(f'{count} {cause}' for cause, count in counts.dropped.items() if count) or 'none'
-        return f'{counts.received} frames received, {counts.published} published, dropped: {dropped}'
-
-    def _lifecycle_label(self) -> str:
-        return str(self._state_machine.current_state[1])
-
-    def _input_hint(self) -> str:
-        """Why no image may be coming."""
-        topic = self._image_topic()
-        wanted = f'sensor_msgs/msg/{"CompressedImage" if self._takes_compressed() else "Image"}'
-        publishers = self.get_publishers_info_by_topic(topic)
-        if not publishers:
-            return f'nobody publishes on {topic}; remap it to the camera: image:=/camera/image_raw'
-        if all(publisher.topic_type != wanted for publisher in publishers):
-            return f'{topic} carries {publishers[0].topic_type}, not {wanted}; set image_transport'
-        return f'{len(publishers)} publisher(s) on {topic}, but nothing arrives; {LARGE_MESSAGE_HINT}'
+        """What became of every frame, one line a camera."""
+        return '\n'.join(camera.accounts() for camera in self._cameras)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -505,7 +421,8 @@ def main(args: list[str] | None = None) -> int:
     finally:
         if node is not None:
             node.destroy_node()
-            print(f'detector: {node.accounts()}', flush=True)
+            for line in node.accounts().splitlines():
+                print(f'detector: {line}', flush=True)
         rclpy.try_shutdown()
     return 0
 

@@ -51,6 +51,7 @@ class ModelView:
     reload_failure: str = ''
     building_s: float = 0.0
     engine_errors: int = 0
+    degradation: str = ''
 
 
 def input_status(view: InputView) -> DiagnosticStatus:
@@ -128,13 +129,15 @@ def _latency_verdict(view: LatencyView) -> tuple[bytes, str]:
 
 
 def model_status(view: ModelView) -> DiagnosticStatus:
-    """ERROR with the reason when no model runs or the engine failed, WARN when a reload did; else what really runs."""
+    """What really runs. WARN when it is not what was wished for, ERROR with the reason when none runs or the engine failed."""
     values: dict[str, Any] = {
         'engine_errors': view.engine_errors,
         'database_version': view.version,
         'building_s': f'{view.building_s:.1f}',
         'reload_failure': view.reload_failure,
+        'degradation': view.degradation or 'none',
     }
+    warnings = [view.reload_failure, view.degradation]
     message = 'no model loaded'
     if view.model:
         bundle, artifact, info = view.model.bundle, view.model.artifact, view.model.info
@@ -150,9 +153,12 @@ def model_status(view: ModelView) -> DiagnosticStatus:
             'sha256': artifact.sha256,
             'map': artifact.measured_map if artifact.measured_map is not None else 'not measured',
             **{f'version.{name}': version for name, version in info.versions.items()},
+            **view.model.selection.as_dict(),
         }
-    level = ERROR if view.failure else WARN if view.reload_failure else OK
-    message = view.failure or view.reload_failure or message
+        warnings += [*info.warnings, '' if view.model.selection.within_budget else view.model.selection.reason]
+    warning = '; '.join(filter(None, warnings))
+    level = ERROR if view.failure else WARN if warning else OK
+    message = view.failure or (f'{message}; {warning}' if warning else message)
     return _status('model', level, message, values.get('sha256', '')[:12], values)
 
 

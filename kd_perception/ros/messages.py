@@ -154,10 +154,10 @@ def vision_info_message(model: Model, version: int, header: Header) -> VisionInf
     )
 
 
-def frame_latency_message(times: StageTimes, header: Header, name: str) -> DiagnosticArray:
-    """The stages of one frame in milliseconds, under the frame's own header."""
+def frame_latency_message(times: StageTimes, header: Header, name: str, camera: str = '') -> DiagnosticArray:
+    """The stages of one frame in milliseconds, under the frame's own header; `camera` stands in `hardware_id`."""
     values = [KeyValue(key=stage, value=f'{value:.3f}') for stage, value in times.as_dict().items()]
-    status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name, message='ms', values=values)
+    status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name, message='ms', hardware_id=camera, values=values)
     return DiagnosticArray(header=header, status=[status])
 
 

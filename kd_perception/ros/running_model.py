@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from rclpy.task import Future
@@ -16,6 +15,7 @@ from kd_perception.core.stages import StageTimes
 from kd_perception.engines.model import Model, ModelSettings, load, load_on_cpu
 from kd_perception.engines.model_builder import BuildResult, ModelBuilder
 from kd_perception.engines.out_of_memory import ran_out_of_memory
+from kd_perception.engines.selection import Selection
 
 
 class RunningModel:
@@ -41,7 +41,7 @@ class RunningModel:
         """
         self._logger = logger
         self._announce = announce
-        self._builder = ModelBuilder(partial(load, report=logger.info), finished)
+        self._builder = ModelBuilder(lambda settings: load(settings, logger.info, self.ladder), finished)
         self._answers: list[Future] = []
         self.slot: ModelSlot[Model] = ModelSlot()
         self.wanted: ModelSettings | None = None
@@ -91,6 +91,12 @@ class RunningModel:
         self._answer(False, self.reload_failure)
         return result
 
+    @property
+    def ladder(self) -> tuple[Selection, ...]:
+        """What can be stepped down to from the model that runs."""
+        model = self.slot.current
+        return model.ladder if model else ()
+
     def building_s(self) -> float:
         """Seconds for which a model has been in the making; 0 when none is."""
         return self._builder.busy_s()
@@ -108,7 +114,7 @@ class RunningModel:
             self.failure, self.reload_failure = failure, ''
             self.is_halted = False
             self._announce(model, self.version)
-            self._logger.info(f'model {self.version}: {model.describe()}')
+            self._logger.info(f'model {self.version}: {model.describe()}\n{model.selection.table()}')
 
         self.slot.exchange(model, installed)
 

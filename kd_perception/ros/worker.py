@@ -1,4 +1,4 @@
-"""The thread that takes the newest frame from the mailbox through the detector."""
+"""The thread that takes the newest frames from the mailbox through the detector, one after the other."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from collections.abc import Callable
 
 from sensor_msgs.msg import CompressedImage, Image
 
-from kd_perception.core.mailbox import FrameBooks, Mailbox
+from kd_perception.core.mailbox import Mailbox
+from kd_perception.ros.camera import Camera
 
 
 class Frame:
     """A camera message as the callback left it.
 
     Attributes:
+        camera: whose it is.
         message: the image.
         transport_ms: camera stamp → callback.
         received: monotonic seconds at the callback.
     """
 
-    def __init__(self, message: Image | CompressedImage, transport_ms: float, received: float) -> None:
+    def __init__(self, camera: Camera, message: Image | CompressedImage, transport_ms: float, received: float) -> None:
+        self.camera = camera
         self.message = message
         self.transport_ms = transport_ms
         self.received = received
@@ -37,23 +40,23 @@ class Frame:
 
 
 class Worker:
-    """Runs `process` on every frame that is still the newest when the last one is done.
+    """Runs `process` on every frame that is still its camera's newest when its turn comes.
 
-    The books are kept here for frames that never reach `process`; `process` itself enters what became of the others.
+    Frames that never reach `process` are entered in their camera's books here; `process` itself enters what became of the others.
     """
 
-    def __init__(self, process: Callable[[Frame], None], books: FrameBooks) -> None:
+    def __init__(self, process: Callable[[Frame], None], cameras: int) -> None:
         self._process = process
-        self._books = books
-        self._mailbox: Mailbox[Frame] = Mailbox()
+        self._mailbox: Mailbox[Frame] = Mailbox(cameras)
         self._in_work: tuple[Frame, float] | None = None
         self._thread = threading.Thread(target=self._run, name='detector_worker', daemon=True)
         self._thread.start()
 
     def submit(self, frame: Frame) -> None:
-        """Leave a frame; the one that still waited is superseded."""
-        if self._mailbox.put(frame) is not None:
-            self._books.drop('superseded')
+        """Leave a frame; its camera's last one, if it still waits, is superseded."""
+        superseded = self._mailbox.put(frame, frame.camera.slot)
+        if superseded is not None:
+            superseded.camera.books.drop('superseded')
 
     def overdue(self, limit: float) -> Frame | None:
         """The frame that has been in work for longer than `limit` seconds and is not decided on, if there is one."""
@@ -64,8 +67,8 @@ class Worker:
 
     def abandon(self) -> None:
         """Take no more frames; the thread ends after the one in work, whenever that is. What waits is dropped as disabled."""
-        if self._mailbox.close() is not None:
-            self._books.drop('disabled')
+        for frame in self._mailbox.close():
+            frame.camera.books.drop('disabled')
 
     def stop(self, patience: float) -> Frame | None:
         """`abandon`, and wait for the thread. Returns the frame that it hangs in if it is not through in `patience` seconds."""

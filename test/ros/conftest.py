@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import rclpy
-from detector_process import Client, DetectorProcess, spinning
+from detector_process import Client, DetectorProcess, NodeInProcess, spinning, wait_for
 from networks import make_bundle
+from rclpy.parameter import Parameter
+
+from kd_perception.ros.detector_node import DetectorNode
 
 
 @pytest.fixture(scope='session')
@@ -55,3 +58,23 @@ def start_detector(make_client: Callable[..., Client], tmp_path: Path) -> Iterat
     yield start
     for detector in running:
         detector.stop()
+
+
+@pytest.fixture
+def start_node(make_client: Callable[..., Client], tmp_path: Path) -> Iterator[Callable[..., NodeInProcess]]:
+    """Start nodes in this process."""
+    with ExitStack() as nodes:
+
+        def start(**settings: object) -> NodeInProcess:
+            client = make_client()
+            if 'model' not in settings:
+                make_bundle(tmp_path / 'bright_cells')
+                settings['model'] = str(tmp_path / 'bright_cells')
+            given = {'autostart': True, 'diagnostics_period': 0.1, 'threads': 1, **settings}
+            overrides = [Parameter(name, value=value) for name, value in given.items()]
+            node = nodes.enter_context(spinning(DetectorNode(parameter_overrides=overrides)))
+            wait_for(lambda: client.camera.get_subscription_count() and client.vision, 'the node')
+            wait_for(lambda: client.count_publishers('detections'), 'its publishers')
+            return NodeInProcess(client, node)
+
+        yield start

@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import faulty_engine
 import pytest
-from detector_process import Client, spinning, wait_for
+from detector_process import NodeInProcess, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
-from networks import image_with_cells, make_bundle
-from rclpy.parameter import Parameter
-from std_srvs.srv import SetBool, Trigger
+from networks import image_with_cells
 
 from kd_perception import engines
 from kd_perception.core.errors import EngineError
-from kd_perception.ros.detector_node import DetectorNode
 
 FRAME = image_with_cells(5)
-
-
-class Detector:
-    """The node in this process, with a client beside it."""
-
-    def __init__(self, client: Client, node: DetectorNode) -> None:
-        self.client = client
-        self.node = node
-
-    def reload(self) -> Trigger.Response:
-        return self.client.call(Trigger, 'detector/reload_model', Trigger.Request())
-
-    def enable(self) -> SetBool.Response:
-        return self.client.call(SetBool, 'detector/enable', SetBool.Request(data=True))
-
-    def wait_for_counts(self, **expected: int) -> None:
-        """Wait for these accounts; `dropped_x` stands for `dropped.x`."""
-        figures = {key.replace('dropped_', 'dropped.'): str(value) for key, value in expected.items()}
-        wait_for(
-            lambda: all(self.client.value('input', key) == value for key, value in figures.items()), f'counts {figures}'
-        )
 
 
 @pytest.fixture
@@ -52,26 +26,9 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable]]:
 
 
 @pytest.fixture
-def start(make_client, faults, tmp_path: Path) -> Iterator[Callable[..., Detector]]:
-    """Start a node in this process."""
-    make_bundle(tmp_path / 'bright_cells')
-    with ExitStack() as nodes:
-
-        def start(**settings: object) -> Detector:
-            client = make_client()
-            given = {
-                'autostart': True,
-                'diagnostics_period': 0.1,
-                'threads': 1,
-                'model': str(tmp_path / 'bright_cells'),
-            }
-            overrides = [Parameter(name, value=value) for name, value in {**given, **settings}.items()]
-            node = nodes.enter_context(spinning(DetectorNode(parameter_overrides=overrides)))
-            wait_for(lambda: client.camera.get_subscription_count() and client.vision, 'the node')
-            wait_for(lambda: client.count_publishers('detections'), 'its publishers')
-            return Detector(client, node)
-
-        yield start
+def start(start_node, faults) -> Callable[..., NodeInProcess]:
+    """Start a node in this process, on the engine that takes commands."""
+    return start_node
 
 
 @pytest.fixture

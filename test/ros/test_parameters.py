@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from kd_perception import engines
 from kd_perception.ros import parameters
 from kd_perception.ros.parameters import ParameterSpec
 
@@ -27,8 +28,13 @@ def test_readme_table_is_generated_from_the_source(repository):
 
 
 def test_the_node_reads_every_parameter_and_no_other(repository):
-    source = (repository / 'kd_perception' / 'ros' / 'detector_node.py').read_text()
+    folder = repository / 'kd_perception' / 'ros'
+    source = ''.join((folder / name).read_text() for name in ('detector_node.py', 'camera.py'))
     assert set(re.findall(r"_setting\('(\w+)'", source)) == set(parameters.specs())
+
+
+def test_the_engine_may_be_any_in_the_registry_or_auto():
+    assert parameters.specs()['engine'].one_of == ('auto', *engines.ENGINES)
 
 
 @pytest.mark.parametrize('profile', ['jetson_orin_nano', 'jetson_xavier', 'raspberry_pi_5', 'raspberry_pi_4', 'pc',

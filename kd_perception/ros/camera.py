@@ -1,0 +1,238 @@
+"""One camera of the node: its subscription, what is published of it, and the accounts of its frames."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray
+
+from kd_perception.core.detections import Detections
+from kd_perception.core.drawing import draw
+from kd_perception.core.image import BgrImage
+from kd_perception.core.mailbox import FrameBooks
+from kd_perception.core.rates import RateMeter
+from kd_perception.core.stages import RollingStageTimes, StageTimes
+from kd_perception.ros import diagnostics, messages, qos
+from kd_perception.ros.input_monitor import InputMonitor
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+try:
+    from rclpy.subscription import MessageInfo
+except ImportError:  # Humble does not tell sequence numbers
+    MessageInfo = None
+
+LARGE_MESSAGE_HINT = (
+    "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
+)
+_TOPIC_NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
+
+Receive = Callable[['Camera', Image | CompressedImage, float, float], None]
+"""Takes a frame: its camera, the message, transport in ms, monotonic seconds at the callback."""
+
+
+def refusal_of_names(names: list[str]) -> str:
+    """Why these cannot be the cameras of a node; empty when they can."""
+    if not names:
+        return "cameras is empty; [''] is one camera without a name"
+    if len(set(names)) < len(names):
+        return f'cameras names one camera twice: {", ".join(names)}'
+    if names == ['']:
+        return ''
+    wrong = [name for name in names if not _TOPIC_NAME.fullmatch(name)]
+    return f'cameras: {wrong[0]!r} cannot be a namespace of topics' if wrong else ''
+
+
+class Camera:
+    """Made for the node's life; publishers and subscription come and go with the lifecycle.
+
+    Attributes:
+        name: the namespace of its topics; empty for the only camera.
+        slot: its slot in the worker's mailbox.
+        books: what became of its frames.
+        monitor: what is known of its input.
+        times: rolling stage times of its published frames.
+        budget_misses: published frames that were older than the budget.
+        skipped: frames skipped in a row.
+    """
+
+    def __init__(self, node: LifecycleNode, name: str, slot: int, window: int) -> None:
+        self.name = name
+        self.slot = slot
+        self.books = FrameBooks()
+        self.monitor = InputMonitor()
+        self.times = RollingStageTimes(window)
+        self.budget_misses = 0
+        self.skipped = 0
+        self._node = node
+        self._published = RateMeter()
+        self._writer = messages.DetectionsWriter()
+        self._tells_numbers = False
+        self._prefix = f'{name}/' if name else ''
+
+    def _setting(self, name: str) -> Any:
+        return self._node.get_parameter(name).value
+
+    def _topic(self, name: str) -> str:
+        return str(self._node.resolve_topic_name(self._prefix + name))
+
+    # Publishers and subscription
+
+    def create_publishers(self) -> None:
+        """At configure."""
+        self._detections = lifecycle_publisher(
+            self._node, Detection2DArray, self._prefix + 'detections', qos.DETECTIONS
+        )
+        if self._setting('annotated_transport') == 'compressed':
+            topic = self._topic('image_annotated') + '/compressed'
+            self._annotated = lifecycle_publisher(self._node, CompressedImage, topic, qos.IMAGE)
+        else:
+            self._annotated = lifecycle_publisher(self._node, Image, self._prefix + 'image_annotated', qos.IMAGE)
+
+    def destroy_publishers(self) -> None:
+        """At cleanup."""
+        for publisher in (self._detections, self._annotated):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def subscribe(self, receive: Receive) -> None:
+        """At activate; `receive` is called with every image, in the executor's thread."""
+        self._receive = receive
+        self._subscription = self._node.create_subscription(
+            CompressedImage if self._takes_compressed() else Image,
+            self.image_topic(),
+            self._on_image if MessageInfo is None else self._on_numbered_image,
+            qos.IMAGE,
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+
+    def unsubscribe(self) -> None:
+        """At deactivate."""
+        self._node.destroy_subscription(self._subscription)
+        self.monitor = InputMonitor()
+
+    def image_topic(self) -> str:
+        """The resolved name of what is subscribed to."""
+        return self._topic('image') + ('/compressed' if self._takes_compressed() else '')
+
+    def _takes_compressed(self) -> bool:
+        return self._setting('image_transport') == 'compressed'
+
+    # Callbacks of the executor's thread
+
+    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
+        publisher, number = info.get('publisher_gid'), info.get('publication_sequence_number')
+        self._tells_numbers = bool(publisher and number)
+        if publisher and number:
+            self.monitor.numbered(publisher['data'], number)
+        self._on_image(message)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        monotonic, clock_ns = time.monotonic(), self._node.get_clock().now().nanoseconds
+        self.books.receive()
+        transport = self.monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
+        self._receive(self, message, transport, monotonic)
+
+    def _on_incompatible_qos(self, event: Any) -> None:
+        self.monitor.incompatibility = qos.incompatibility(self.image_topic(), event.last_policy_kind, 'subscription')
+        self._node.get_logger().warning(self.monitor.incompatibility)
+
+    def _on_message_lost(self, event: Any) -> None:
+        """Sequence numbers tell more: also what newer messages overwrote in the reader."""
+        if not self._tells_numbers:
+            self.monitor.lost += event.total_count_change
+
+    # What is published, by the worker's thread
+
+    def publish(self, detections: Detections, header: Header) -> None:
+        """Send the detections of a frame under the frame's own header."""
+        self._detections.publish(self._writer.message(detections, header))
+
+    def note(self, times: StageTimes, published: float) -> None:
+        """Take in the stage times of a frame that was published at a moment of the monotonic clock."""
+        self.books.publish()
+        self._published.tick(published)
+        self.times.add(times)
+        self.budget_misses += times.age > self._setting('latency_budget_ms')
+
+    def show(self, image: BgrImage, detections: Detections, header: Header, classes: tuple[str, ...]) -> None:
+        """Send the annotated image, if somebody listens to it."""
+        if self._annotated.get_subscription_count():
+            picture = draw(image.copy(), detections, classes)
+            compressed = self._setting('annotated_transport') == 'compressed'
+            make = messages.jpeg_message if compressed else messages.image_message
+            self._annotated.publish(make(picture, header))
+
+    # Diagnostics
+
+    def statuses(self, now: float, lifecycle: str, enabled: bool) -> list[DiagnosticStatus]:
+        """The tasks `input` and `latency`, with the camera's name behind them where it has one."""
+        tasks = [
+            diagnostics.input_status(
+                diagnostics.InputView(
+                    topic=self.image_topic(),
+                    lifecycle=lifecycle,
+                    enabled=enabled,
+                    timeout=self._setting('input_timeout'),
+                    monotonic=now,
+                    hint=self._hint(),
+                    monitor=self.monitor,
+                    counts=self.books.snapshot(),
+                )
+            ),
+            diagnostics.latency_status(
+                diagnostics.LatencyView(
+                    budget_ms=self._setting('latency_budget_ms'),
+                    budget_misses=self.budget_misses,
+                    fps_out=self._published.rate(now),
+                    percentiles=self.times.percentiles(),
+                    worst_stage=self.times.worst_stage(),
+                )
+            ),
+        ]
+        for task in tasks:
+            task.name = '/'.join(filter(None, [task.name, self.name.strip('/')]))
+        return tasks
+
+    def accounts(self) -> str:
+        """One line on what became of every frame."""
+        counts = self.books.snapshot()
+        dropped = ', '.join(f'{count} {cause}' for cause, count in counts.dropped.items() if count) or 'none'
+        who = f'{self.name}: ' if self.name else ''
+        return f'{who}{counts.received} frames received, {counts.published} published, dropped: {dropped}'
+
+    def _hint(self) -> str:
+        """Why no image may be coming."""
+        topic = self.image_topic()
+        wanted = f'sensor_msgs/msg/{"CompressedImage" if self._takes_compressed() else "Image"}'
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        if not publishers:
+            remap = f'{self._prefix}image:=/camera/image_raw'
+            return f'nobody publishes on {topic}; remap it to the camera: {remap}'
+        if all(publisher.topic_type != wanted for publisher in publishers):
+            return f'{topic} carries {publishers[0].topic_type}, not {wanted}; set image_transport'
+        return f'{len(publishers)} publisher(s) on {topic}, but nothing arrives; {LARGE_MESSAGE_HINT}'
+
+
+def lifecycle_publisher(node: LifecycleNode, kind: type, topic: str, profile: QoSProfile) -> Any:
+    """A lifecycle publisher that warns in words of subscriptions that cannot match it."""
+    events = PublisherEventCallbacks(
+        incompatible_qos=lambda event: node.get_logger().warning(
+            qos.incompatibility(node.resolve_topic_name(topic), event.last_policy_kind, 'publisher')
+        )
+    )
+    return node.create_lifecycle_publisher(kind, topic, profile, event_callbacks=events)
