@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -80,6 +81,14 @@ ENGINES: dict[str, EngineKind] = {
         install='pip install torch',
         runs=_AS_IT_IS,
     ),
+    'tensorrt': EngineKind(
+        module='kd_perception.engines.tensorrt',
+        library='tensorrt',
+        packages=('tensorrt', 'tensorrt_cu13', 'tensorrt_cu12'),
+        install='on a Jetson it comes with JetPack (apt install python3-libnvinfer), on a PC pip install tensorrt',
+        runs={**_AS_IT_IS, 'fp32': ('fp32', 'fp16')},
+        why_not={'int8': 'TensorRT takes symmetric INT8 only; the bundle needs an artifact made for tensorrt'},
+    ),
 }
 """Every engine by its name. All of them take ONNX files; adding an engine is one new file and one entry here."""
 
@@ -150,6 +159,8 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions | None = Non
     state = availability(name)
     if not state:
         raise EngineError(state.reason)
+    # Read by OpenMP when a library loads it: idle threads that spin take the cores from camera and executor.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     loaded: Engine = importlib.import_module(ENGINES[name].module).load(bundle, artifact, options)
     return loaded
 
