@@ -49,7 +49,9 @@ def read(folder: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(file, map_location='cpu', weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise FitError(f'{file} cannot be read: {error}; remove it to start anew') from error
+        # torch's own words advise to read such files without care.
+        reason = error.strerror if isinstance(error, OSError) else 'it is broken off or no checkpoint'
+        raise FitError(f'{file} cannot be read: {reason}; remove it to start anew') from error
     if not isinstance(state, dict) or 'job' not in state:
-        raise FitError(f'{file} is no checkpoint of this trainer: remove it to start anew')
+        raise FitError(f'{file} cannot be read: it is no checkpoint of this trainer; remove it to start anew')
     return state

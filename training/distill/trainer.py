@@ -153,8 +153,8 @@ class _Run:
         self._check_batch()
 
         self.student = _student(job).to(group.device, memory_format=torch.channels_last)
-        self.frozen = _freeze(self.student, self.settings.freeze)
         self.student.train()
+        _freeze(self.student, self.settings.freeze)
         self.is_yolo = hasattr(self.student.model[-1], 'reg_max')
         if job.unlabelled and not self.is_yolo:
             raise FitError('RT-DETR is trained on labelled images only: leave the unlabelled ones out')
@@ -643,15 +643,16 @@ def _bare(student: Any) -> Any:
     return network
 
 
-def _freeze(network: nn.Module, prefixes: Sequence[str]) -> list[str]:
+def _freeze(network: nn.Module, prefixes: Sequence[str]) -> None:
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name, _ in network.named_parameters()):
             raise FitError(f'freeze: no layer begins with {prefix!r}; names are like model.0.conv.weight')
-    frozen = [name for name, _ in network.named_parameters() if name.startswith(tuple(prefixes))]
     for name, parameter in network.named_parameters():
         # The integral of a distribution is fixed, not learned.
-        parameter.requires_grad_(name not in frozen and '.dfl.' not in name)
-    return frozen
+        parameter.requires_grad_(not name.startswith(tuple(prefixes)) and '.dfl.' not in name)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and f'{name}.'.startswith(tuple(prefixes)):
+            module.eval()
 
 
 def _penalty(network: nn.Module, settings: SparsitySettings | None) -> Any:

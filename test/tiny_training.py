@@ -1,0 +1,45 @@
+"""What the tests of the trainer train: networks of width 0.125 and pictures of 64 pixels with one rectangle."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from ultralytics.nn.tasks import yaml_model_load
+
+CLASSES = ('wide', 'tall')
+SIZE = 64
+
+
+def architecture(name: str = 'yolov8n', width: float = 0.125) -> dict[str, Any]:
+    """Ultralytics' architecture, narrower."""
+    whole = yaml_model_load(f'{name}.yaml')
+    kept = {key: whole[key] for key in ('nc', 'backbone', 'head', 'end2end', 'reg_max') if key in whole}
+    return {**kept, 'scales': {'n': [0.33, width, 256]}, 'scale': 'n'}
+
+
+def write_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """Pictures in `images` and their labels in `labels`."""
+    random = np.random.default_rng(seed)
+    for kind in ('images', 'labels'):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    files = []
+    for number in range(count):
+        tall = number % 2
+        width, height = (16, 32) if tall else (32, 16)
+        x, y = random.integers(0, SIZE - width), random.integers(0, SIZE - height)
+        image = random.integers(60, 120, (SIZE, SIZE, 3), dtype=np.uint8)
+        image[y : y + height, x : x + width] = (30, 220, 30) if tall else (220, 30, 30)
+        file = folder / 'images' / f'{number}.png'
+        cv2.imwrite(str(file), image)
+        row = (tall, (x + width / 2) / SIZE, (y + height / 2) / SIZE, width / SIZE, height / SIZE)
+        (folder / 'labels' / f'{number}.txt').write_text(' '.join(f'{value:g}' for value in row) + '\n')
+        files.append(file)
+    return files
+
+
+def columns(log: Path) -> dict[str, Sequence[str]]:
+    """A log's values by column."""
+    rows = [line.split(',') for line in log.read_text().splitlines()]
+    return {name: [row[place] for row in rows[1:]] for place, name in enumerate(rows[0])}

@@ -1,0 +1,80 @@
+"""Two processes train one network, started by torch's own launcher."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny_training import CLASSES, architecture, columns, write_pictures
+
+torch = pytest.importorskip('torch')
+
+from training.models.weights import build_network, load_network, save_weights  # noqa: E402
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+from tiny_training import CLASSES, SIZE, architecture
+from training.distill import trainer
+from training.distill.settings import DistillSettings, FitSettings, TermSettings
+from training.errors import Interrupted
+
+torch.set_num_threads(1)
+distributed.init_process_group('gloo')
+folder = Path(sys.argv[1])
+settings = FitSettings(image_size=SIZE, batch=4, steps=4, warmup_steps=0, precision='float32')
+terms = DistillSettings((TermSettings('cwd', adapter='conv_bn'), TermSettings('bckd')))
+pictures = sorted((folder / 'images').glob('*.png'))
+job = trainer.FitJob(architecture(), CLASSES, pictures, settings, teacher=folder / 'teacher.pt', distill=terms)
+
+finish = trainer._Run.finish
+def compared(run):
+    for value in [*run.student.state_dict().values(), *run.terms.state_dict().values()]:
+        both = [torch.empty_like(value) for _ in range(2)]
+        distributed.all_gather(both, value.contiguous())
+        assert torch.equal(*both)
+    return finish(run)
+trainer._Run.finish = compared
+
+trainer.fit(job, folder / 'whole')
+asked = trainer._Run._stop_asked
+trainer._Run._stop_asked = lambda run, signals: run._any(run.group.rank == 1 and run.step == 2)
+try:
+    trainer.fit(job, folder / 'parts')
+    raise SystemExit('not interrupted')
+except Interrupted:
+    trainer._Run._stop_asked = asked
+trainer.fit(job, folder / 'parts')
+try:
+    odd = trainer.FitJob(architecture(), CLASSES, pictures, FitSettings(image_size=SIZE, batch=3, steps=1))
+    trainer.fit(odd, folder / 'odd')
+    raise SystemExit('a batch of 3 was shared by 2')
+except trainer.FitError as error:
+    assert 'cannot be shared by 2 processes' in str(error)
+"""
+
+
+def test_two_processes_agree_and_resume(tmp_path, repository):
+    write_pictures(tmp_path, 8)
+    torch.manual_seed(11)
+    save_weights(build_network(architecture(width=0.1875), CLASSES), tmp_path / 'teacher.pt', CLASSES)
+    (tmp_path / 'run.py').write_text(SCRIPT)
+    path = os.pathsep.join([str(repository), str(repository / 'test')])
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    launched = subprocess.run(
+        [*launcher, str(tmp_path / 'run.py'), str(tmp_path)],
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert columns(whole / 'log.csv')['step'] == ['1', '2', '3', '4']
+    assert (whole / 'log.csv').read_bytes() == (parts / 'log.csv').read_bytes()
+    assert (whole / 'weights.pt').read_bytes() == (parts / 'weights.pt').read_bytes()
+    assert load_network(whole / 'weights.pt')[1] == CLASSES

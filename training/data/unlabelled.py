@@ -1,0 +1,134 @@
+"""Frames without labels for training: from bags, videos and folders of images to image files that differ from each other.
+
+A robot's own recordings become training data this way: the teacher's outputs are their only target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from kd_perception.core.errors import KdPerceptionError
+from kd_perception.core.image import BgrImage
+from kd_perception.evaluation.sources import FrameSource, open_source
+from training.errors import DataError
+
+_THUMBNAIL = (32, 32)
+
+
+@dataclass(frozen=True)
+class UnlabelledSettings:
+    """Which frames are taken.
+
+    Attributes:
+        every: takes each n-th frame.
+        count: at most so many; 0 takes all.
+        difference: a frame is left out when it differs from the last one taken by less than this: the mean difference of
+            grey values (0 to 255) of both at 32 × 32 pixels. 0 keeps all.
+        longest_side: larger frames are scaled down to this, in pixels.
+        topic: of a bag; may be empty where it has only one with images.
+        jpeg_quality: 1 to 100.
+    """
+
+    every: int = 5
+    count: int = 2000
+    difference: float = 2.0
+    longest_side: int = 1280
+    topic: str = ''
+    jpeg_quality: int = 92
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.count < 0 or self.difference < 0 or self.longest_side < 32:
+            raise ValueError('every must be at least 1, count and difference at least 0, longest_side at least 32')
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(f'jpeg_quality must be from 1 to 100, not {self.jpeg_quality}')
+
+
+def extract(source: Path, target: Path, settings: UnlabelledSettings) -> int:
+    """Write the frames of a source as `<target>/images/<source>_<frame>.jpg`.
+
+    Args:
+        source: a rosbag2, a video, or a folder of images.
+        target: folder; frames of the same source that lie there already are replaced.
+        settings: which frames.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        DataError: the source cannot be read, or a file cannot be written.
+    """
+    try:
+        frames = open_source(str(source), topic=settings.topic)
+    except KdPerceptionError as error:
+        raise DataError(str(error)) from error
+    folder = target / 'images'
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob(f'{_stem(source)}_[0-9]*.jpg'):
+        file.unlink()
+    count = 0
+    with tqdm(total=frames.count, desc=frames.name, unit='frame', mininterval=1.0) as bar:
+        for number, image in _chosen(frames, settings, bar):
+            _write(folder / f'{_stem(source)}_{number:06d}.jpg', _limited(image, settings.longest_side), settings)
+            count += 1
+    if not count:
+        raise DataError(
+            f'{source}: no frame was taken; every is {settings.every}, the source has {frames.count} frames'
+        )
+    return count
+
+
+def _chosen(source: FrameSource, settings: UnlabelledSettings, bar: tqdm[None]) -> Iterator[tuple[int, BgrImage]]:
+    last: npt.NDArray[np.float32] | None = None
+    count = 0
+    try:
+        for number, frame in enumerate(source.frames()):
+            bar.update()
+            if number % settings.every:
+                continue
+            thumbnail = _thumbnail(frame.image)
+            if last is not None and np.abs(thumbnail - last).mean() < settings.difference:
+                continue
+            last = thumbnail
+            yield number, frame.image
+            count += 1
+            if count == settings.count:
+                return
+    except KdPerceptionError as error:
+        raise DataError(f'{source.name}: {error}') from error
+
+
+def _thumbnail(image: BgrImage) -> npt.NDArray[np.float32]:
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def _limited(image: BgrImage, longest_side: int) -> BgrImage:
+    height, width = image.shape[:2]
+    factor = longest_side / max(height, width)
+    if factor >= 1:
+        return image
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _write(file: Path, image: BgrImage, settings: UnlabelledSettings) -> None:
+    written = False
+    try:
+        written, stream = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, settings.jpeg_quality])
+        if written:
+            file.write_bytes(stream.tobytes())
+    except (OSError, cv2.error) as error:
+        raise DataError(f'{file} cannot be written: {error}; is the disk full?') from error
+    if not written:
+        raise DataError(f'{file} cannot be encoded')
+
+
+def _stem(source: Path) -> str:
+    return ''.join(letter if letter.isalnum() or letter in '-_' else '_' for letter in source.resolve().stem)
