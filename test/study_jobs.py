@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,18 @@ def ridge_that_fails(strength: float, seed: int, threads: int, calls: str = '') 
 
 
 def ridge_that_waits(strength: float, seed: int, threads: int, gate: str, calls: str = '') -> dict[str, Any]:
-    """Seed 1 notes that it has begun and then sleeps until it is ended; once the file `gate` is there, it does not."""
+    """Seed 1 notes that it has begun and sleeps until SIGTERM, on which it leaves a checkpoint; not so once `gate` exists."""
     if seed == 1 and not Path(gate).exists():
+        signal.signal(signal.SIGTERM, lambda *_: Path(f'{gate}.checkpoint').touch() or sys.exit(1))
         Path(f'{gate}.begun').write_text(str(os.getpid()))
         signal.pause()
     return ridge(strength, seed, threads, calls)
+
+
+def ridge_that_stays(strength: float, seed: int, threads: int, begun: str) -> dict[str, Any]:
+    """Does not end when it is asked to."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(f'{begun}.partial').write_text(str(os.getpid()))
+    os.replace(f'{begun}.partial', begun)
+    signal.pause()
+    return {}

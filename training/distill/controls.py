@@ -7,22 +7,24 @@ The third control needs no code: the plain student trained for as long as a dist
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from training.errors import FitError
 from training.models.weights import build_network
 from training.prune import structure
+
+if TYPE_CHECKING:
+    from ultralytics.nn.tasks import DetectionModel
 
 CONTROLS = ('none', 'random', 'shuffled')
 """`none`: the teacher as it is; `random`: the same network with fresh random weights; `shuffled`: what it says of another image
 of the batch."""
 
 
-def untrained(network: nn.Module, classes: Sequence[str], seed: int) -> nn.Module:
+def untrained(network: DetectionModel, classes: Sequence[str], seed: int) -> DetectionModel:
     """A network of the same architecture and channels with fresh random weights, in evaluation mode.
 
     Args:

@@ -1,7 +1,8 @@
 """One cell of a study: the job called, its result kept. `python -m training.study.cell` does it in a process of its own.
 
 The process reads a request, one line of JSON, from its standard input, which its parent then holds open: when the parent
-dies, whatever it died of, the cell dies too and does not hold the machine.
+dies, whatever it died of, the cell ends too and does not hold the machine: by SIGTERM, on which a trainer may still write a
+checkpoint, and for certain a minute later.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from typing import Any
 from training.errors import StudyError
 from training.study.circumstances import circumstances
 from training.study.plan import Cell, Job, Result, Study, read_result, reference, split_metrics, write_result
+
+GRACE_SECONDS = 60.0
+"""Time for a job that is to end, to write a checkpoint."""
 
 
 def run_cell(cell: Cell, threads: int) -> None:
@@ -50,6 +54,7 @@ def request(cell: Cell, threads: int) -> str:
         raise StudyError(f'{job} is no function that another process can import; --workers 0 runs it in this one')
     return json.dumps(
         {
+            'cwd': os.getcwd(),
             'folder': str(cell.study.folder.resolve()),
             'job': job,
             'arm': cell.arm,
@@ -75,6 +80,7 @@ def find_job(name: str) -> Job | None:
 def main() -> int:
     """Do the cell that the first line of standard input asks for."""
     asked: dict[str, Any] = json.loads(sys.stdin.readline())
+    os.chdir(asked['cwd'])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = find_job(asked['job'])
     if job is None:
@@ -89,6 +95,8 @@ def main() -> int:
 
 def _end_with_parent() -> None:
     sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
 
 

@@ -13,8 +13,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.plan import Cell, Job, Study
@@ -65,6 +63,9 @@ def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument('recipe', type=Path, help='YAML file with a section `study`')
     parser.add_argument('--arms', nargs='+', metavar='ARM', help="the recipe's by default; the baseline always joins")
     parser.add_argument('--baseline', help="the recipe's by default")
+    parser.add_argument(
+        '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe, in all arms'
+    )
     add_study_options(parser)
     parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
     parser.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
@@ -110,10 +111,13 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
     Raises:
         RecipeError, StudyError: the recipe has no such section or no such arm.
     """
-    from training.recipe import data_root, load_recipe
+    from training.recipe import data_root, load_recipe, parse_overrides
 
-    recipe = load_recipe(options.recipe)
-    arms: dict[str, Any] = dict(recipe.study.arms)
+    common = parse_overrides(options.set)
+    recipe = load_recipe(options.recipe, common)
+    if recipe.study is None:
+        raise StudyError(f'{options.recipe} has no section `study` with arms: python -m training study paired --help')
+    arms = {name: {**common, **changes} for name, changes in recipe.study.arms.items()}
     baseline = options.baseline or recipe.study.baseline
     names = list(dict.fromkeys(options.arms or arms))
     if baseline not in names:
@@ -121,6 +125,7 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
     for name in names:
         if name not in arms:
             raise StudyError(f'{options.recipe} has no arm {name!r}{nearest(name, arms)}; arms are {", ".join(arms)}')
+        load_recipe(options.recipe, arms[name])  # an arm that cannot be is told before hours of other cells
     return Study(
         folder=options.out / recipe.name / 'study',
         job=job,
@@ -138,8 +143,11 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
 
 def _settings_hash(recipe: Path) -> str:
     """Of all settings of a recipe but its arms: an arm more does not make the others anew, nor does a comment."""
-    document = dict(yaml.safe_load(recipe.read_text(encoding='utf-8')))
-    document.pop('study', None)
+    from training.recipe import read_document
+
+    document = read_document(recipe)
+    for name in ('arms', 'baseline'):
+        document.get('study', {}).pop(name, None)
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +24,7 @@ from typing import Any
 
 from kd_perception.engines.cores import physical_cores
 from training.errors import StudyError
-from training.study.cell import request, run_cell
+from training.study.cell import GRACE_SECONDS, request, run_cell
 from training.study.plan import Cell, Result, Study, read_result
 
 _Ended = Generator[tuple[Cell, 'Failure | None'], None, None]
@@ -189,7 +190,7 @@ def _side_by_side(cells: Sequence[Cell], slots: Sequence[Slot]) -> _Ended:
 
 
 class _Processes:
-    """Processes of cells; those that still run when this is left are ended."""
+    """Processes of cells; those that still run when this is left get SIGTERM, time for a checkpoint, and are then killed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -204,7 +205,17 @@ class _Processes:
     ) -> None:
         with self._lock:
             self._open = False
-            for process in self._running:
+            running = [process for process in self._running if process.poll() is None]
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        try:
+            for process in running:
+                process.wait(max(0.0, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # or a second Ctrl-C
+            pass
+        finally:
+            for process in running:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
 

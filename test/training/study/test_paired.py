@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from study_jobs import ridge, ridge_that_fails, ridge_that_waits
+from study_jobs import ridge, ridge_that_fails, ridge_that_stays, ridge_that_waits
 
 from training.errors import StudyError
 from training.study.paired import run, share_machine, visible_gpus
@@ -126,6 +128,7 @@ def test_no_scheduler_at_the_address_is_one_clear_line(tmp_path, monkeypatch):
 
 PROGRAM = """
 import sys
+import threading
 from pathlib import Path
 from study_jobs import ridge_that_waits
 from training.study.paired import run
@@ -149,6 +152,7 @@ def test_an_interrupted_study_ends_its_processes_keeps_its_cells_and_goes_on(tmp
     assert process.wait() == status
     _wait_until(lambda: not _runs(int(begun.read_text())))
     assert sorted(file.name for file in (tmp_path / 'cells').glob('*.json')) == ['plain_seed0.json']
+    assert (tmp_path / 'gate.checkpoint').exists()
 
     (tmp_path / 'gate').touch()
     places = {'gate': str(tmp_path / 'gate'), 'calls': str(tmp_path / 'calls')}
@@ -213,3 +217,16 @@ def test_workers_divide_the_cores(monkeypatch, cores, workers, cells, threads, e
 def test_less_than_one_worker_or_thread_is_refused(workers, threads):
     with pytest.raises(StudyError, match='at least 1'):
         share_machine(workers, 3, threads)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_does_not_end_by_itself_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr('training.study.paired.GRACE_SECONDS', 0.2)
+    begun = tmp_path / 'begun'
+    study = make(tmp_path, job=ridge_that_stays, places={'begun': str(begun)})
+    ends = threading.Thread(target=lambda: (_wait_until(begun.exists), os.kill(os.getpid(), signal.SIGINT)))
+    ends.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(study, workers=1)
+    ends.join()
+    assert not _runs(int(begun.read_text()))
