@@ -171,7 +171,8 @@ def _centre(objects: Detections, sides: np.ndarray, rng: np.random.Generator) ->
     class_id = rng.choice(np.unique(objects.class_ids)) if rng.random() < 0.5 else rng.choice(objects.class_ids)
     boxes = objects.boxes[objects.class_ids == class_id]
     box = boxes[rng.integers(len(boxes))]
-    return (box[:2] + box[2:]) / 2 + rng.uniform(-0.4, 0.4, 2) * sides
+    centre: np.ndarray = (box[:2] + box[2:]) / 2 + rng.uniform(-0.4, 0.4, 2) * sides
+    return centre
 
 
 def _span(length: int, margin: int, side: float, centre: float | None, rng: np.random.Generator) -> tuple[int, int]:
@@ -192,7 +193,8 @@ def _clip(objects: Detections, crop: np.ndarray, min_visible: float) -> tuple[np
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:
-    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    areas: np.ndarray = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    return areas
 
 
 def _resize(image: Image, width: int, height: int, rng: np.random.Generator) -> Image:
