@@ -27,9 +27,27 @@ ARGUMENTS = [
         'model', default_value='', description='Model bundle, a folder or a name; empty keeps the parameter files.'
     ),
     DeclareLaunchArgument(
-        'engine', default_value='', description='Inference engine; empty keeps the one in the parameter files.'
+        'engine', default_value='', description='Inference engine, or auto; empty keeps the one in the parameter files.'
     ),
-    DeclareLaunchArgument('image', default_value='image', description='Topic of the camera images.'),
+    DeclareLaunchArgument(
+        'precision', default_value='', description='fp32, int8, … or auto; empty keeps the one in the parameter files.'
+    ),
+    DeclareLaunchArgument(
+        'degradation',
+        default_value='',
+        choices=['', 'off', 'step_down', 'skip_frames'],
+        description='What to do when frames stay over the latency budget; empty keeps the parameter files.',
+    ),
+    DeclareLaunchArgument(
+        'image',
+        default_value='image',
+        description='Topic of the camera images; with several cameras its name inside their namespaces.',
+    ),
+    DeclareLaunchArgument(
+        'cameras',
+        default_value='',
+        description='Namespaces of several cameras that share the engine, such as front,rear; empty is one camera.',
+    ),
     DeclareLaunchArgument(
         'image_transport',
         default_value='',
@@ -68,7 +86,10 @@ def detector(context: LaunchContext) -> list[LifecycleNode]:
 
     profile = given('profile')
     files = [given('params_file'), *([str(CONFIG / 'profiles' / f'{profile}.yaml')] if profile else [])]
-    overrides = {name: given(name) for name in ('model', 'engine', 'image_transport') if given(name)}
+    named = ('model', 'engine', 'precision', 'degradation', 'image_transport')
+    overrides = {name: given(name) for name in named if given(name)}
+    cameras = [name.strip() for name in given('cameras').split(',') if name.strip()]
+    remappings = [(f'{name}/image', f'{name}/{given("image")}') for name in cameras] or [('image', given('image'))]
     switches = {name: given(name) == 'true' for name in ('use_sim_time', 'autostart')}
     return [
         LifecycleNode(
@@ -76,8 +97,8 @@ def detector(context: LaunchContext) -> list[LifecycleNode]:
             executable='detector_node',
             name='detector',
             namespace=given('namespace'),
-            parameters=[*files, {**overrides, **switches}],
-            remappings=[('image', given('image'))],
+            parameters=[*files, {**overrides, **switches, **({'cameras': cameras} if cameras else {})}],
+            remappings=remappings,
             ros_arguments=['--log-level', f'detector:={given("log_level")}'],
             additional_env=fastdds_environment(),
             output='screen',

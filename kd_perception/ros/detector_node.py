@@ -6,6 +6,7 @@ import difflib
 import sys
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
 import rclpy
@@ -234,6 +235,7 @@ class DetectorNode(LifecycleNode):
         if self._running.wanted is None:
             response.success, response.message = False, 'the node is not configured: configuring it loads the model'
             return response
+        self._shedding.reset()
         response.success, response.message = await self._running.reload(self._model_settings())
         return response
 
@@ -279,9 +281,17 @@ class DetectorNode(LifecycleNode):
             self._setting('degradation_hold_s'),
             rungs=len(self._running.ladder),
         )
-        settings = self._model_settings()
-        if self._running.wanted not in (None, settings):
-            self._running.reload(settings)
+        self._follow_parameters()
+
+    def _follow_parameters(self) -> None:
+        """Reload when the parameters, or the load, ask for another model than the newest wish."""
+        wanted, settings = self._running.wanted, self._model_settings()
+        if wanted is None or wanted == settings:
+            return
+        if replace(wanted, rung=0) != replace(settings, rung=0):
+            self._shedding.reset()  # the rungs below were another model's
+            settings = self._model_settings()
+        self._running.reload(settings)
 
     def _leave_behind(self, stuck: Frame) -> bool:
         """Give up a frame that never ends, with its thread and its engine; False when it ended just now."""

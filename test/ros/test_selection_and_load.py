@@ -99,6 +99,17 @@ def test_under_load_it_steps_down_to_the_quicker_network_and_up_again(start_node
     assert [info.method.split()[1] for info in client.vision] == ['fp32', 'int8', 'fp32']
 
 
+def test_a_reload_begins_at_the_top_again(start_node, family):
+    detector = start_node(model=family, engine='auto', degradation='step_down', **RHYTHM)
+    client = detector.client
+    faulty_engine.before_inference.append(too_slow)
+    keep_sending(detector, lambda: 'int8' in client.vision[-1].method, 'the quicker network')
+    faulty_engine.before_inference.clear()
+    assert detector.reload().success
+    client.wait_for_status('model', 'fp32 on onnxruntime', DiagnosticStatus.OK)
+    assert client.value('model', 'degradation') == 'none'
+
+
 def test_under_load_it_skips_frames_and_counts_them(start_node, family):
     detector = start_node(model=family, degradation='skip_frames', **RHYTHM)
     client = detector.client
