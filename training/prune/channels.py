@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -60,7 +60,7 @@ class Group:
     """Channels of several layers that can only be removed together.
 
     Attributes:
-        name: the convolution that the group was found from.
+        name: the first convolution that makes the channels.
         size: the number of its channels.
         members: every layer with a part in it.
     """
@@ -106,7 +106,10 @@ def groups(network: nn.Module) -> list[Group]:
         if group is not None and not any(_touches(member, network, fixed) for member in group.members):
             found.append(group)
     order = {name: number for number, name in enumerate(structure.convolutions(network))}
-    return sorted(found, key=lambda group: order[group.name])
+    named = [
+        replace(group, name=min((part.name for part in group.of('outputs')), key=order.__getitem__)) for group in found
+    ]
+    return sorted(named, key=lambda group: order[group.name])
 
 
 def head_maps(network: Any, image: torch.Tensor) -> list[torch.Tensor]:
@@ -191,9 +194,7 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group | N
         members.append(
             Member(names[layer], role, np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64))
         )
-    unique = {(member.name, member.role): member for member in members}
-    first = members[0]
-    return Group(first.name, len(first.channels), tuple(unique.values()))
+    return Group(members[0].name, len(members[0].channels), tuple(members))
 
 
 def remove(network: nn.Module, found: Sequence[Group], removed: Sequence[Indices]) -> dict[str, Indices]:

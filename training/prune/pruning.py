@@ -21,7 +21,7 @@ from training.errors import PruneError
 from training.export.onnx_export import export
 from training.prune import structure
 from training.prune.channels import Group, Indices, groups, head_maps, kept_levels, remove
-from training.prune.cost import Cost, cost, measure_latency
+from training.prune.cost import Cost, cost, count_gflops, count_parameters, measure_latency
 from training.schema import nearest
 
 Scores = npt.NDArray[np.float64]
@@ -266,15 +266,12 @@ def _ratio(plan: _Plan, settings: PruneSettings, before: Cost, width: int, heigh
             LATENCY_STEPS,
             'ms on this CPU',
         )
-    name = 'parameters' if settings.cut_parameters is not None else 'gflops'
-    cut = settings.cut_parameters if settings.cut_parameters is not None else settings.cut_gflops
-    assert cut is not None
-    return _search(
-        lambda ratio: getattr(cost(plan.carry_out(ratio)[0], width, height), name),
-        (1 - cut) * getattr(before, name),
-        SEARCH_STEPS,
-        name,
-    )
+    if settings.cut_parameters is not None:
+        most = (1 - settings.cut_parameters) * before.parameters
+        return _search(lambda ratio: count_parameters(plan.carry_out(ratio)[0]), most, SEARCH_STEPS, 'parameters')
+    assert settings.cut_gflops is not None
+    most = (1 - settings.cut_gflops) * before.gflops
+    return _search(lambda ratio: count_gflops(plan.carry_out(ratio)[0], width, height), most, SEARCH_STEPS, 'GFLOPs')
 
 
 def _search(measure: Callable[[float], float], most: float, steps: int, unit: str) -> float:

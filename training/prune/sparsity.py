@@ -6,6 +6,7 @@ addition are left out: several layers make them, and no γ alone says what they 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.prune.channels import Indices, groups
+from training.prune import structure
+from training.prune.channels import groups
 
 
 @dataclass(frozen=True)
@@ -71,20 +73,24 @@ class SparsityPenalty:
 
 def penalised(network: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
     """Each γ that the penalty acts on, and a mask (C,) of its channels that can be pruned and feed no shortcut addition."""
-    chosen: dict[str, Indices] = {}
-    for group in groups(network):
+    split = copy.deepcopy(network)
+    structure.split(split)
+    masks = {name: torch.zeros(len(gamma)) for name, gamma in gammas(network).items()}
+    for group in groups(split):
         alone = np.flatnonzero(group.sources() == 1)
         for member in group.of('features'):
-            channels = member.channels[np.isin(member.roots, alone)]
-            chosen[member.name] = np.union1d(chosen.get(member.name, channels), channels)
-    found = []
-    for name, channels in chosen.items():
-        gamma = network.get_submodule(name).weight
-        if isinstance(gamma, nn.Parameter) and len(channels):
-            mask = torch.zeros(len(gamma))
-            mask[torch.from_numpy(channels)] = 1
-            found.append((gamma, mask))
-    return found
+            mask = _of_layer(masks, member.name)
+            mask[torch.from_numpy(member.channels[np.isin(member.roots, alone)])] = 1
+    found = [(network.get_submodule(name).weight, mask) for name, mask in masks.items() if mask.any()]
+    return [(gamma, mask) for gamma, mask in found if isinstance(gamma, nn.Parameter)]
+
+
+def _of_layer(masks: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    """The mask of a layer of the split network: a view of the mask of the layer that it came from."""
+    for half, number in (('.first.bn', 0), ('.second.bn', 1)):
+        if name not in masks and name.endswith(half):
+            return masks[name.removesuffix(half) + '.cv1.bn'].chunk(2)[number]
+    return masks[name]
 
 
 def gammas(network: nn.Module) -> dict[str, torch.Tensor]:
