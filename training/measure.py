@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kd_perception import engines
-from kd_perception.core.bundle import Bundle
+from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.detections import Detections
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineOptions
 from kd_perception.evaluation.accuracy import Accuracy, measure
 from kd_perception.evaluation.ground_truth import GroundTruth
+from kd_perception.evaluation.matching import Judged, judge
+from kd_perception.evaluation.operating_point import at_recall, calibration, operating_point
 from training.data.dataset import read_split
 
 LOWEST_SCORE = 0.001
 """Average precision asks for the whole curve, so nearly everything is detected."""
+FIXED_RECALL = 0.9
+"""Where precisions of networks are compared whose scores mean different things."""
+LOWEST_CALIBRATED_SCORE = 0.05
+"""Detections below are too many and too sure to be wrong for a calibration error that says anything."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What average precision does not tell, all classes together.
+
+    Attributes:
+        false_alarms_per_image: wrong detections at the bundle's score threshold and IoU 0.5.
+        precision_at_recall: precision at the threshold that finds 90 % of the objects; None where none does.
+        calibration_error: D-ECE of detections from score 0.05 on, see `kd_perception.evaluation.operating_point`.
+    """
+
+    false_alarms_per_image: float
+    precision_at_recall: float | None
+    calibration_error: float
+
+    @classmethod
+    def of(cls, judged: Judged, threshold: float) -> Behaviour:
+        """The behaviour at a score threshold."""
+        fixed = at_recall(judged, FIXED_RECALL)
+        return cls(
+            operating_point(judged, threshold).false_alarms_per_image,
+            None if fixed is None else fixed.precision,
+            calibration(judged, LOWEST_CALIBRATED_SCORE).error,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded to four places."""
+        return {
+            'false_alarms_per_image': round(self.false_alarms_per_image, 4),
+            f'precision_at_recall_{FIXED_RECALL:g}': None
+            if self.precision_at_recall is None
+            else round(self.precision_at_recall, 4),
+            'calibration_error': round(self.calibration_error, 4),
+        }
+
+    def __str__(self) -> str:
+        fixed = '–' if self.precision_at_recall is None else f'{100 * self.precision_at_recall:.1f} %'
+        return (
+            f'false alarms per image {self.false_alarms_per_image:.2f}, precision at recall {FIXED_RECALL:g} {fixed}, '
+            f'calibration error {100 * self.calibration_error:.1f} %'
+        )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracy of an artifact, and how it behaves where it is used."""
+
+    accuracy: Accuracy
+    behaviour: Behaviour
+
+    def __str__(self) -> str:
+        return f'{self.accuracy}\n{self.behaviour}'
 
 
 def measure_bundle(
     bundle: Bundle, precision: str, dataset: Path, split: str = 'val', *, engine: str = 'onnxruntime', threads: int = 1
 ) -> Accuracy:
+    """The accuracy alone of `measure_artifact`."""
+    return measure_artifact(bundle, bundle.artifact(engine, precision), dataset, split, threads=threads).accuracy
+
+
+def measure_artifact(
+    bundle: Bundle, artifact: Artifact, dataset: Path, split: str = 'val', *, threads: int = 1
+) -> Measurement:
     """Detect on every image of the split and compare with its labels.
 
     Precision and recall are those at the bundle's own score threshold.
@@ -29,7 +97,6 @@ def measure_bundle(
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
         DataError: no such split.
     """
-    artifact = bundle.artifact(engine, precision)
     options = EngineOptions(threads=threads)
     detector = Detector(bundle, engines.load(bundle, artifact, options), replace(bundle.thresholds, score=LOWEST_SCORE))
     found: list[Detections] = []
@@ -37,13 +104,17 @@ def measure_bundle(
     try:
         for item in read_split(dataset, split):
             found.append(detector.detect(item.image)[0])
-            truth.append(GroundTruth.of(item.objects))
+            truth.append(item.truth())
     finally:
         detector.close()
-    return measure(
-        found,
-        truth,
-        bundle.classes,
-        score_threshold=bundle.thresholds.score,
-        max_detections=bundle.output.max_detections,
+    threshold = bundle.thresholds.score
+    accuracy = measure(
+        found, truth, bundle.classes, score_threshold=threshold, max_detections=bundle.output.max_detections
     )
+    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold))
+
+
+def with_file(bundle: Bundle, file: Path, precision: str, engine: str = 'onnxruntime') -> Bundle:
+    """The bundle with another network in place of its artifacts: same classes, input and thresholds."""
+    artifact = Artifact(engine, precision, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+    return replace(bundle, folder=file.parent, artifacts=(artifact,))

@@ -22,6 +22,7 @@ import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import add_infer_metadata
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from training.errors import QuantizationError
@@ -31,6 +32,30 @@ __all__ = ['QuantizeSettings', 'calibration_hash', 'front', 'quantize', 'quantiz
 
 COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
 TARGETS = ('onnxruntime', 'tensorrt')
+
+
+@dataclass(frozen=True)
+class MixedSettings:
+    """Which layers may stay in float: as many as a limit allows, those first that gain most for what they cost.
+
+    Attributes:
+        max_bytes: largest size of the file.
+        max_ms: longest median inference on this machine; the choice then depends on it.
+        most_layers: at most so many.
+        judged_images: so many of the calibration images, evenly spread, judge a choice.
+        threads: CPU threads of an inference.
+    """
+
+    max_bytes: int | None = None
+    max_ms: float | None = None
+    most_layers: int = 100
+    judged_images: int = 8
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises QuantizationError without a limit."""
+        if self.max_bytes is None and self.max_ms is None:
+            raise QuantizationError('mixed precision needs a limit: max_bytes or max_ms')
 
 
 @dataclass(frozen=True)
@@ -45,6 +70,7 @@ class QuantizeSettings:
         last_convolutions_float: leave the last convolution of each branch in float too; they are small.
         float_nodes: further nodes that stay in float, by name; `training.quantize.mixed` chooses them.
         target: `onnxruntime`, or `tensorrt` for a graph that TensorRT 8.6 and later build an engine from.
+        mixed: chooses further layers that stay in float, by measuring; None leaves none.
         operators: ONNX operators that are quantized; empty means the target's own choice. `[Conv]` for networks with attention.
     """
 
@@ -56,6 +82,7 @@ class QuantizeSettings:
     float_nodes: tuple[str, ...] = ()
     target: str = 'onnxruntime'
     operators: tuple[str, ...] = ()
+    mixed: MixedSettings | None = None
 
     def __post_init__(self) -> None:
         """Raises QuantizationError for a value that means nothing."""
@@ -100,6 +127,10 @@ def quantize(
     Raises:
         QuantizationError: no images, or a named node that does not exist.
     """
+    if settings.mixed is not None:
+        from training.quantize import mixed  # measures with what is here
+
+        settings = mixed.with_choice(settings, mixed.choose(source, images, settings, settings.mixed))
     model = with_shapes(source)
     left = float_nodes(model.graph, settings)
     ranges = ranges_of(model, images, settings) | dict(fixed or {})
@@ -114,9 +145,11 @@ def with_shapes(source: Path) -> onnx.ModelProto:
         QuantizationError: the file cannot be read.
     """
     try:
-        return onnx.shape_inference.infer_shapes(onnx.load(source))
+        model = onnx.shape_inference.infer_shapes(onnx.load(source))
     except Exception as error:  # protobuf and onnx raise what they like
         raise QuantizationError(f'{source} cannot be read as an ONNX network: {error}') from error
+    add_infer_metadata(model)  # otherwise the quantizer writes and reads it again for every variant
+    return model
 
 
 def float_nodes(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[str]:
