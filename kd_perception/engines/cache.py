@@ -67,6 +67,12 @@ def cached(made_of: Mapping[str, str], build: Callable[[], bytes], report: Repor
         return content
 
 
+def forget(made_of: Mapping[str, str]) -> None:
+    """Remove the entry for `made_of`, if there is one that can be removed."""
+    with suppress(OSError):
+        _path(made_of).unlink()
+
+
 def entries() -> list[Entry]:
     """What is kept, the longest unused first."""
     found = []

@@ -173,11 +173,6 @@ def select(
     return _choose(candidates, refused, request, measure)
 
 
-def choose_artifact(bundle: Bundle, engine: str, precision: str = AUTO, max_map_drop: float = 0.02) -> Artifact:
-    """The artifact of an explicit choice, see `select`."""
-    return select(bundle, Request(engine, precision, max_map_drop)).artifact
-
-
 def family(bundle: Bundle) -> list[Bundle]:
     """The bundle, and those beside it that detect the same classes and say so by the same `family`; damaged ones are left out."""
     siblings = []

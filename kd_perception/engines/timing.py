@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +13,9 @@ from kd_perception import engines
 from kd_perception.core import host
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import EngineOptions
-from kd_perception.engines import trial
+from kd_perception.engines import cache, trial
 from kd_perception.engines.cores import physical_cores
 
-MAX_CACHED_BYTES = 1 << 16
 _LIBRARIES = ('numpy', 'opencv-python-headless')
 
 
@@ -41,7 +36,6 @@ class Timer:
         options: how engines are loaded.
         fresh: measure also what was measured before.
         report: takes a line before each measurement, and whatever an engine reports while it is built.
-        cache: folder of earlier timings; one that cannot be written is done without.
     """
 
     def __init__(
@@ -51,13 +45,11 @@ class Timer:
         *,
         fresh: bool = False,
         report: Callable[[str], None] | None = None,
-        cache: Path | None = None,
     ) -> None:
         self._size = size
         self._options = options
         self._fresh = fresh
         self._report = report or (lambda line: None)
-        self._cache = cache or cache_folder()
         self._frames: list[trial.Frame] = []
 
     def time(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> Timing:
@@ -67,14 +59,14 @@ class Timer:
             EngineError: the engine refused, failed, crashed or hung.
         """
         conditions = self._conditions(bundle, artifact, engine, precision)
-        path = self._cache / f'{_digest(conditions)}.json'
-        known = None if self._fresh else _read(path, conditions)
-        if known is not None:
-            return known
-        self._report(f'timing {bundle.name} {artifact.precision} on {engine} …')
-        measured = self._measure(bundle, artifact, engine, precision)
-        _write(path, {'conditions': conditions, 'timing': asdict(measured)}, self._report)
-        return measured
+
+        def measure() -> bytes:
+            self._report(f'timing {bundle.name} {artifact.precision} on {engine} …')
+            return json.dumps(asdict(self._measure(bundle, artifact, engine, precision))).encode()
+
+        if self._fresh:
+            cache.forget(conditions)
+        return Timing(**json.loads(cache.cached(conditions, measure, self._report)))
 
     def _measure(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> Timing:
         self._frames = self._frames or trial.scene_frames(self._size)
@@ -94,34 +86,22 @@ class Timer:
         p50, p95 = np.percentile(outcome.total, [50, 95])
         return Timing(float(p50), float(p95), len(outcome.total))
 
-    def _conditions(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> dict[str, Any]:
+    def _conditions(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> dict[str, str]:
         """Everything that the time depends on and that can change; the budget is not of it."""
-        conditions = {
-            'artifact': artifact.sha256,
-            'input': asdict(bundle.input),
-            'output': asdict(bundle.output),
-            'thresholds': asdict(bundle.thresholds),
-            'engine': [engine, engines.availability(engine).version, precision],
-            'libraries': {name: _version(name) for name in _LIBRARIES},
-            'threads': self._options.threads or physical_cores(),
-            'providers': list(self._options.providers),
-            'device_id': self._options.device_id,
-            'image_size': list(self._size),
-            'host': host.describe(),
-            'gpus': host.gpus(),
+        frame = [asdict(part) for part in (bundle.input, bundle.output, bundle.thresholds)]
+        libraries = {name: _version(name) for name in _LIBRARIES}
+        return {
+            'engine': 'timing',  # what the cache calls its entries by
+            'model': f'{bundle.name} {artifact.sha256}',
+            'precision': precision,
+            'runs_on': f'{engine} {engines.availability(engine).version}',
+            'threads': str(self._options.threads or physical_cores()),
+            'providers': f'{self._options.providers} {self._options.device_id}',
+            'image_size': f'{self._size[0]}x{self._size[1]}',
+            'frame': json.dumps(frame),
+            'libraries': json.dumps(libraries),
+            'host': json.dumps({**host.describe(), 'gpus': host.gpus()}),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(conditions))  # as it will be read back: no tuples
-        return plain
-
-
-def cache_folder() -> Path:
-    """Where timings are kept: `kd_perception/timings` in the user's cache folder."""
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'kd_perception' / 'timings'
-
-
-def _digest(conditions: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _version(distribution: str) -> str:
@@ -129,31 +109,3 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return 'not a wheel'
-
-
-def _read(path: Path, conditions: dict[str, Any]) -> Timing | None:
-    """A timing of the same conditions; None where there is none, or nothing that we wrote."""
-    try:
-        if path.stat().st_size > MAX_CACHED_BYTES:
-            return None
-        entry = json.loads(path.read_text(encoding='utf-8'))
-        if entry['conditions'] != conditions:
-            return None
-        timing = Timing(**entry['timing'])
-        return timing if 0 < timing.p50_ms <= timing.p95_ms < float('inf') else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def _write(path: Path, entry: dict[str, Any], report: Callable[[str], None]) -> None:
-    """Keep a timing, whole or not at all, also when two nodes keep the same one at once."""
-    scratch = path.with_suffix(f'.{os.getpid()}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_text(json.dumps(entry, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except OSError as error:
-        report(f'the timing is not kept for the next start: {path.parent} cannot be written ({error.strerror})')

@@ -26,6 +26,7 @@ from kd_perception.core.detector import Detector
 from kd_perception.core.energy import EnergyMeter
 from kd_perception.core.engine import EngineOptions
 from kd_perception.core.errors import EngineError, KdPerceptionError
+from kd_perception.core.stages import StageTimes
 
 Frame = npt.NDArray[np.uint8]
 
@@ -33,10 +34,12 @@ LOAD_LIMIT_S = 3600.0
 """Building a TensorRT engine on a small Jetson takes many minutes; no load takes longer than this."""
 
 RUN_LIMIT_S = 60.0
-"""From loaded to the result. A process that is not done by then hangs."""
+"""A process that finishes no frame in this time hangs."""
 
 MIN_FRAMES = 10
-"""Fewer timed frames have no 95th percentile; a network that needs seconds a frame is timed on these only."""
+"""Fewer timed frames have no 95th percentile; a network so slow that they take five times as long as wanted has fewer."""
+
+_ALIVE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Trial:
         precision: what the engine computes in; empty means the artifact's own.
         threads, providers, device_id: see `EngineOptions`.
         frames: most frames that are timed.
-        seconds: the timing ends after this long, once `MIN_FRAMES` are through.
+        seconds: the timing ends after about this long, see `MIN_FRAMES`.
         warm_up: frames before, which are not counted.
         detect: return the detections of every frame too.
     """
@@ -151,7 +154,7 @@ def _environment() -> dict[str, str]:
 
 
 def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[str], None]) -> Outcome:
-    """Read the process's lines as they come: `loaded`, then the outcome, or the error."""
+    """Read the process's lines as they come: reports while it loads, signs of life, then the outcome or the error."""
     assert process.stdout is not None
     lines: queue.Queue[bytes] = queue.Queue()
     pipe = process.stdout
@@ -168,7 +171,7 @@ def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[
         try:
             line = lines.get(timeout=limit)
         except queue.Empty:
-            raise EngineError(f'no result after {limit:g} s: the engine hangs') from None
+            raise EngineError(f'nothing happened for {limit:g} s: the engine hangs') from None
         if not line:
             reader.join()
             raise EngineError(_ending(process.wait(), log))
@@ -177,10 +180,10 @@ def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[
             raise EngineError(message['error'])
         if 'outcome' in message:
             return Outcome(**message['outcome'])
-        if 'loaded' in message:
-            limit = RUN_LIMIT_S
-        else:
+        if 'report' in message:
             report(message['report'])
+        else:
+            limit = RUN_LIMIT_S
 
 
 def _ending(status: int, log: IO[bytes]) -> str:
@@ -204,11 +207,7 @@ def _main(arguments: Sequence[str]) -> None:
         try:
             with np.load(arguments[1], allow_pickle=False) as archive:
                 frames = [archive[name] for name in archive.files]
-            started = time.perf_counter()
-            detector = _detector(trial, lambda line: tell({'report': line}))
-            detector.detect(frames[0])
-            tell({'loaded': True})
-            outcome = _measure(detector, frames, trial, load_s=time.perf_counter() - started)
+            outcome = _measure(trial, frames, tell)
             tell({'outcome': asdict(outcome)})
         except KdPerceptionError as error:
             tell({'error': str(error)})
@@ -231,19 +230,30 @@ def _detector(trial: Trial, report: Callable[[str], None]) -> Detector:
     return Detector(bundle, engines.load(bundle, bundle.artifact(*trial.artifact), options, trial.engine))
 
 
-def _measure(detector: Detector, frames: Sequence[Frame], trial: Trial, load_s: float) -> Outcome:
+def _measure(trial: Trial, frames: Sequence[Frame], tell: Callable[[dict[str, Any]], None]) -> Outcome:
+    started = told = time.perf_counter()
+    detector = _detector(trial, lambda line: tell({'report': line}))
+
+    def detect(number: int) -> tuple[Detections, StageTimes]:
+        nonlocal told
+        result = detector.detect(frames[number % len(frames)])
+        if time.perf_counter() - told > _ALIVE_S:
+            tell({'alive': number})
+            told = time.perf_counter()
+        return result
+
+    detect(0)
+    load_s = time.perf_counter() - started
     for number in range(trial.warm_up):
-        detector.detect(frames[number % len(frames)])
+        detect(number)
     rows: list[tuple[float, float, float]] = []
     with EnergyMeter() as meter:
         started = time.perf_counter()
-        while len(rows) < trial.frames:
-            if len(rows) >= MIN_FRAMES and time.perf_counter() - started > trial.seconds:
-                break
-            _, times = detector.detect(frames[len(rows) % len(frames)])
+        while len(rows) < trial.frames and not _enough(len(rows), time.perf_counter() - started, trial.seconds):
+            _, times = detect(len(rows))
             rows.append((times.preprocess, times.infer, times.postprocess))
     preprocess, infer, postprocess = (list(column) for column in zip(*rows, strict=True))
-    found = [detector.detect(frame)[0] for frame in frames] if trial.detect else []
+    found = [detect(number)[0] for number in range(len(frames))] if trial.detect else []
     return Outcome(
         preprocess=preprocess,
         infer=infer,
@@ -256,6 +266,10 @@ def _measure(detector: Detector, frames: Sequence[Frame], trial: Trial, load_s: 
             {'boxes': d.boxes.tolist(), 'scores': d.scores.tolist(), 'class_ids': d.class_ids.tolist()} for d in found
         ],
     )
+
+
+def _enough(frames: int, elapsed: float, seconds: float) -> bool:
+    return elapsed > (seconds if frames >= MIN_FRAMES else 5 * seconds) and frames > 0
 
 
 if __name__ == '__main__':
