@@ -166,9 +166,9 @@ def layers(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[Layer]:
 
 def _short(name: str) -> str:
     """`/body/layers.2/m.0/cv1/conv/Conv` → `2.m.0.cv1`."""
-    parts = [part for part in name.split('/') if part and part not in ('body', 'head', 'conv')]
-    path = '.'.join(parts[:-1]).replace('layers.', '')
-    return path or name
+    parts = [part for part in name.split('/')[:-1] if part and part not in ('body', 'head', 'conv')]
+    kept = [part for part, after in zip(parts, [*parts[1:], ''], strict=True) if not after.startswith(f'{part}.')]
+    return '.'.join(kept).removeprefix('layers.') or name
 
 
 class Judge:
