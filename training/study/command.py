@@ -148,7 +148,7 @@ def _settings_hash(recipe: Path) -> str:
     document = read_document(recipe)
     for name in ('arms', 'baseline'):
         document.get('study', {}).pop(name, None)
-    return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def run_study(study: Study, options: argparse.Namespace, title: str) -> int:

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from study_jobs import ridge, ridge_that_fails
 
-from training.errors import StudyError
+from training.errors import RecipeError, StudyError
 from training.study import command
 from training.study.plan import Study
 
@@ -122,3 +123,92 @@ def test_help_teaches_with_examples(capsys):
     for option in ('--arms', '--seeds', '--baseline', '--workers', '--scheduler', '--metric', '--dry-run', '--report'):
         assert option in shown
     assert 'python -m training study paired training/recipes/s4_small.yaml' in shown
+
+
+RECIPE = {
+    'name': 'shapes',
+    'validation': 'scenes',
+    'data': {'scenes': {'format': 'scenes', 'scenes': {'count': 20, 'size': 64}}},
+    'stages': {
+        'teacher': {'start': 'yolov8n.yaml', 'images': {'scenes': 10}, 'fit': {'image_size': 64, 'steps': 2}},
+        'student': {
+            'start': 'yolov8n.yaml',
+            'teacher': 'teacher',
+            'images': {'scenes': 10},
+            'fit': {'image_size': 64, 'steps': 2},
+            'distill': {'terms': [{'loss': 'cwd'}]},
+        },
+    },
+    'export': {'width': 64, 'height': 64},
+    'calibration': {'images': {'scenes': 2}},
+    'quantize': {},
+    'study': {
+        'baseline': 'plain',
+        'seeded': ['student'],
+        'arms': {
+            'plain': {'stages.student.distill': None, 'stages.student.teacher': None},
+            'cwd': {},
+            'twice': {'stages.student.distill.terms.0.weight': 2},
+            'longer': {'stages.student.distill': None, 'stages.student.teacher': None, 'stages.student.fit.steps': 3},
+        },
+    },
+    'bundle': {'description': 'd', 'licence': 'l', 'attribution': ['a'], 'data': 'd', 'method': 'm'},
+}
+
+
+def paired(tmp_path, *arguments, **changes):
+    recipe = tmp_path / 'shapes.yaml'
+    recipe.write_text(yaml.safe_dump({**RECIPE, **changes}, sort_keys=False))
+    parser = argparse.ArgumentParser('python -m training')
+    command.add_parser(parser.add_subparsers())
+    places = ['--data', str(tmp_path), '--out', str(tmp_path / 'out')]
+    options = parser.parse_args(['study', 'paired', str(recipe), *places, *arguments])
+    return command.recipe_study(options, ridge)
+
+
+def test_arms_come_from_the_recipe_and_the_baseline_always_joins(tmp_path):
+    assert list(paired(tmp_path).arms) == ['plain', 'cwd', 'twice', 'longer']
+    chosen = paired(tmp_path, '--arms', 'twice', 'cwd', '--seeds', '4', '5')
+    assert list(chosen.arms) == ['plain', 'twice', 'cwd']
+    assert (chosen.baseline, chosen.seeds) == ('plain', (4, 5))
+    assert chosen.arms['twice'] == {'overrides': {'stages.student.distill.terms.0.weight': 2}}
+    assert list(paired(tmp_path, '--arms', 'twice', '--baseline', 'cwd').arms) == ['cwd', 'twice']
+    assert set(chosen.cells[0].arguments) == {'recipe_file', 'overrides', 'seed', 'out', 'data'}
+
+
+def test_what_is_set_is_set_in_every_arm(tmp_path):
+    arms = paired(tmp_path, '--set', 'stages.student.fit.steps=9').arms
+    assert arms['cwd']['overrides'] == {'stages.student.fit.steps': 9}
+    assert arms['longer']['overrides']['stages.student.fit.steps'] == 3
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'changes', 'message'),
+    [
+        (['--arms', 'plian'], {}, "no arm 'plian': did you mean 'plain'"),
+        (['--baseline', 'cvd'], {}, "no arm 'cvd': did you mean 'cwd'"),
+        ([], {'study': None}, 'no section `study`'),
+        (
+            [],
+            {'study': {**RECIPE['study'], 'arms': {'plain': {'stages.student.fit.stepz': 3}}}},
+            "did you mean 'steps'",
+        ),
+        (['--set', 'stages.student.fit'], {}, 'is not name=value'),
+    ],
+)
+def test_an_arm_that_cannot_be_is_told_before_anything_runs(tmp_path, arguments, changes, message):
+    with pytest.raises((RecipeError, StudyError), match=message):
+        paired(tmp_path, *arguments, **changes)
+
+
+def test_of_the_recipe_only_what_the_cells_are_made_of_makes_them_anew(tmp_path):
+    def print_of(*arguments, **changes):
+        return paired(tmp_path, *arguments, **changes).cells[0].fingerprint
+
+    before = print_of()
+    more = {**RECIPE['study'], 'arms': {**RECIPE['study']['arms'], 'thrice': {}}}
+    assert print_of(study=more) == before
+    assert print_of('--arms', 'cwd') == before
+    assert print_of(study={**RECIPE['study'], 'seeded': ['teacher', 'student']}) != before
+    assert print_of(data={'scenes': {'format': 'scenes', 'scenes': {'count': 30, 'size': 64}}}) != before
+    assert print_of('--set', 'stages.teacher.fit.steps=9') != before
