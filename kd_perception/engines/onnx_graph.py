@@ -104,11 +104,6 @@ def read_graph(content: bytes, file: str) -> Graph:
         raise EngineError(f'cannot load {file}: it is not an ONNX network, or damaged') from error
 
 
-def check_self_contained(content: bytes, file: str) -> None:
-    """Refuse an ONNX file that names other files as its weights: it could name any file of the machine."""
-    read_graph(content, file)
-
-
 def check_input(graph: Graph, bundle: Bundle) -> None:
     """The graph must take exactly one image of the size and type that the bundle states; sizes that it leaves open fit.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from kd_perception.core.engine import Array, EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.cores import physical_cores
-from kd_perception.engines.onnx_graph import check_self_contained
+from kd_perception.engines.onnx_graph import read_graph
 
 _HINTS = {'fp32': 'f32', 'fp16': 'f16', 'bf16': 'bf16', 'int8': 'f32'}
 _CAPABILITIES = {'fp16': 'FP16', 'bf16': 'BF16', 'int8': 'INT8', 'fp32': 'FP32'}
@@ -21,7 +22,7 @@ _CAPABILITIES = {'fp16': 'FP16', 'bf16': 'BF16', 'int8': 'INT8', 'fp32': 'FP32'}
 class OpenVinoEngine:
     """One network in one inference request. Not thread-safe: one frame at a time."""
 
-    def __init__(self, library: Any, compiled: Any, bundle: Bundle, info: EngineInfo) -> None:
+    def __init__(self, library: Any, compiled: Any, names: Iterable[str], bundle: Bundle, info: EngineInfo) -> None:
         self.info = info
         self._library = library
         self._request: Any = compiled.create_infer_request()
@@ -30,8 +31,8 @@ class OpenVinoEngine:
         self._bound: Array | None = None
         self._outputs: dict[str, Array] = {}
         self._unbound = []
-        for port in compiled.outputs:
-            name = port.get_any_name()
+        # A port may have several names, of which `get_any_name` takes whichever; the order is the file's.
+        for name, port in zip(names, compiled.outputs, strict=True):
             if port.partial_shape.is_static:
                 self._outputs[name] = np.empty(tuple(port.shape), port.element_type.to_dtype())
                 self._request.set_tensor(port, library.Tensor(self._outputs[name], shared_memory=True))
@@ -71,7 +72,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
         EngineError: the device cannot do what is asked, or OpenVINO refuses the network.
     """
     content = bundle.read(artifact)
-    check_self_contained(content, artifact.file)
+    names = [output.name for output in read_graph(content, artifact.file).outputs]
     import openvino
 
     core = openvino.Core()
@@ -102,7 +103,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
         nodes=nodes,
         warnings=_doubts(precision, nodes),
     )
-    return OpenVinoEngine(openvino, compiled, bundle, info)
+    return OpenVinoEngine(openvino, compiled, names, bundle, info)
 
 
 def _check_device(core: Any, device: str, precision: str) -> None:

@@ -132,7 +132,7 @@ class DetectorNode(LifecycleNode):
             precision=self._setting('precision', changes),
             max_map_drop=self._setting('max_map_drop', changes),
             threads=self._setting('threads', changes),
-            providers=tuple(self._setting('providers', changes)),
+            providers=tuple(filter(None, self._setting('providers', changes))),
             budget_ms=self._setting('latency_budget_ms', changes) if engine == AUTO else None,
             wants_ladder=degradation == 'step_down',
             rung=self._shedding.level if degradation == 'step_down' else 0,
@@ -255,7 +255,7 @@ class DetectorNode(LifecycleNode):
                 'precision': settings.precision,
                 'max_map_drop': settings.max_map_drop,
                 'threads': settings.threads,
-                'providers': list(settings.providers),
+                'providers': list(settings.providers) or [''],
             }
             self.set_parameters([Parameter(name, value=value) for name, value in values.items()])
         self._running.wanted = self._model_settings()

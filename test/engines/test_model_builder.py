@@ -113,6 +113,15 @@ def test_a_real_model_is_loaded_and_warm(tmp_path):
     model.close()
 
 
+def test_onnxruntimes_providers_do_not_concern_other_engines(tmp_path):
+    pytest.importorskip('openvino')
+    make_bundle(tmp_path / 'bright_cells')
+    providers = ('CUDAExecutionProvider', 'CPUExecutionProvider')
+    model = load(ModelSettings(str(tmp_path / 'bright_cells'), 'openvino', threads=1, providers=providers), print)
+    assert model.info.engine == 'openvino'
+    model.close()
+
+
 @pytest.mark.parametrize(
     ('change', 'says'),
     [
