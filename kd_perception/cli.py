@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kd_perception import __version__
 from kd_perception.benchmark import command as benchmark_command
+from kd_perception.benchmark import select_command
 from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.demo.options import add_arguments, from_arguments
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     replay_command.add_command(commands)
     doctor_command.add_command(commands)
     benchmark_command.add_command(commands)
+    select_command.add_command(commands)
     _add_demo(commands)
     return parser
 

@@ -26,10 +26,10 @@ def ladder(
         measure: gives a candidate's timing; by default from the cache, or measured in a process of its own.
     """
     chosen = next((row for row in selection.rows if row.chosen), None)
-    if chosen is None or chosen.timing is None:
+    if chosen is None or chosen.timing is None or selection.image_size is None:
         return ()
     if measure is None:
-        timer = Timer((selection.bundle.input.width, selection.bundle.input.height), selection.options, report=report)
+        timer = Timer(selection.image_size, selection.options, report=report)
         measure = lambda c: timer.time(c.bundle, c.artifact, c.engine, c.precision)  # noqa: E731
     rungs: list[Selection] = []
     quickest = chosen.timing.p95_ms

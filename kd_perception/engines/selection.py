@@ -103,6 +103,7 @@ class Selection:
         reason: one sentence.
         within_budget: False when nothing fits and the fastest was taken: a warning to the user.
         rows: every candidate with its timing and verdict; empty where the choice was explicit.
+        image_size: width and height of the frames that were timed; None where nothing was.
     """
 
     bundle: Bundle
@@ -112,6 +113,7 @@ class Selection:
     reason: str
     within_budget: bool = True
     rows: tuple[Row, ...] = ()
+    image_size: tuple[int, int] | None = None
 
     def load(self) -> Engine:
         """Load what was selected.
@@ -160,8 +162,8 @@ def select(
     if request.engine != AUTO:
         return _explicit(bundle, request)
     bundles = family(bundle) if request.family else [bundle]
+    size = request.image_size or (bundle.input.width, bundle.input.height)
     if measure is None:
-        size = request.image_size or (bundle.input.width, bundle.input.height)
         timer = timing.Timer(size, request.options, fresh=request.measure_again, report=report)
         measure = lambda c: timer.time(c.bundle, c.artifact, c.engine, c.precision)  # noqa: E731
     candidates, refused = _candidates(bundles, request)
@@ -170,7 +172,7 @@ def select(
             f'nothing of {bundle.name} can run here: '
             + ('; '.join(f'{row.candidate}: {row.verdict}' for row in refused) or 'no artifact')
         )
-    return _choose(candidates, refused, request, measure)
+    return replace(_choose(candidates, refused, request, measure), image_size=size)
 
 
 def family(bundle: Bundle) -> list[Bundle]:

@@ -142,6 +142,13 @@ def test_the_most_accurate_that_fits_else_the_fastest(relatives, budget, chosen,
     assert len(set(measure.asked)) == timed, 'what is less accurate than one that fits need not be timed'
 
 
+def test_all_are_timed_on_images_of_one_size(relatives):
+    selection = select(relatives, Request(budget_ms=20), measure=clock(**TIMES))
+    assert selection.image_size == (64, 64)
+    wide = select(relatives, Request(budget_ms=20, image_size=(640, 480)), measure=clock(**TIMES))
+    assert wide.image_size == (640, 480)
+
+
 def test_the_family_is_what_says_so_and_has_the_same_classes(relatives):
     assert [bundle.name for bundle in family(relatives)] == ['big', 'small']
     chosen = select(relatives, Request(budget_ms=1, family=False), measure=clock(**TIMES))
