@@ -13,18 +13,20 @@ os.environ.setdefault('GOMP_SPINCOUNT', '0')
 
 from kd_perception.core.bundle import load_bundle
 from kd_perception.core.errors import KdPerceptionError
-from training.errors import TrainingError
-from training.recipe import data_root, load_recipe
+from kd_perception.engines.cores import physical_cores
+from training import run_command
+from training.data import prepare_command
+from training.errors import Interrupted, TrainingError
+from training.quantize import arms_command, sensitivity_command
+from training.study import command as study_command
 
 EPILOG = """\
 examples:
-  python -m training run training/recipes/aerial_traffic.yaml         all, from photographs to models/aerial_traffic
-  python -m training quantize training/recipes/aerial_traffic.yaml    one stage; what it needs must have been made
-  python -m training measure models/aerial_traffic aerial_traffic     mAP, precision, recall on a data set
-
-Stages run in the order prepare, train, export, quantize, bundle. A stage that was done with the same settings is left
-out, so an interrupted run continues where it stopped; --again repeats it. Working files lie in
-out/training/<recipe's name>.
+  python -m training run training/recipes/s4_small.yaml               a recipe, from photographs to a bundle
+  python -m training prepare my_photos --format yolo --check          what is wrong with a data set; --out converts it
+  python -m training measure models/aerial_traffic aerial_traffic     mAP, precision, recall of a bundle on a data set
+  python -m training study paired training/recipes/s4_aerial.yaml     arms against a baseline, paired by seed
+  python -m training COMMAND --help                                   more of each
 """
 
 
@@ -37,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         return int(options.command(options))
     except (KdPerceptionError, TrainingError) as error:
         print(f'training: {error}', file=sys.stderr)
-        return 1
+        return 130 if isinstance(error, Interrupted) else 1
+    except KeyboardInterrupt:
+        print('training: interrupted; the same command goes on from there', file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,21 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         'python -m training', description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
-    stages = {
-        'run': 'all stages of a recipe in order',
-        'prepare': 'cut tiles from the photographs, draw synthetic scenes',
-        'train': 'train phase after phase',
-        'export': 'write the float ONNX network and compare it with torch',
-        'quantize': 'write the INT8 network',
-        'bundle': 'measure both on the validation photographs and write the bundle',
-    }
-    for name, text in stages.items():
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument('recipe', type=Path, help='YAML file, see training/recipes')
-        command.add_argument('--target', type=Path, help="the bundle's folder; models/<name> by default")
-        command.add_argument('--again', action='store_true', help='also where it was done with the same settings')
-        command.set_defaults(command=_run_stages, stage=name)
-        _common(command)
+    _common(run_command.add_parser(commands))
+    prepare_command.add_parser(commands)
+    study_command.add_parser(commands)
+    _common(sensitivity_command.add_parser(commands))
+    _common(arms_command.add_parser(commands))
     text = 'measure a bundle on a data set, through the runtime that the robot uses'
     command = commands.add_parser('measure', help=text, description=text)
     command.add_argument('bundle', type=Path, help='folder of the bundle')
@@ -74,22 +69,17 @@ def _parser() -> argparse.ArgumentParser:
 def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
     command.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
-    command.add_argument('--threads', type=int, default=1, help='CPU threads; %(default)s by default')
-
-
-def _run_stages(options: argparse.Namespace) -> int:
-    from training import stages
-
-    recipe = load_recipe(options.recipe)
-    target = options.target or Path('models') / recipe.name
-    shop = stages.Workshop(recipe, data_root(options.data), options.out / recipe.name, target)
-    names = list(stages.STAGES) if options.stage == 'run' else [options.stage]
-    stages.run(shop, names, again=options.again)
-    return 0
+    command.add_argument(
+        '--threads',
+        type=int,
+        default=physical_cores(),
+        help='CPU threads; one per physical core (%(default)s) by default',
+    )
 
 
 def _measure(options: argparse.Namespace) -> int:
     from training.measure import measure_bundle
+    from training.recipe import data_root
 
     bundle = load_bundle(options.bundle)
     dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset

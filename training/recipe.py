@@ -1,55 +1,82 @@
-"""Recipes: one YAML file with every setting of a bundle, checked when it is read."""
+"""Recipes: one YAML file with every setting from the pictures to the bundle, checked when it is read."""
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
-from training.data.aerial_traffic import TileSettings
-from training.data.scenes import SceneSetSettings
+from training.data.sources import SourceSettings
+from training.data.unlabelled import UnlabelledSettings
+from training.distill.settings import DistillSettings, FitSettings
 from training.errors import RecipeError
+from training.export.parity import QUANTIZED, ParityLimits
+from training.prune.pruning import PruneSettings
+from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
+from training.schema import nearest, read
 
-Settings = TypeVar('Settings')
-FORMATS = ('aerial_traffic', 'coco')
-"""What `source` may be: photographs of which tiles are cut, or pictures with COCO annotations."""
-
-
-@dataclass(frozen=True)
-class PhaseRecipe:
-    """One training phase.
-
-    Attributes:
-        name: of the phase and its folder.
-        images: number of images by data set, `real` or the name of a set of scenes; the first ones of each.
-        hours: wall-clock time; 0 trains for `arguments.epochs`.
-        arguments: settings of Ultralytics' trainer that differ from the recipe's `arguments`.
-    """
-
-    name: str
-    images: Mapping[str, int]
-    hours: float = 0.0
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+MAX_BYTES = 1 << 20
+ImageRange = int | tuple[int, int]
+"""So many of a set's first training images, or those from one number up to another."""
 
 
 @dataclass(frozen=True)
-class TrainRecipe:
-    """Training.
+class StageRecipe:
+    """One stage that makes weights: by training, or by pruning.
 
     Attributes:
-        architecture: Ultralytics' model file.
-        arguments: settings of Ultralytics' trainer, for all phases.
-        phases: in order; each continues from the one before.
+        start: what it starts from: a stage before it, a weights file, or an Ultralytics model file (`yolov8n.yaml`, or one
+            beside the recipe) for random weights.
+        images: labelled images by data set.
+        unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
+            left aside.
+        fit: how it is trained; the recipe's own `fit` holds what all stages have in common.
+        teacher: a stage or a weights file, for `distill`.
+        distill: what is learned from the teacher.
+        sparsity: drives batch-norm scales to zero while it trains.
+        prune: removes channels; such a stage does not train.
+        seed: of this stage; the recipe's by default.
     """
 
-    architecture: str
-    arguments: Mapping[str, Any]
-    phases: tuple[PhaseRecipe, ...]
+    start: str
+    images: Mapping[str, ImageRange] = field(default_factory=dict)
+    unlabelled: Mapping[str, ImageRange] = field(default_factory=dict)
+    fit: FitSettings | None = None
+    teacher: str | None = None
+    distill: DistillSettings | None = None
+    sparsity: SparsitySettings | None = None
+    prune: PruneSettings | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.prune is None and (self.fit is None or not self.images):
+            raise ValueError('a stage that trains needs images and fit; one that prunes needs prune')
+        trains = [name for name in ('images', 'unlabelled', 'teacher', 'distill', 'sparsity') if getattr(self, name)]
+        if self.prune is not None and trains:
+            raise ValueError(f'a stage that prunes does not train: leave out {", ".join(trains)}')
+        if (self.teacher is None) != (self.distill is None):
+            raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
+        if self.unlabelled and self.distill is None:
+            raise ValueError('unlabelled images teach nothing without teacher and distill')
+
+
+@dataclass(frozen=True)
+class UnlabelledSource:
+    """Frames without labels.
+
+    Attributes:
+        path: a rosbag2, a video or a folder of pictures, relative to the data root.
+        frames: which of them are taken.
+    """
+
+    path: str
+    frames: UnlabelledSettings = field(default_factory=UnlabelledSettings)
 
 
 @dataclass(frozen=True)
@@ -63,22 +90,67 @@ class ExportRecipe:
 
 @dataclass(frozen=True)
 class CalibrationRecipe:
-    """Number of training photographs, and of frames of every set of scenes, that set the INT8 ranges."""
+    """How many training images of every set, evenly spread, set the INT8 ranges, as the runtime shows them to the network."""
 
-    photographs: int
-    scenes: int
+    images: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class BundleRecipe:
-    """What the bundle says of itself, and its default operating point."""
+    """What the bundle says of itself, and its default operating point.
+
+    Attributes:
+        family: bundles of one family stand in for each other; the recipe's name by default.
+        stage: the stage whose weights go into the bundle; the last by default.
+    """
 
     description: str
     licence: str
     attribution: tuple[str, ...]
     data: str
+    method: str
     score: float = 0.25
     iou: float = 0.6
+    family: str = ''
+    stage: str | None = None
+
+
+@dataclass(frozen=True)
+class ReportRecipe:
+    """The table of stages.
+
+    Attributes:
+        stages: in order; all by default.
+        baseline: what the others are compared with; the first by default.
+        rounds: timed inferences of each network and precision, one after the other in turn.
+        threads: of an inference.
+    """
+
+    stages: tuple[str, ...] = ()
+    baseline: str | None = None
+    rounds: int = 40
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class StudyRecipe:
+    """Arms of `python -m training study paired`.
+
+    Attributes:
+        arms: by name, what each sets: `stages.distilled.distill: null`.
+        baseline: the arm that the others are compared with.
+        seeded: stages that get the seed of the cell; the others are made once and shared.
+        measure: the stage that is measured; the bundle's by default.
+    """
+
+    arms: Mapping[str, Mapping[str, Any]]
+    baseline: str
+    seeded: tuple[str, ...]
+    measure: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.baseline not in self.arms:
+            raise ValueError(f'the baseline {self.baseline!r} is none of the arms{nearest(self.baseline, self.arms)}')
 
 
 @dataclass(frozen=True)
@@ -86,85 +158,152 @@ class Recipe:
     """A whole recipe.
 
     Attributes:
-        file: where it was read.
         name: of the bundle.
-        seed: of everything drawn in training.
-        source: folder of the data set, relative to the data root.
-        tiles: how photographs are cut; None where the source is a COCO data set, whose pictures are taken whole.
-        scenes: sets of synthetic frames by name; may be empty.
+        seed: of everything drawn in training, unless a stage has its own.
+        data: labelled sets by name.
+        validation: the set whose `val` split is measured; also the set whose classes are trained.
+        unlabelled: bags, videos and folders of pictures without labels, by name.
+        parity: how far INT8 may be from the float network; a bundle beyond it is not written.
+        stages: in order; what a stage names must stand before it.
+        file: where it was read.
     """
 
-    file: Path
     name: str
-    seed: int
-    source: str
-    tiles: TileSettings | None
-    scenes: Mapping[str, SceneSetSettings]
-    train: TrainRecipe
+    data: Mapping[str, SourceSettings]
+    validation: str
+    stages: Mapping[str, StageRecipe]
     export: ExportRecipe
-    quantize: QuantizeSettings
     calibration: CalibrationRecipe
+    quantize: QuantizeSettings
     bundle: BundleRecipe
+    unlabelled: Mapping[str, UnlabelledSource] = field(default_factory=dict)
+    parity: ParityLimits = QUANTIZED
+    report: ReportRecipe = field(default_factory=ReportRecipe)
+    study: StudyRecipe | None = None
+    seed: int = 0
+    file: Path = Path()
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError('stages is empty: name at least one')
+        self._known('validation', self.validation, self.data)
+        for name in self.calibration.images:
+            self._known('calibration.images', name, self.data)
+        for name in [*self.report.stages, *filter(None, [self.report.baseline, self.bundle.stage])]:
+            self._known('report or bundle', name, self.stages)
+        before: dict[str, StageRecipe] = {}
+        for name, stage in self.stages.items():
+            for image_set in stage.images:
+                self._known(f'stages.{name}.images', image_set, self.data)
+            for image_set in stage.unlabelled:
+                self._known(f'stages.{name}.unlabelled', image_set, {**self.data, **self.unlabelled})
+            for source in filter(None, [stage.start, stage.teacher]):
+                if not source.endswith(('.yaml', '.pt')):
+                    self._known(f'stages.{name}', source, before)
+            before[name] = stage
+
+    @staticmethod
+    def _known(where: str, name: str, known: Mapping[str, Any]) -> None:
+        if name not in known:
+            raise ValueError(
+                f'{where} names {name!r}{nearest(name, known)}; known there are {", ".join(known) or "none"}'
+            )
+
+    @property
+    def final(self) -> str:
+        """The stage whose weights go into the bundle."""
+        return self.bundle.stage or list(self.stages)[-1]
 
 
-def load_recipe(file: Path) -> Recipe:
+def load_recipe(file: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """Read and check a recipe.
 
+    Args:
+        overrides: dotted name → value, set before the recipe is checked; a None takes the entry out.
+
     Raises:
-        RecipeError: not readable, an entry missing or unknown.
+        RecipeError: not readable, an entry missing, unknown or of the wrong type, a name that leads nowhere.
     """
+    document = read_document(file)
+    for name, value in (overrides or {}).items():
+        override(document, name, value)
+    common = document.pop('fit', {})
+    stages = document.get('stages')
+    if isinstance(stages, Mapping) and isinstance(common, Mapping):
+        for stage in stages.values():
+            if isinstance(stage, dict) and 'prune' not in stage and isinstance(stage.get('fit', {}), Mapping):
+                stage['fit'] = merged(common, stage.get('fit', {}))
+    if 'file' in document:
+        raise RecipeError(f'{file} has no entry "file"')
+    return read(Recipe, {**document, 'file': file}, file.name)
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """A recipe as plain values, not checked yet."""
     try:
+        if file.stat().st_size > MAX_BYTES:
+            raise RecipeError(f'{file} is larger than any recipe, {MAX_BYTES} bytes')
         document = yaml.safe_load(file.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f'{file} cannot be read: {error}') from error
     if not isinstance(document, dict):
         raise RecipeError(f'{file} is not a mapping')
-    try:
-        train = dict(document['train'])
-        phases = tuple(_settings(PhaseRecipe, entry, 'train.phases', file) for entry in train.pop('phases'))
-        return Recipe(
-            file=file,
-            name=document['name'],
-            seed=int(document['seed']),
-            source=document['source'],
-            tiles=_tiles(document, file),
-            scenes={
-                name: _settings(SceneSetSettings, entries, f'scenes.{name}', file)
-                for name, entries in document.get('scenes', {}).items()
-            },
-            train=_settings(TrainRecipe, {**train, 'phases': phases}, 'train', file),
-            export=_settings(ExportRecipe, document['export'], 'export', file),
-            calibration=_settings(CalibrationRecipe, document['calibration'], 'calibration', file),
-            quantize=_settings(QuantizeSettings, document['quantize'], 'quantize', file),
-            bundle=_settings(BundleRecipe, document['bundle'], 'bundle', file),
-        )
-    except KeyError as error:
-        raise RecipeError(f'{file} lacks the entry {error.args[0]!r}') from error
+    return document
 
 
-def _tiles(document: Mapping[str, Any], file: Path) -> TileSettings | None:
-    form = document.get('format', 'aerial_traffic')
-    if form not in FORMATS:
-        raise RecipeError(f'{file}: format is {form!r}; known are {", ".join(FORMATS)}')
-    if form == 'aerial_traffic':
-        return _settings(TileSettings, document['tiles'], 'tiles', file)
-    if 'tiles' in document:
-        raise RecipeError(f'{file}: pictures of the format {form} are taken whole; leave the entry tiles out')
-    return None
+def override(document: dict[str, Any], name: str, value: Any) -> None:
+    """Set the entry of that dotted name, `stages.distilled.distill.terms.0.weight`; None takes it out.
+
+    Raises:
+        RecipeError: the name leads through something that has no entries.
+    """
+    *parents, last = name.split('.')
+    place: Any = document
+    for part in parents:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else _item(place, part, name)
+    if isinstance(place, dict):
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = copy.deepcopy(value)
+    else:
+        _item(place, last, name)
+        place[int(last)] = copy.deepcopy(value)
 
 
-def _settings(kind: type[Settings], entries: Mapping[str, Any], where: str, file: Path) -> Settings:
-    """Build a settings class; lists become tuples."""
-    known = {entry.name for entry in fields(kind)}
-    unknown = sorted(set(entries) - known)
-    if unknown:
-        raise RecipeError(
-            f'{file}: {where} has unknown entries {", ".join(unknown)}; known are {", ".join(sorted(known))}'
-        )
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
-    except TypeError as error:
-        raise RecipeError(f'{file}: {where}: {error}') from error
+def _item(place: Any, part: str, name: str) -> Any:
+    if not isinstance(place, list) or not part.isdecimal() or int(part) >= len(place):
+        raise RecipeError(f'{name}: nothing to set at {part!r}')
+    return place[int(part)]
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """`['stages.teacher.fit.epochs=3']` → names and YAML values.
+
+    Raises:
+        RecipeError: not `name=value`, or no YAML.
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition('=')
+        if not equals or not name:
+            raise RecipeError(f'--set {text!r} is not name=value, for example --set stages.teacher.fit.epochs=3')
+        try:
+            values[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f'--set {text!r}: {error}') from error
+    return values
+
+
+def merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` laid over `common`, mappings within mappings likewise; epochs and steps stand for each other."""
+    result = dict(copy.deepcopy(common))
+    if {'epochs', 'steps'} & own.keys():
+        result = {name: value for name, value in result.items() if name not in ('epochs', 'steps')}
+    for name, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+        result[name] = merged(result[name], value) if both else copy.deepcopy(value)
+    return result
 
 
 def data_root(given: Path | None) -> Path:

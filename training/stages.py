@@ -1,18 +1,11 @@
-"""The stages from a recipe to a bundle, in order; each leaves files behind and is not repeated while its settings stay.
-
-prepare → train → export → quantize → bundle
-"""
+"""The work of each step of a run: every function reads files, calls the room that knows how, and writes files."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -24,140 +17,142 @@ import numpy.typing as npt
 from kd_perception.core.bundle import Bundle, write_bundle
 from kd_perception.core.letterbox import Letterbox
 from training.data.dataset import read_classes, read_split
+from training.data.sources import SourceSettings
+from training.data.sources import prepare as prepare_source
+from training.data.unlabelled import UnlabelledSettings
+from training.data.unlabelled import extract as extract_pictures
 from training.errors import RecipeError
-from training.recipe import Recipe
+from training.prune.pruning import PruneSettings
+from training.quantize import qdq
+from training.recipe import ExportRecipe, ImageRange, Recipe, StageRecipe
+from training.steps import Result, digest
 
 Image = npt.NDArray[np.uint8]
+LIBRARIES = ('torch', 'ultralytics', 'torch-pruning', 'onnx', 'onnxruntime', 'numpy', 'opencv-python-headless')
+WEIGHTS = 'weights.pt'
+LEAST_TEACHER_MAP = 0.001
+"""A teacher below it was not trained, or not on these classes."""
+PICTURES = {'.jpg', '.jpeg', '.png', '.bmp'}
 
-LIBRARIES = ('torch', 'ultralytics', 'onnx', 'onnxruntime', 'numpy', 'opencv-python-headless')
-PRECISIONS = ('int8', 'fp32')
-"""In the bundle's order of preference."""
+
+def prepare(settings: SourceSettings, data: Path, target: Path) -> Result:
+    """A labelled set in our form."""
+    return dict(prepare_source(settings, data, target))
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """A recipe with its folders.
+def extract(settings: UnlabelledSettings, source: Path, target: Path) -> Result:
+    """Pictures from a bag, a video or a folder."""
+    return {'images': extract_pictures(source, target, settings)}
 
-    Attributes:
-        recipe: what is made.
-        data: folder with the data sets.
-        out: working folder of this recipe, outside version control.
-        target: folder of the finished bundle.
+
+def train(
+    stage: StageRecipe,
+    folder: Path,
+    *,
+    start: Path | str,
+    teacher: Path | None,
+    teacher_map: float | None,
+    teacher_is_unpruned: bool,
+    sets: Mapping[str, Path],
+    classes_of: Path,
+    seed: int,
+) -> Result:
+    """Train a stage; goes on from its last checkpoint.
+
+    Args:
+        start: weights, or an architecture.
+        teacher_map: measured mAP50-95 of the teacher, 0 … 1, where it was measured.
+        teacher_is_unpruned: the teacher is what the student was pruned from, so that channels can be matched by index.
+        sets: folders of the image sets by name.
+        classes_of: the set whose classes are trained.
     """
+    from training.distill.trainer import FitJob, fit
+    from training.models.weights import read_kept
 
-    recipe: Recipe
-    data: Path
-    out: Path
-    target: Path
-
-    @property
-    def source(self) -> Path:
-        """Folder of the recipe's photographs."""
-        return self.data / self.recipe.source
-
-    @property
-    def photographs(self) -> Path:
-        """The same in our form: the source itself, or what `prepare` wrote of a COCO data set."""
-        return self.source if self.recipe.tiles else self.sets / 'real'
-
-    @property
-    def sets(self) -> Path:
-        """Folder of the prepared data sets, `real` and the sets of scenes."""
-        return self.out / 'data'
-
-    @property
-    def phases(self) -> Path:
-        """Folder of the training phases."""
-        return self.out / 'train'
-
-    @property
-    def weights(self) -> Path:
-        """Weights of the last training phase."""
-        return self.phases / self.recipe.train.phases[-1].name / 'weights.pt'
-
-    def onnx(self, precision: str) -> Path:
-        """The exported network."""
-        return self.out / 'export' / f'{self.recipe.name}_{precision}.onnx'
-
-    def letterboxed(self, folder: Path, split: str, count: int) -> Iterator[Image]:
-        """Images of a data set as the runtime shows them to the network, evenly spread over the split."""
-        size = (self.recipe.export.width, self.recipe.export.height)
-        images = [item.image for item in read_split(folder, split)]
-        for index in np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int):
-            image = images[index]
-            canvas = np.empty((size[1], size[0], 3), np.uint8)
-            yield Letterbox((image.shape[1], image.shape[0]), size).apply(image, canvas).copy()
-
-
-def prepare(shop: Workshop) -> dict[str, Any]:
-    """Cut tiles from the photographs, or take pictures over from COCO, and draw the synthetic scenes."""
-    from training.data import aerial_traffic, coco, scenes
-
-    real = shop.sets / 'real'
-    tiles = shop.recipe.tiles
-    counts = aerial_traffic.prepare(shop.source, real, tiles) if tiles else coco.prepare(shop.source, real)
-    left_out = {'left_out': counts['left_out']} if counts.get('left_out') else {}
-    frames = {name: scenes.prepare(shop.sets / name, settings) for name, settings in shop.recipe.scenes.items()}
-    return {'real': counts['train'], **left_out, **frames}
-
-
-def train(shop: Workshop) -> dict[str, Any]:
-    """Train phase after phase."""
-    from training.models import yolo
-
-    recipe = shop.recipe
-    weights: Path | None = None
-    for number, phase in enumerate(recipe.train.phases):
-        record = shop.phases / f'{phase.name}.json'
-        done_so_far = dataclasses.replace(recipe.train, phases=recipe.train.phases[: number + 1])
-        wanted = _fingerprint(recipe.source, recipe.tiles, recipe.scenes, recipe.seed, done_so_far)
-        if not _is_done(record, wanted):
-            images = [path for name, count in phase.images.items() for path in _first_images(shop.sets / name, count)]
-            yolo.train(
-                yolo.Phase(phase.name, images, phase.hours, {**recipe.train.arguments, **phase.arguments}),
-                shop.phases,
-                architecture=recipe.train.architecture,
-                classes=read_classes(shop.sets / 'real'),
-                seed=recipe.seed + number,
-                initial_weights=weights,
+    assert stage.fit is not None
+    classes = read_classes(classes_of)
+    for name in stage.images:
+        if read_classes(sets[name]) != classes:
+            raise RecipeError(
+                f'the set {name} has the classes {", ".join(read_classes(sets[name]))}, not {", ".join(classes)}'
             )
-            _note_done(record, wanted, {})
-        weights = shop.phases / phase.name / 'weights.pt'
-    return {'weights': _sha256(shop.weights)}
+    if teacher_map is not None and teacher_map < LEAST_TEACHER_MAP:
+        raise RecipeError(
+            f'the teacher finds next to nothing on the validation pictures (mAP50-95 {100 * teacher_map:.2f} %): it cannot '
+            'teach; train it longer'
+        )
+    job = FitJob(
+        student=start,
+        classes=classes,
+        images=[path for name, wanted in stage.images.items() for path in pictures(sets[name], wanted)],
+        unlabelled=[path for name, wanted in stage.unlabelled.items() for path in pictures(sets[name], wanted)],
+        settings=stage.fit,
+        seed=seed,
+        teacher=teacher,
+        teacher_map=teacher_map,
+        distill=stage.distill,
+        sparsity=stage.sparsity,
+        kept=read_kept(start) if isinstance(start, Path) and teacher_is_unpruned else None,
+    )
+    result = fit(job, folder)
+    notes = {} if teacher_map is None else {'teacher_map': teacher_map}
+    return {'steps': result.steps, 'weights': digest(result.weights), **notes}
 
 
-def _first_images(folder: Path, count: int) -> list[Path]:
-    images = sorted((folder / 'images' / 'train').glob('*.jpg'))
-    if len(images) < count:
-        raise RecipeError(f'{folder} holds {len(images)} training images, but a phase asks for {count}')
-    return images[:count]
+def pictures(folder: Path, wanted: ImageRange) -> list[Path]:
+    """Training images of a set: the first ones, or those from one number up to another.
+
+    Raises:
+        RecipeError: the set has fewer.
+    """
+    place = folder / 'images' / 'train'
+    place = place if place.is_dir() else folder / 'images'
+    images = sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURES)
+    start, stop = wanted if isinstance(wanted, tuple) else (0, wanted)
+    if not 0 <= start < stop <= len(images):
+        raise RecipeError(f'{folder} holds {len(images)} training images, but a stage asks for {start} to {stop}')
+    return images[start:stop]
 
 
-def export(shop: Workshop) -> dict[str, Any]:
+def prune(settings: PruneSettings, weights: Path, folder: Path, size: ExportRecipe) -> Result:
+    """Remove channels."""
+    from training.models.weights import load_network, save_weights
+    from training.prune.pruning import prune as prune_network
+
+    network, classes = load_network(weights)
+    pruned = prune_network(network, settings, size.width, size.height)
+    save_weights(pruned.network, folder / WEIGHTS, classes)
+    return {
+        'ratio': round(pruned.ratio, 4),
+        'parameters': [pruned.before.parameters, pruned.after.parameters],
+        'gflops': [round(pruned.before.gflops, 3), round(pruned.after.gflops, 3)],
+        'weights': digest(folder / WEIGHTS),
+    }
+
+
+def export(weights: Path, target: Path, settings: ExportRecipe, validation: Path) -> Result:
     """Write the float network and prove that it computes what torch computes."""
     from training.export.onnx_export import check_parity
     from training.export.onnx_export import export as write_onnx
-    from training.models.yolo import load_network
+    from training.models.weights import load_network
+    from training.prune.cost import count_fused_parameters, count_gflops
 
-    settings = shop.recipe.export
-    network, _ = load_network(shop.weights)
-    module = write_onnx(network, settings.width, settings.height, shop.onnx('fp32'))
-    return check_parity(module, shop.onnx('fp32'), shop.letterboxed(shop.photographs, 'val', settings.parity_images))
+    network, _ = load_network(weights)
+    counts = {
+        'parameters': count_fused_parameters(network),
+        'gflops': round(count_gflops(network, settings.width, settings.height), 3),
+    }
+    module = write_onnx(network, settings.width, settings.height, target)
+    images = letterboxed(validation, 'val', settings.parity_images, settings)
+    return {**counts, 'parity': check_parity(module, target, images)}
 
 
-def quantize(shop: Workshop) -> dict[str, Any]:
-    """Write the INT8 network, its ranges set by training photographs and scenes as the runtime shows them."""
-    from training.quantize import qdq
-
-    images = [
-        *shop.letterboxed(shop.photographs, 'train', shop.recipe.calibration.photographs),
-        *(
-            image
-            for name in shop.recipe.scenes
-            for image in shop.letterboxed(shop.sets / name, 'train', shop.recipe.calibration.scenes)
-        ),
-    ]
-    left = qdq.quantize(shop.onnx('fp32'), shop.onnx('int8'), images, shop.recipe.quantize)
+def quantize(
+    source: Path, target: Path, settings: qdq.QuantizeSettings, sets: Mapping[Path, int], size: ExportRecipe
+) -> Result:
+    """Write the INT8 network, its ranges set by training images as the runtime shows them."""
+    images = [image for folder, count in sets.items() for image in letterboxed(folder, 'train', count, size)]
+    left = qdq.quantize(source, target, images, settings)
     return {
         'calibration_images': len(images),
         'calibration_sha256': qdq.calibration_hash(images),
@@ -165,42 +160,98 @@ def quantize(shop: Workshop) -> dict[str, Any]:
     }
 
 
-def bundle(shop: Workshop) -> dict[str, Any]:
-    """Measure both networks on the validation photographs and write the bundle."""
+def spread(folder: Path, split: str, count: int) -> list[Image]:
+    """Images of a set, evenly spread over the split."""
+    images = [item.image for item in read_split(folder, split)]
+    return [images[index] for index in np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)]
+
+
+def letterboxed(folder: Path, split: str, count: int, size: ExportRecipe) -> Iterator[Image]:
+    """The same as the runtime shows them to the network."""
+    for image in spread(folder, split, count):
+        canvas = np.empty((size.height, size.width, 3), np.uint8)
+        yield Letterbox((image.shape[1], image.shape[0]), (size.width, size.height)).apply(image, canvas).copy()
+
+
+def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
+    """Accuracy on the runtime's path."""
     from training.measure import measure_bundle
 
-    shop.target.mkdir(parents=True, exist_ok=True)
-    for precision in PRECISIONS:
-        shutil.copyfile(shop.onnx(precision), shop.target / shop.onnx(precision).name)
-    document = _document(shop)
-    unmeasured: Bundle = write_bundle(shop.target, document)
-    results = {precision: measure_bundle(unmeasured, precision, shop.photographs) for precision in PRECISIONS}
-    dataset = shop.recipe.source if shop.recipe.tiles else shop.photographs
-    for artifact in document['artifacts']:
-        precision = artifact['precision']
-        print(f'{precision}\n{results[precision]}')
-        artifact['metrics'] = {
-            'dataset': f'{shop.recipe.source}/val',
-            **results[precision].to_json(),
-            'command': f'python -m training measure models/{shop.recipe.name} {dataset} --precision {precision}',
-        }
-    loss = 1 - results['int8'].map / max(results['fp32'].map, 1e-9)
-    document['provenance']['int8_relative_map_loss'] = round(loss, 4)
-    write_bundle(shop.target, document)
-    return {precision: result.to_json() for precision, result in results.items()}
+    accuracy = measure_bundle(bundle, precision, validation)
+    return accuracy.to_json()
 
 
-def _document(shop: Workshop) -> dict[str, Any]:
-    recipe = shop.recipe
-    records = {stage: _result(shop, stage) for stage in ('prepare', 'export', 'quantize')}
+def write_plain_bundle(folder: Path, networks: Mapping[str, Path], validation: Path, recipe: Recipe) -> Bundle:
+    """A bundle of networks that nobody measured yet."""
+    lay_networks(folder, networks, recipe)
+    return write_bundle(folder, document(folder, networks, {}, validation, recipe, {}))
+
+
+def bundle(
+    folder: Path,
+    weights: Path,
+    networks: Mapping[str, Path],
+    metrics: Mapping[str, Result],
+    validation: Path,
+    recipe: Recipe,
+    records: Result,
+) -> Result:
+    """The finished bundle with what was measured and where it came from; none where an artifact is another detector.
+
+    Raises:
+        ExportError: the networks differ by more than the limits.
+    """
+    from training.export.heads import boxes_scores
+    from training.export.parity import check_bundle_parity
+    from training.models.weights import load_network
+
+    size = recipe.export
+    network, classes = load_network(weights)
+    parity = check_bundle_parity(
+        boxes_scores(network, size.width, size.height),
+        networks,
+        spread(validation, 'val', size.parity_images),
+        classes=classes,
+        width=size.width,
+        height=size.height,
+        limits=recipe.parity,
+    )
+    lay_networks(folder, networks, recipe)
+    write_bundle(folder, document(folder, networks, metrics, validation, recipe, {**records, 'parity': parity}))
+    return {'parity': parity}
+
+
+def lay_networks(folder: Path, networks: Mapping[str, Path], recipe: Recipe) -> None:
+    """Copy the networks under the names that they have in the bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for precision, file in networks.items():
+        shutil.copyfile(file, folder / artifact_file(recipe, precision))
+
+
+def artifact_file(recipe: Recipe, precision: str) -> str:
+    """Name of a network in the bundle."""
+    return f'{recipe.name}_{precision}.onnx'
+
+
+def document(
+    folder: Path,
+    networks: Mapping[str, Path],
+    metrics: Mapping[str, Result],
+    validation: Path,
+    recipe: Recipe,
+    records: Result,
+) -> dict[str, Any]:
+    """bundle.yaml."""
+    about = recipe.bundle
+    source = recipe.data[recipe.validation].path or recipe.validation
     return {
         'schema_version': 1,
         'name': recipe.name,
-        'family': recipe.name,
-        'description': recipe.bundle.description,
-        'licence': recipe.bundle.licence,
-        'attribution': list(recipe.bundle.attribution),
-        'classes': list(read_classes(shop.sets / 'real')),
+        'family': about.family or recipe.name,
+        'description': about.description,
+        'licence': about.licence,
+        'attribution': list(about.attribution),
+        'classes': list(read_classes(validation)),
         'input': {
             'width': recipe.export.width,
             'height': recipe.export.height,
@@ -211,118 +262,134 @@ def _document(shop: Workshop) -> dict[str, Any]:
             'pad': 114,
         },
         'output': {'layout': 'boxes_scores', 'box_format': 'xyxy', 'max_detections': 300},
-        'thresholds': {'score': recipe.bundle.score, 'iou': recipe.bundle.iou},
+        'thresholds': {'score': about.score, 'iou': about.iou},
         'artifacts': [
             {
                 'engine': 'onnxruntime',
                 'precision': precision,
-                'file': shop.onnx(precision).name,
-                'sha256': _sha256(shop.onnx(precision)),
+                'file': artifact_file(recipe, precision),
+                'sha256': digest(folder / artifact_file(recipe, precision)),
                 'made_by': f'python -m training run training/recipes/{recipe.file.name}',
+                **({'metrics': stated(recipe, source, precision, metrics[precision])} if precision in metrics else {}),
             }
-            for precision in PRECISIONS
+            for precision in networks
         ],
-        'provenance': {
-            'method': f'trained from scratch, {recipe.train.architecture}; INT8 by static quantization',
-            'recipe': f'training/recipes/{recipe.file.name}',
-            'recipe_sha256': _sha256(recipe.file),
-            'data': recipe.bundle.data,
-            'commit': _commit(),
-            'seed': recipe.seed,
-            'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),
-            'tools': {'python': sys.version.split()[0], **{name: metadata.version(name) for name in LIBRARIES}},
-            **records,
-        },
+        **({'provenance': provenance(recipe, metrics, records)} if records else {}),
     }
 
 
-STAGES: dict[str, Callable[[Workshop], dict[str, Any]]] = {
-    'prepare': prepare,
-    'train': train,
-    'export': export,
-    'quantize': quantize,
-    'bundle': bundle,
-}
-"""In order; every stage needs those before it."""
+def stated(recipe: Recipe, source: str, precision: str, metrics: Result) -> Result:
+    """What an artifact says was measured, with the command that measures it again."""
+    command = f'python -m training measure models/{recipe.name} {source} --precision {precision}'
+    return {'dataset': f'{source}/val', **metrics, 'command': command}
 
 
-def run(shop: Workshop, names: list[str], *, again: bool = False) -> None:
-    """Run stages in order, leaving out those that were done with the same settings unless `again`.
-
-    Raises:
-        RecipeError: a stage needs another one that was not run.
-    """
-    missing = ''
-    for name in STAGES:
-        record, wanted = shop.out / f'{name}.json', _inputs(shop, name)
-        done = _is_done(record, wanted)
-        if name not in names:
-            missing = missing or ('' if done else name)
-            continue
-        if missing:
-            raise RecipeError(
-                f'{name} needs the stage {missing}, which was not run with these settings; '
-                f'python -m training run {shop.recipe.file} runs what is missing'
-            )
-        if done and not again:
-            print(f'{name}: done before with the same settings')
-            continue
-        print(f'{name} …', flush=True)
-        shop.out.mkdir(parents=True, exist_ok=True)
-        result = STAGES[name](shop)
-        _note_done(record, wanted, result)
-        print(f'{name}: {json.dumps(result)}', flush=True)
-
-
-def _inputs(shop: Workshop, stage: str) -> dict[str, Any]:
-    """What a stage's result depends on: its own settings and those of the stages before it."""
-    recipe = shop.recipe
-    settings: dict[str, list[Any]] = {
-        'prepare': [recipe.source, recipe.tiles, recipe.scenes],
-        'train': [recipe.seed, recipe.train],
-        'export': [recipe.export],
-        'quantize': [recipe.quantize, recipe.calibration],
-        'bundle': [recipe.bundle],
+def provenance(recipe: Recipe, metrics: Mapping[str, Result], records: Result) -> dict[str, Any]:
+    """Where the bundle comes from."""
+    final = recipe.stages[recipe.final]
+    return {
+        'method': recipe.bundle.method,
+        'student': final.start,
+        'teacher': final.teacher or '',
+        'recipe': f'training/recipes/{recipe.file.name}',
+        'recipe_sha256': digest(recipe.file),
+        'data': recipe.bundle.data,
+        'commit': commit(),
+        'seed': recipe.seed,
+        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+        'tools': {'python': sys.version.split()[0], **{name: metadata.version(name) for name in LIBRARIES}},
+        'int8_relative_map_loss': round(1 - metrics['int8']['map'] / max(metrics['fp32']['map'], 1e-9), 4),
+        'steps': records,
     }
-    names = list(settings)
-    return _fingerprint(*(settings[name] for name in names[: names.index(stage) + 1]))
 
 
-def _fingerprint(*settings: Any) -> dict[str, Any]:
-    text = json.dumps(settings, default=_plain, sort_keys=True)
-    return {'settings': hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return str(value)
-
-
-def _is_done(record: Path, wanted: dict[str, Any]) -> bool:
-    return record.is_file() and json.loads(record.read_text(encoding='utf-8'))['wanted'] == wanted
-
-
-def _note_done(record: Path, wanted: dict[str, Any], result: dict[str, Any]) -> None:
-    record.write_text(json.dumps({'wanted': wanted, 'result': result}, indent=1), encoding='utf-8')
-
-
-def _result(shop: Workshop, stage: str) -> dict[str, Any]:
-    return dict(json.loads((shop.out / f'{stage}.json').read_text(encoding='utf-8'))['result'])
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _commit() -> str:
+def commit() -> str:
     """The checkout's commit, marked where tracked files of the training differ from it."""
     here = Path(__file__).parent
     try:
-        commit = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True)
+        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True)
         changed = subprocess.run(
             ['git', 'status', '--porcelain', '.'], cwd=here, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
-    return commit.stdout.strip() + ('+changes' if changed.stdout.strip() else '')
+    return found.stdout.strip() + ('+changes' if changed.stdout.strip() else '')
+
+
+def report(
+    folder: Path, networks: Mapping[str, Mapping[str, Path]], records: Mapping[str, Result], recipe: Recipe
+) -> Result:
+    """The table of stages, its latencies taken side by side.
+
+    Args:
+        networks: ONNX files by stage and precision.
+        records: by stage what the export counted, and the metrics of each precision.
+    """
+    from training.prune.cost import measure_latency
+    from training.report import StageRow, write
+
+    settings = recipe.report
+    flat = {(name, precision): file for name, files in networks.items() for precision, file in files.items()}
+    timed = measure_latency(
+        {' '.join(key): file for key, file in flat.items()}, threads=settings.threads, rounds=settings.rounds
+    )
+    rows = [
+        StageRow(
+            name,
+            records[name]['export']['parameters'],
+            records[name]['export']['gflops'],
+            {precision: records[name][precision]['map50'] for precision in files},
+            {precision: records[name][precision]['map'] for precision in files},
+            {precision: file.stat().st_size / 1e6 for precision, file in files.items()},
+            {precision: timed[f'{name} {precision}'].median for precision in files},
+        )
+        for name, files in networks.items()
+    ]
+    size = recipe.export
+    write(
+        folder,
+        rows,
+        settings.baseline or rows[0].name,
+        f'python -m training run training/recipes/{recipe.file.name}',
+        f'{size.width}×{size.height}, {settings.threads} thread(s), median of {settings.rounds} rounds, all in turn',
+    )
+    return {row.name: {'map50': row.map50, 'map': row.map, 'latency_ms': row.latency_ms} for row in rows}
+
+
+def run_cell(
+    recipe_file: str, overrides: Mapping[str, Any], seed: int, out: str, data: str, threads: int
+) -> dict[str, float]:
+    """One arm of a study with one seed: the job of `python -m training study paired`.
+
+    Returns:
+        Accuracy of the measured stage in FP32, its parameters and GFLOPs.
+    """
+    import torch
+
+    from training.pipeline import Pipeline
+    from training.recipe import load_recipe
+    from training.steps import Steps
+
+    torch.set_num_threads(threads)
+    plain = load_recipe(Path(recipe_file), overrides)
+    if plain.study is None:
+        raise RecipeError(f'{recipe_file} has no entry study')
+    seeds = {f'stages.{name}.seed': seed for name in plain.study.seeded}
+    recipe = load_recipe(Path(recipe_file), {**overrides, **seeds})
+    pipeline = Pipeline(recipe, Path(data), Steps(Path(out) / recipe.name))
+    measured = plain.study.measure or recipe.final
+    counts = pipeline.steps.made(pipeline.export(measured))
+    metrics = pipeline.steps.made(pipeline.measure(measured, 'fp32'))
+    per_class = {
+        f'{measure} {name}': float(entry[measure])
+        for name, entry in metrics['per_class'].items()
+        for measure in ('map50', 'map')
+        if measure in entry
+    }
+    return {
+        'map50': float(metrics['map50']),
+        'map': float(metrics['map']),
+        **per_class,
+        'parameters': float(counts['parameters']),
+        'gflops': float(counts['gflops']),
+    }

@@ -174,6 +174,11 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def digest(file: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)

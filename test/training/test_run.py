@@ -1,5 +1,11 @@
 """The command line: a whole recipe in miniature, from photographs to a bundle that the runtime loads."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +18,61 @@ from kd_perception.core.bundle import load_bundle
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split
-from training.errors import RecipeError
-from training.recipe import load_recipe
+from training.stages import run_cell
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning')
 
+REPOSITORY = Path(__file__).parents[2]
+NETWORK = REPOSITORY / 'training/recipes/networks/yolo_w0125.yaml'
 RECIPE = {
     'name': 'tiny',
-    'seed': 0,
-    'source': 'photographs',
-    'tiles': {'size': 64, 'count': 8, 'car_px': [10, 20]},
-    'scenes': {'scenes': {'count': 2, 'size': 64}, 'rare': {'count': 1, 'size': 64, 'mix': [0, 0.5, 0, 0, 0.5]}},
-    'train': {
-        'architecture': 'yolov8n.yaml',
-        'arguments': {'imgsz': 64, 'batch': 4, 'epochs': 1, 'optimizer': 'AdamW', 'lr0': 0.001},
-        'phases': [
-            {'name': 'first', 'images': {'real': 4}},
-            {'name': 'second', 'images': {'real': 4, 'scenes': 2}, 'arguments': {'lr0': 0.0001}},
-        ],
+    'validation': 'real',
+    'data': {
+        'real': {
+            'format': 'aerial_traffic',
+            'path': 'photographs',
+            'tiles': {'size': 64, 'count': 8, 'car_px': [10, 20]},
+        },
+        'scenes': {'format': 'scenes', 'scenes': {'count': 4, 'size': 64}},
+    },
+    'fit': {
+        'image_size': 64,
+        'batch': 4,
+        'steps': 3,
+        'warmup_steps': 1,
+        'precision': 'float32',
+        'augment': {'mosaic': 0.5},
+    },
+    'stages': {
+        'teacher': {'start': str(NETWORK), 'images': {'real': 8, 'scenes': 4}, 'fit': {'learning_rate': 0.01}},
+        'sparse': {'start': 'teacher', 'images': {'real': 8}, 'sparsity': {'rate': 0.01}},
+        'pruned': {'start': 'sparse', 'prune': {'ratio': 0.5}},
+        'distilled': {
+            'start': 'pruned',
+            'teacher': 'teacher',
+            'images': {'real': 4},
+            'unlabelled': {'real': [4, 8]},
+            'fit': {'unlabelled_batch': 4},
+            'distill': {'terms': [{'loss': 'cwd', 'weight': 1}]},
+        },
     },
     'export': {'width': 96, 'height': 64, 'parity_images': 1},
-    'calibration': {'photographs': 1, 'scenes': 1},
+    'calibration': {'images': {'real': 2, 'scenes': 1}},
     'quantize': {'method': 'minmax'},
-    'bundle': {'description': 'A test.', 'licence': 'none', 'attribution': ['nobody'], 'data': 'rectangles'},
+    'report': {'stages': ['teacher', 'distilled'], 'rounds': 3},
+    'study': {
+        'baseline': 'plain',
+        'seeded': ['distilled'],
+        'arms': {
+            'cwd': {},
+            'plain': {
+                'stages.distilled.teacher': None,
+                'stages.distilled.distill': None,
+                'stages.distilled.unlabelled': None,
+            },
+        },
+    },
+    'bundle': {'description': 'A test.', 'licence': 'none', 'attribution': [], 'data': 'rectangles', 'method': 'none'},
 }
 
 
@@ -54,66 +92,132 @@ def photographs(tmp_path):
     return tmp_path / 'data'
 
 
-def write_recipe(folder: Path, **changes: object) -> Path:
-    file = folder / 'tiny.yaml'
-    file.write_text(yaml.safe_dump({**RECIPE, **changes}))
+@pytest.fixture
+def teachers_may_know_nothing(monkeypatch):
+    """Three steps teach nobody; what this test asks is whether the stages fit together."""
+    from training import stages
+
+    monkeypatch.setattr(stages, 'LEAST_TEACHER_MAP', 0.0)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / 'tiny.yaml'
+    file.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     return file
 
 
-def test_a_recipe_becomes_a_bundle(photographs, tmp_path, capsys):
-    command = ['run', str(write_recipe(tmp_path)), '--data', str(photographs)]
-    command += ['--out', str(tmp_path / 'out'), '--target', str(tmp_path / 'bundle')]
+def options(tmp_path, photographs, out='out'):
+    return ['--data', str(photographs), '--out', str(tmp_path / out), '--threads', '1']
+
+
+def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, capsys, teachers_may_know_nothing):
+    command = ['run', str(recipe), *options(tmp_path, photographs), '--target', str(tmp_path / 'bundle')]
+    assert main([*command, '--dry-run']) == 0
+    plan = capsys.readouterr().out
+    assert plan.count('to do') == len(plan.splitlines())
     assert main(command) == 0
     bundle = load_bundle(tmp_path / 'bundle')
     assert [artifact.precision for artifact in bundle.artifacts] == ['int8', 'fp32']
-    assert bundle.classes == CLASSES
-    assert (bundle.input.width, bundle.input.height) == (96, 64)
+    assert (bundle.classes, bundle.input.width, bundle.input.height) == (CLASSES, 96, 64)
     assert all(artifact.measured_map is not None for artifact in bundle.artifacts)
-    assert bundle.provenance['prepare'] == {'real': 8, 'scenes': 2, 'rare': 1}
-    assert len(bundle.provenance['quantize']['calibration_sha256']) == 64
+    steps = bundle.provenance['steps']
+    assert steps['prepare real']['result']['train'] == 8
+    before, after = steps['prune pruned']['result']['parameters']
+    assert after < 0.6 * before
+    assert len(steps['quantize distilled']['result']['calibration_sha256']) == 64
+    page = next((tmp_path / 'out/tiny').glob('report-*/stages.md')).read_text()
+    assert '| teacher |' in page
+    assert '| distilled |' in page
+    assert next((tmp_path / 'out/tiny').glob('report-*/stages.png')).stat().st_size > 1000
     capsys.readouterr()
 
     assert main(command) == 0
-    assert capsys.readouterr().out.count('done before with the same settings') == 5
+    assert capsys.readouterr().out.count('done before with the same inputs') == len(plan.splitlines())
 
-    measure = ['measure', str(tmp_path / 'bundle'), 'photographs', '--data', str(photographs), '--precision', 'fp32']
-    assert main([*measure, '--out', str(tmp_path / 'out')]) == 0
+    measure = ['measure', str(tmp_path / 'bundle'), 'photographs', '--precision', 'fp32']
+    assert main([*measure, *options(tmp_path, photographs)]) == 0
     assert '(1 images)' in capsys.readouterr().out
 
 
-def test_a_stage_asked_for_too_early_says_what_to_run(photographs, tmp_path, capsys):
-    command = ['bundle', str(write_recipe(tmp_path)), '--data', str(photographs), '--out', str(tmp_path / 'out')]
-    assert main([*command, '--target', str(tmp_path / 'bundle')]) == 1
-    assert 'python -m training run' in capsys.readouterr().err
+def test_a_changed_entry_makes_anew_what_depends_on_it(photographs, recipe, tmp_path, capsys):
+    command = ['run', str(recipe), *options(tmp_path, photographs), '--until', 'sparse']
+    assert main(command) == 0
+    capsys.readouterr()
+    assert main([*command, '--set', 'stages.sparse.sparsity.rate=0.02']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    done = [line for line in lines if 'done before' in line]
+    assert [line.split('] ')[1].split(':')[0] for line in done] == ['prepare real', 'prepare scenes', 'train teacher']
 
 
-def test_no_data_is_one_line(tmp_path, capsys):
-    assert main(['prepare', str(write_recipe(tmp_path)), '--data', str(tmp_path / 'nowhere')]) == 1
-    assert capsys.readouterr().err.strip().endswith('give --data FOLDER or set KD_DATA')
+def test_a_teacher_that_finds_nothing_is_refused(photographs, recipe, tmp_path, capsys):
+    assert main(['run', str(recipe), *options(tmp_path, photographs), '--target', str(tmp_path / 'bundle')]) == 1
+    assert 'it cannot teach' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ('changes', 'message'),
+    ('arguments', 'message'),
     [
-        ({'tiles': {'sise': 64}}, r'tiles has unknown entries sise'),
-        ({'export': {'width': 96}}, r'export: .*height'),
-        ({'quantize': {'methode': 'minmax'}}, r'quantize has unknown entries methode'),
-        ({'calibration': {'photographs': 1}}, r'calibration: .*scenes'),
-        ({'train': {'architecture': 'a', 'arguments': {}}}, r"lacks the entry 'phases'"),
+        (['--until', 'distiled'], "no stage 'distiled'"),
+        (['--set', 'stages.teacher.fit.stepps=3'], "did you mean 'steps'"),
+        (['--set', 'data.real.path=nowhere'], 'nowhere does not exist'),
+        (['--data', 'nowhere'], 'give --data FOLDER or set KD_DATA'),
     ],
 )
-def test_wrong_recipes_name_the_entry(tmp_path, changes, message):
-    with pytest.raises(RecipeError, match=message):
-        load_recipe(write_recipe(tmp_path, **changes))
+def test_what_is_wrong_is_one_line(photographs, recipe, tmp_path, capsys, arguments, message):
+    assert main(['run', str(recipe), *options(tmp_path, photographs), *arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize('text', ['- a\n- b\n', 'a: [', ''])
-def test_files_that_are_no_recipe_are_refused(tmp_path, text):
-    (tmp_path / 'r.yaml').write_text(text)
-    with pytest.raises(RecipeError, match=r'r\.yaml'):
-        load_recipe(tmp_path / 'r.yaml')
+def test_arms_share_what_they_have_in_common(photographs, recipe, tmp_path, teachers_may_know_nothing):
+    place = {'out': str(tmp_path / 'out'), 'data': str(photographs), 'threads': 1}
+    arms = RECIPE['study']['arms']
+    found = {arm: run_cell(str(recipe), arms[arm], 1, **place) for arm in arms}
+    assert {'map50', 'map', 'parameters', 'gflops', 'map50 car'} <= found['cwd'].keys()
+    made = [path.name.rsplit('-', 1)[0] for path in (tmp_path / 'out/tiny').iterdir() if path.is_dir()]
+    assert (made.count('train-teacher'), made.count('prune-pruned'), made.count('train-distilled')) == (1, 1, 2)
 
 
-def test_the_recipes_in_the_repository_are_valid():
-    files = sorted((Path(__file__).parents[2] / 'training/recipes').glob('*.yaml'))
-    assert [load_recipe(file).name for file in files] == [file.stem for file in files]
+def test_a_run_killed_again_and_again_ends_with_the_same_bundle(photographs, recipe, tmp_path):
+    """Five times, wherever it stands; what the artifacts are and what was measured must not tell."""
+    document = yaml.safe_load(recipe.read_text())
+    document['fit'].update(steps=6, checkpoint_steps=1)
+    document['stages']['distilled'].update(teacher=None, distill=None, unlabelled={})
+    document['report'] = {'stages': ['distilled'], 'rounds': 3}
+    recipe.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def command(out):
+        where = options(tmp_path, photographs, out)
+        return [
+            sys.executable,
+            '-m',
+            'training',
+            'run',
+            str(recipe),
+            *where,
+            '--target',
+            str(tmp_path / out / 'bundle'),
+        ]
+
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'OMP_WAIT_POLICY': 'PASSIVE'}
+    log = tmp_path / 'log.txt'
+    with log.open('w') as file:
+        started = time.monotonic()
+        assert subprocess.run(command('whole'), env=environment, stdout=file, stderr=file, check=False).returncode == 0
+        whole = time.monotonic() - started
+        rng = np.random.default_rng(0)
+        for kind in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+            process = subprocess.Popen(command('killed'), env=environment, stdout=file, stderr=file)
+            time.sleep(whole * rng.uniform(0.3, 0.8))
+            process.send_signal(kind)
+            process.wait()
+        assert subprocess.run(command('killed'), env=environment, stdout=file, stderr=file, check=False).returncode == 0
+
+    def content(out):
+        document = yaml.safe_load((tmp_path / out / 'bundle/bundle.yaml').read_text())
+        steps = document['provenance'].pop('steps')
+        return json.dumps([document, {name: step['result'] for name, step in steps.items()}], default=str)
+
+    assert content('killed') == content('whole')

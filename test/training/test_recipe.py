@@ -1,0 +1,148 @@
+"""Recipes: what they may say, how they are changed from outside, and that those in the repository are right."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip('ultralytics')
+
+from training.errors import RecipeError
+from training.recipe import load_recipe, merged, override, parse_overrides
+
+RECIPES = sorted((Path(__file__).parents[2] / 'training/recipes').glob('*.yaml'))
+RECIPE = {
+    'name': 'tiny',
+    'validation': 'real',
+    'data': {
+        'real': {
+            'format': 'aerial_traffic',
+            'path': 'photographs',
+            'tiles': {'size': 64, 'count': 8, 'car_px': [10, 20]},
+        },
+        'scenes': {'format': 'scenes', 'scenes': {'count': 2, 'size': 64}},
+    },
+    'fit': {'image_size': 64, 'batch': 4, 'steps': 2, 'augment': {'mosaic': 0.5}},
+    'stages': {
+        'teacher': {'start': 'yolov8n.yaml', 'images': {'real': 8}},
+        'pruned': {'start': 'teacher', 'prune': {'ratio': 0.5}},
+        'distilled': {
+            'start': 'pruned',
+            'teacher': 'teacher',
+            'images': {'real': [0, 4], 'scenes': 2},
+            'fit': {'epochs': 1, 'augment': {'flipud': 0.5}},
+            'distill': {'terms': [{'loss': 'cwd', 'weight': 2}]},
+        },
+    },
+    'export': {'width': 96, 'height': 64},
+    'calibration': {'images': {'real': 2}},
+    'quantize': {'method': 'minmax'},
+    'bundle': {'description': 'A test.', 'licence': 'none', 'attribution': [], 'data': 'rectangles', 'method': 'none'},
+}
+
+
+def write(folder: Path, **overrides: object) -> Path:
+    file = folder / 'tiny.yaml'
+    document = copy.deepcopy(RECIPE)
+    for name, value in overrides.items():
+        override(document, name.replace('__', '.'), value)
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
+
+
+def test_stages_take_what_they_have_in_common_and_lay_their_own_over_it(tmp_path):
+    recipe = load_recipe(write(tmp_path))
+    teacher, distilled = recipe.stages['teacher'].fit, recipe.stages['distilled'].fit
+    assert (teacher.steps, teacher.epochs, teacher.augment.mosaic, teacher.augment.flipud) == (2, 0, 0.5, 0)
+    assert (distilled.steps, distilled.epochs, distilled.augment.mosaic, distilled.augment.flipud) == (0, 1, 0.5, 0.5)
+    assert recipe.stages['pruned'].fit is None
+    assert recipe.stages['distilled'].images == {'real': (0, 4), 'scenes': 2}
+    assert recipe.final == 'distilled'
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'nmae': 1}, r"tiny\.yaml has no entry 'nmae': did you mean 'name'"),
+        ({'stages__teacher__strat': 'x'}, r"teacher has no entry 'strat': did you mean 'start'"),
+        ({'stages__teacher__fit': {'step': 3}}, r"fit has no entry 'step': did you mean 'steps'"),
+        ({'stages__distilled__distill__terms__0__loss': 'cwt'}, r"no loss 'cwt': did you mean 'cwd'"),
+        ({'stages__distilled__teacher': 'techer'}, r"names 'techer': did you mean 'teacher'"),
+        ({'stages__distilled__teacher': 'distilled'}, r"names 'distilled'"),
+        ({'stages__distilled__distill': None}, 'belong together'),
+        ({'stages__pruned__images': {'real': 3}}, 'leave out images'),
+        ({'stages__teacher__images': {'rael': 3}}, r"'rael': did you mean 'real'"),
+        ({'stages__teacher__images': {}}, 'needs images'),
+        ({'stages__teacher__unlabelled': {'real': 3}}, 'teach nothing without teacher'),
+        ({'stages': {}}, 'stages is empty'),
+        ({'export__width': 'wide'}, r'export.width must be a whole number'),
+        ({'export__height': None}, r'export lacks height'),
+        ({'quantize__methode': 'minmax'}, r"quantize has no entry 'methode': did you mean 'method'"),
+        ({'calibration__images': {'none': 1}}, r"calibration.images names 'none'"),
+        ({'data__real__format': 'ariel'}, 'ariel'),
+        ({'validation': 'reel'}, r"validation names 'reel': did you mean 'real'"),
+        ({'study': {'arms': {'plain': {}}, 'baseline': 'plane', 'seeded': []}}, r"'plane'.*did you mean 'plain'"),
+        ({'file': 'x'}, 'no entry "file"'),
+    ],
+)
+def test_wrong_recipes_name_the_entry_and_the_nearest_one(tmp_path, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, **changes))
+
+
+@pytest.mark.parametrize('text', ['- a\n- b\n', 'a: [', '', 'a: &a [*a]', '!!python/object/apply:os.system [ls]'])
+def test_files_that_are_no_recipe_are_refused(tmp_path, text):
+    (tmp_path / 'r.yaml').write_text(text)
+    with pytest.raises(RecipeError, match=r'r\.yaml'):
+        load_recipe(tmp_path / 'r.yaml')
+
+
+def test_entries_are_changed_by_their_dotted_names(tmp_path):
+    changes = parse_overrides(
+        [
+            'stages.teacher.fit.steps=7',
+            'stages.distilled.distill.terms.0.weight=9',
+            'seed=3',
+            'export={width: 64, height: 32}',
+        ]
+    )
+    recipe = load_recipe(write(tmp_path), changes)
+    assert recipe.stages['teacher'].fit.steps == 7
+    assert recipe.stages['distilled'].distill.terms[0].weight == 9
+    assert (recipe.seed, recipe.export.width) == (3, 64)
+
+
+def test_an_arm_takes_entries_out_by_null(tmp_path):
+    plain = {'stages.distilled.distill': None, 'stages.distilled.teacher': None}
+    assert load_recipe(write(tmp_path), plain).stages['distilled'].distill is None
+
+
+@pytest.mark.parametrize(('text', 'message'), [('seed', 'not name=value'), ('=3', 'not name=value'), ('a=[', 'a=')])
+def test_unreadable_changes_are_refused(text, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_overrides([text])
+
+
+@pytest.mark.parametrize(
+    'name', ['seed.a.b', 'stages.distilled.distill.terms.7.weight', 'stages.distilled.distill.terms.x']
+)
+def test_changes_that_lead_nowhere_are_refused(tmp_path, name):
+    with pytest.raises(RecipeError):
+        load_recipe(write(tmp_path, seed=1), {name: 1})
+
+
+def test_epochs_stand_for_steps():
+    assert merged({'steps': 3, 'a': {'b': 1}}, {'epochs': 2, 'a': {'c': 2}}) == {'epochs': 2, 'a': {'b': 1, 'c': 2}}
+
+
+@pytest.mark.parametrize('file', RECIPES, ids=lambda file: file.stem)
+def test_the_recipes_in_the_repository_are_valid_in_all_their_arms(file):
+    recipe = load_recipe(file)
+    assert recipe.name == file.stem
+    for changes in recipe.study.arms.values() if recipe.study else ():
+        load_recipe(file, changes)
+
+
+def test_there_are_recipes():
+    assert RECIPES

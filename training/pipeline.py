@@ -1,0 +1,226 @@
+"""A recipe as a graph of steps: prepare the data, make weights stage by stage, export, quantize, measure, bundle, report."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from training import stages
+from training.errors import RecipeError
+from training.recipe import Recipe, StageRecipe
+from training.steps import Result, Step, Steps, fingerprint, in_order
+
+PRECISIONS = ('int8', 'fp32')
+"""In the bundle's order of preference."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The steps of a recipe. Each method names one step and what it needs; nothing is done before `Steps.made`.
+
+    Attributes:
+        recipe: what is made.
+        data: folder with the data sets.
+        steps: makes the steps, in the recipe's working folder.
+    """
+
+    recipe: Recipe
+    data: Path
+    steps: Steps
+
+    def prepare(self, name: str) -> Step:
+        """A labelled set in our form."""
+        settings = self.recipe.data[name]
+        source = fingerprint(self.data / settings.path) if settings.path else ''
+        return Step(
+            f'prepare {name}',
+            [settings, source],
+            (),
+            lambda folder: stages.prepare(settings, self.data, folder / 'set'),
+        )
+
+    def extract(self, name: str) -> Step:
+        """Pictures from an unlabelled source."""
+        settings = self.recipe.unlabelled[name]
+        source = self.data / settings.path
+        return Step(
+            f'extract {name}',
+            [settings.frames, fingerprint(source)],
+            (),
+            lambda folder: stages.extract(settings.frames, source, folder / 'set'),
+        )
+
+    def weights(self, name: str) -> Step:
+        """The weights of a stage, by training or by pruning."""
+        stage = self.recipe.stages[name]
+        settings = [stage, self._seed(stage), *self._file_hashes(stage)]
+        start = [self.weights(stage.start)] if stage.start in self.recipe.stages else []
+        if stage.prune is not None:
+            needs = tuple(start)
+            settings += [self.recipe.export.width, self.recipe.export.height]
+            return Step(f'prune {name}', settings, needs, lambda folder: self._prune(stage, folder))
+        taught = stage.teacher is not None and stage.teacher in self.recipe.stages
+        teacher = [self.measure(str(stage.teacher), 'fp32')] if taught else []
+        images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
+        needs = (*start, *teacher, *images, self.prepare(self.recipe.validation))
+        return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), resumes=True)
+
+    def export(self, name: str) -> Step:
+        """The float network of a stage as ONNX."""
+        needs = (self.weights(name), self.prepare(self.recipe.validation))
+        return Step(f'export {name}', self.recipe.export, needs, lambda folder: self._export(name, folder))
+
+    def quantize(self, name: str) -> Step:
+        """The INT8 network of a stage."""
+        calibration = self.recipe.calibration
+        needs = (self.export(name), *(self.prepare(image_set) for image_set in calibration.images))
+        settings = [self.recipe.quantize, calibration]
+        return Step(f'quantize {name}', settings, needs, lambda folder: self._quantize(name, folder))
+
+    def measure(self, name: str, precision: str) -> Step:
+        """Accuracy of a stage's network on the validation pictures, on the runtime's path."""
+        network = self.export(name) if precision == 'fp32' else self.quantize(name)
+        settings = [self.recipe.bundle.score, self.recipe.bundle.iou]
+        return Step(
+            f'measure {name} {precision}',
+            settings,
+            (network, self.prepare(self.recipe.validation)),
+            lambda folder: self._measure(name, precision, folder),
+        )
+
+    def bundle(self) -> Step:
+        """The bundle of the final stage."""
+        final = self.recipe.final
+        needs = tuple(self.measure(final, precision) for precision in PRECISIONS)
+        return Step(f'bundle {final}', self.recipe.bundle, needs, self._bundle)
+
+    def report(self) -> Step:
+        """The table of stages, with latencies taken side by side."""
+        settings = self.recipe.report
+        needs = tuple(
+            self.measure(name, precision) for name in settings.stages or self.recipe.stages for precision in PRECISIONS
+        )
+        return Step('report', settings, needs, self._report)
+
+    def all(self) -> list[Step]:
+        """Every step of a run, needs first."""
+        return in_order([*(self.weights(name) for name in self.recipe.stages), self.bundle(), self.report()])
+
+    def publish(self, target: Path) -> None:
+        """Copy the finished bundle to `target`, whose other files stay."""
+        target.mkdir(parents=True, exist_ok=True)
+        for file in (self._folder(self.bundle()) / 'bundle').iterdir():
+            shutil.copyfile(file, target / file.name)
+
+    # What the steps do, with the files of those they need
+
+    def _folder(self, step: Step) -> Path:
+        return self.steps.folder(step)
+
+    def _images(self, name: str) -> Step:
+        return self.prepare(name) if name in self.recipe.data else self.extract(name)
+
+    def _set(self, name: str) -> Path:
+        return self._folder(self._images(name)) / 'set'
+
+    def _seed(self, stage: StageRecipe) -> int:
+        return self.recipe.seed if stage.seed is None else stage.seed
+
+    def _weights_file(self, source: str) -> Path:
+        """The file behind a stage's name or a path; paths are relative to the recipe."""
+        if source in self.recipe.stages:
+            return self._folder(self.weights(source)) / stages.WEIGHTS
+        return self._file(source)
+
+    def _file(self, source: str) -> Path:
+        beside = self.recipe.file.parent / source
+        file = beside if beside.is_file() else Path(source)
+        if not file.is_file():
+            raise RecipeError(f'{self.recipe.file.name}: there is no file {source}')
+        return file
+
+    def _start(self, stage: StageRecipe) -> Path | str:
+        """Weights, or an architecture: a model file beside the recipe, or the name of one of Ultralytics'."""
+        if not stage.start.endswith('.yaml'):
+            return self._weights_file(stage.start)
+        beside = self.recipe.file.parent / stage.start
+        return str(beside) if beside.is_file() else stage.start
+
+    def _ancestors(self, stage: StageRecipe) -> list[str]:
+        """What the stage's weights come from, nearest first: stages, and a file or an architecture at the end."""
+        found = [stage.start]
+        while found[-1] in self.recipe.stages:
+            found.append(self.recipe.stages[found[-1]].start)
+        return found
+
+    def _file_hashes(self, stage: StageRecipe) -> list[str]:
+        """Of the files that a stage reads beside the data: weights, and model files of one's own."""
+        hashes = [
+            fingerprint(self._file(source)) for source in (stage.start, stage.teacher or '') if source.endswith('.pt')
+        ]
+        own = self.recipe.file.parent / stage.start
+        return [*hashes, *([fingerprint(own)] if stage.start.endswith('.yaml') and own.is_file() else [])]
+
+    def _train(self, stage: StageRecipe, folder: Path) -> Result:
+        teacher_map = None
+        if stage.teacher is not None and stage.teacher in self.recipe.stages:
+            teacher_map = self.steps.made(self.measure(stage.teacher, 'fp32'))['map']
+        return stages.train(
+            stage,
+            folder,
+            start=self._start(stage),
+            teacher=None if stage.teacher is None else self._weights_file(stage.teacher),
+            teacher_map=teacher_map,
+            teacher_is_unpruned=stage.teacher in self._ancestors(stage),
+            sets={name: self._set(name) for name in [*stage.images, *stage.unlabelled]},
+            classes_of=self._set(self.recipe.validation),
+            seed=self._seed(stage),
+        )
+
+    def _prune(self, stage: StageRecipe, folder: Path) -> Result:
+        assert stage.prune is not None
+        return stages.prune(stage.prune, self._weights_file(stage.start), folder, self.recipe.export)
+
+    def _export(self, name: str, folder: Path) -> Result:
+        weights = self._folder(self.weights(name)) / stages.WEIGHTS
+        return stages.export(weights, folder / 'fp32.onnx', self.recipe.export, self._set(self.recipe.validation))
+
+    def _quantize(self, name: str, folder: Path) -> Result:
+        calibration = {self._set(image_set): count for image_set, count in self.recipe.calibration.images.items()}
+        source = self._folder(self.export(name)) / 'fp32.onnx'
+        return stages.quantize(source, folder / 'int8.onnx', self.recipe.quantize, calibration, self.recipe.export)
+
+    def _network(self, name: str, precision: str) -> Path:
+        step = self.export(name) if precision == 'fp32' else self.quantize(name)
+        return self._folder(step) / f'{precision}.onnx'
+
+    def _measure(self, name: str, precision: str, folder: Path) -> Result:
+        networks = {precision: self._network(name, precision)}
+        bundle = stages.write_plain_bundle(folder / 'bundle', networks, self._set(self.recipe.validation), self.recipe)
+        return stages.measure(bundle, precision, self._set(self.recipe.validation))
+
+    def _bundle(self, folder: Path) -> Result:
+        final = self.recipe.final
+        records = {
+            step.name: {'result': self.steps.made(step), 'key': step.key[:10]}
+            for step in in_order([self.bundle()])[:-1]
+        }
+        metrics = {precision: self.steps.made(self.measure(final, precision)) for precision in PRECISIONS}
+        networks = {precision: self._network(final, precision) for precision in PRECISIONS}
+        weights = self._folder(self.weights(final)) / stages.WEIGHTS
+        return stages.bundle(
+            folder / 'bundle', weights, networks, metrics, self._set(self.recipe.validation), self.recipe, records
+        )
+
+    def _report(self, folder: Path) -> Result:
+        names = self.recipe.report.stages or tuple(self.recipe.stages)
+        networks = {name: {precision: self._network(name, precision) for precision in PRECISIONS} for name in names}
+        records = {
+            name: {
+                'export': self.steps.made(self.export(name)),
+                **{precision: self.steps.made(self.measure(name, precision)) for precision in PRECISIONS},
+            }
+            for name in names
+        }
+        return stages.report(folder, networks, records, self.recipe)

@@ -1,0 +1,79 @@
+"""`python -m training run`: a recipe from its pictures to its bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from training.errors import RecipeError
+from training.recipe import data_root, load_recipe, parse_overrides
+from training.steps import Step, Steps, in_order
+
+EPILOG = """\
+examples:
+  python -m training run training/recipes/s4_small.yaml                       all, from photographs to a bundle
+  python -m training run training/recipes/s4_small.yaml --dry-run             what would be done, what was done already
+  python -m training run training/recipes/s4_small.yaml --until pruned        the stages up to this one
+  python -m training run training/recipes/s4_small.yaml --set stages.teacher.fit.epochs=5
+  python -m training run training/recipes/s4_small.yaml --again distilled     make a stage again from nothing
+
+A step whose inputs (settings, data, the steps before) have not changed is not made again, so an interrupted run continues
+where it stopped, in the middle of a training too. Working files lie in out/training/<name of the recipe>, one folder a step.
+"""
+
+
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the command."""
+    text = 'make all of a recipe: data, weights stage by stage, ONNX, INT8, measurements, bundle and report'
+    parser: argparse.ArgumentParser = commands.add_parser(
+        'run', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('recipe', type=Path, help='YAML file, see training/recipes')
+    parser.add_argument('--target', type=Path, help="the bundle's folder; models/<name> by default")
+    parser.add_argument('--until', metavar='STAGE', help='stop behind the weights of this stage')
+    parser.add_argument('--again', metavar='STAGE', action='append', default=[], help='make it again, and what follows')
+    parser.add_argument(
+        '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe'
+    )
+    parser.add_argument('--dry-run', action='store_true', help='print the plan only')
+    parser.set_defaults(command=run)
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the recipe as the options say."""
+    from training.pipeline import Pipeline
+
+    recipe = load_recipe(options.recipe, parse_overrides(options.set))
+    pipeline = Pipeline(recipe, data_root(options.data), Steps(options.out / recipe.name))
+    for name in [*options.again, *filter(None, [options.until])]:
+        if name not in recipe.stages:
+            raise RecipeError(f'there is no stage {name!r}; stages are {", ".join(recipe.stages)}')
+    steps = in_order([pipeline.weights(options.until)]) if options.until else pipeline.all()
+    if options.dry_run:
+        print(plan(pipeline.steps, steps))
+        return 0
+    for name in options.again:
+        pipeline.steps.forget(pipeline.weights(name), steps)
+    for number, step in enumerate(steps, 1):
+        if pipeline.steps.result(step) is not None:
+            print(f'[{number}/{len(steps)}] {step.name}: done before with the same inputs', flush=True)
+        else:
+            print(f'[{number}/{len(steps)}]', end=' ', flush=True)
+            pipeline.steps.made(step)
+    if not options.until:
+        target = options.target or Path('models') / recipe.name
+        pipeline.publish(target)
+        print((pipeline.steps.folder(pipeline.report()) / 'stages.md').read_text(encoding='utf-8'))
+        print(f'bundle: {target}\nreport: {pipeline.steps.folder(pipeline.report())}')
+    return 0
+
+
+def plan(maker: Steps, steps: list[Step]) -> str:
+    """A line for each step: whether it was done, and in which folder."""
+    lines = [
+        f'{number:3d}  {"done" if maker.result(step) is not None else "to do":5}  {step.name:28}  {maker.folder(step)}'
+        for number, step in enumerate(steps, 1)
+    ]
+    return '\n'.join(lines)
