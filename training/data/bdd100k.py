@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_perception.evaluation.ground_truth import AnnotatedObject
-from training.data.picture import Picture, Problems, Source, picture_of_file, read_json
+from training.data.picture import Picture, Problems, Source, inside, picture_of_file, read_json
 from training.errors import DataError
 
 CLASSES = (
@@ -77,7 +77,7 @@ def _picture(folder: Path, split: str, where: str, frame: Any, extra: int, probl
         images = folder / 'images' / '100k' / split
         images = images if images.is_dir() else folder / 'images' / split
         # Clips of one drive have the first half of their name in common.
-        return picture_of_file(images, name, objects, session=name.split('-')[0], split=split)
+        return picture_of_file(inside(images, name), name, objects, session=name.split('-')[0], split=split)
     except (KeyError, TypeError, ValueError, AttributeError, DataError) as error:
         problems.add('annotation that cannot be read', where, f'{type(error).__name__}: {error}')
         return None

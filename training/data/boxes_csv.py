@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from kd_perception.evaluation.ground_truth import AnnotatedObject
-from training.data.picture import Image, Picture, Problems, Source, picture_of_file, read_text
+from training.data.picture import Image, Picture, Problems, Source, inside, picture_of_file, read_text
 from training.errors import DataError
 
 PHOTOGRAPHS = ('filename', 'width', 'height', 'class', 'xmin', 'ymin', 'xmax', 'ymax')
@@ -75,7 +75,8 @@ def _photographs(file: Path, split: str, problems: Problems) -> list[Picture]:
     pictures = []
     for name, entries in sorted(objects.items()):
         try:
-            pictures.append(picture_of_file(file.parent, name, entries, split=split, size=sizes[name]))
+            place = inside(file.parent, name)
+            pictures.append(picture_of_file(place, name, entries, split=split, size=sizes[name]))
         except DataError as error:
             problems.add('picture outside the folder', file.name, error)
     return pictures

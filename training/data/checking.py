@@ -79,7 +79,7 @@ def _picture_problems(picture: Picture, source: Source, hashes: dict[str, Pictur
     try:
         image = picture.read()
     except DataError as error:
-        yield Problem('picture that cannot be read', picture.name, str(error), Level.BROKEN)
+        yield unreadable(picture, error)
         return
     height, width = image.shape[:2]
     yield from size_problems(picture, image)
@@ -97,6 +97,12 @@ def _picture_problems(picture: Picture, source: Source, hashes: dict[str, Pictur
             f'the same as {first.split or "source"}/{first.name}',
             Level.FAULT if apart else Level.NOTE,
         )
+
+
+def unreadable(picture: Picture, error: DataError) -> Problem:
+    """A picture that could not be read, and why."""
+    reason = str(error).removeprefix(f'{picture.file} is not a readable image: ')
+    return Problem('picture that cannot be read', picture.name, reason, Level.BROKEN)
 
 
 def size_problems(picture: Picture, image: Image) -> Iterator[Problem]:

@@ -63,7 +63,9 @@ def read(folder: Path) -> Source:
         for image in images:
             try:
                 place = next((place for place in places if inside(place, image.name).is_file()), places[2])
-                pictures.append(picture_of_file(place, image.name, image.objects, split=split, size=image.size))
+                pictures.append(
+                    picture_of_file(place / image.name, image.name, image.objects, split=split, size=image.size)
+                )
             except DataError as error:
                 problems.add('picture outside the folder', file.name, error)
     ordered = tuple(sorted(pictures, key=lambda picture: picture.name))

@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kd_perception.evaluation.ground_truth import GroundTruth
-from training.data.checking import EXAMPLES, box_problems, size_problems
+from training.data.checking import EXAMPLES, box_problems, size_problems, unreadable
 from training.data.class_rules import ClassRules
 from training.data.dataset import (
     IMAGE_FILES,
@@ -177,7 +177,7 @@ def _write_missing(
             try:
                 image = picture.read()
             except DataError as error:
-                problems.append(Problem('picture that cannot be read', picture.name, str(error), Level.BROKEN))
+                problems.append(unreadable(picture, error))
                 continue
             found = _broken(picture, image)
             problems += found

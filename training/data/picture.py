@@ -125,7 +125,7 @@ class Problems:
 
 
 def picture_of_file(
-    folder: Path,
+    file: Path,
     name: str,
     objects: Iterable[AnnotatedObject],
     *,
@@ -133,12 +133,7 @@ def picture_of_file(
     split: str = '',
     size: tuple[int, int] | None = None,
 ) -> Picture:
-    """A picture that is a file in `folder`; its session is `session_of` its name unless given.
-
-    Raises:
-        DataError: the name leads out of the folder.
-    """
-    file = inside(folder, name)
+    """A picture that is a file; its session is `session_of` its name unless given."""
     return Picture(
         name, lambda: read_picture(file, size), tuple(objects), session or session_of(name), split, size, file
     )
@@ -167,7 +162,7 @@ def inside(folder: Path, name: str) -> Path:
         DataError: it does.
     """
     parts = PurePosixPath(name.replace('\\', '/'))
-    if not name or '\0' in name or parts.is_absolute() or '..' in parts.parts or ':' in parts.parts[0]:
+    if not name or '\0' in name or parts.is_absolute() or '..' in parts.parts:
         raise DataError(f'the annotations name the picture {name[:80]!r}, which leads out of {folder}')
     return folder / parts
 
@@ -247,11 +242,6 @@ def entries_of(path: Path, document: object, name: str) -> list[Any]:
 def images_below(folder: Path) -> list[Path]:
     """All files in a folder and below that have the suffix of an image, by name."""
     return sorted(path for path in folder.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-
-
-def image_named(folder: Path, stem: str) -> str | None:
-    """The name of the image with this stem in a folder; None without one."""
-    return next((stem + suffix for suffix in (*IMAGE_SUFFIXES, '.JPG') if (folder / (stem + suffix)).is_file()), None)
 
 
 def is_turned(file: Path, image: Image) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,11 @@ def _check(options: argparse.Namespace) -> CheckReport:
 
     if options.format == 'scenes':
         raise DataError('scenes are drawn; there is nothing to check before they are prepared')
-    source = read_source(_settings(options), options.source) if options.format else yolo_layout.read(options.source)
+    if options.format:
+        # As it is: no validation is drawn, which could fail before anything is looked at.
+        source = read_source(replace(_settings(options), val_share=0.0), options.source)
+    else:
+        source = yolo_layout.read(options.source)
     return check(source, tqdm(source.pictures, unit='picture', disable=None, dynamic_ncols=True))
 
 

@@ -75,7 +75,7 @@ def _picture(place: Path, file: Path, split: str, problems: Problems) -> Picture
     else:
         problems.add('picture without annotations', labels.name, 'the file is missing', Level.NOTE)
     # 0000002_00005_d_0000014.jpg: the sequence comes first.
-    return picture_of_file(place / 'images', file.name, objects, session=file.stem.split('_')[0], split=split)
+    return picture_of_file(file, file.name, objects, session=file.stem.split('_')[0], split=split)
 
 
 def read_line(line: str) -> AnnotatedObject:

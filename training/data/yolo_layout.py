@@ -90,7 +90,7 @@ def _pictures(
         entry = listed.get(name, {})
         size = (entry['width'], entry['height']) if {'width', 'height'} <= set(entry) else None
         session = str(entry.get('session', ''))
-        picture = picture_of_file(images, name, excused.get(file.name, ()), split=split, size=size, session=session)
+        picture = picture_of_file(file, name, excused.get(file.name, ()), split=split, size=size, session=session)
         pictures.append(replace(picture, relative=tuple(_objects(table, classes, problems))))
     return pictures
 
