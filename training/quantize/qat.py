@@ -5,8 +5,8 @@ function; gradients pass the rounding as if it were not there (straight through,
 Batch norms are folded into the weights and keep their statistics, as Jacob et al. (CVPR 2018) end their training.
 
 The ranges are set once, on calibration images, and stay: the weights learn to live with them, and the graph gets the same ones
-(but halves of a tensor, as C2f reads them, are rounded with the range of the whole). So the state of a network in training has the
-float network's tensors, and every trainer takes it, saves it and resumes it as it is.
+(but halves of a tensor, as C2f reads them, are rounded with the range of the whole). So the state of a network in training has
+the float network's tensors, and every trainer takes it, saves it and resumes it as it is.
 
     prepared = prepare_qat(network, images)             # then train `prepared`
     network, ranges = finish_qat(prepared)
