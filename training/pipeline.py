@@ -113,6 +113,11 @@ class Pipeline:
         for file in (self._folder(self.bundle()) / 'bundle').iterdir():
             shutil.copyfile(file, target / file.name)
 
+    def leave_weights(self) -> None:
+        """Copy the bundle's weights to where other recipes start from."""
+        source = self._folder(self.weights(self.recipe.final)) / stages.WEIGHTS
+        shutil.copyfile(source, self.steps.root / stages.WEIGHTS)
+
     # What the steps do, with the files of those they need
 
     def _folder(self, step: Step) -> Path:

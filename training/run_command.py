@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.until:
         target = options.target or Path('models') / recipe.name
         pipeline.publish(target)
+        pipeline.leave_weights()
         print((pipeline.steps.folder(pipeline.report()) / 'stages.md').read_text(encoding='utf-8'))
         print(f'bundle: {target}\nreport: {pipeline.steps.folder(pipeline.report())}')
     return 0
