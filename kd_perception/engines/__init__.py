@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 
 from kd_perception.core.bundle import Artifact, Bundle
@@ -25,6 +26,7 @@ class EngineKind:
         install: what to do where it is missing.
         runs: precision of an ONNX artifact → precisions in which the engine can run it, its own choice first.
         why_not: precision of an ONNX artifact that it cannot run → the reason.
+        arm: precisions that it has on Arm processors only.
     """
 
     module: str
@@ -33,6 +35,7 @@ class EngineKind:
     install: str
     runs: Mapping[str, tuple[str, ...]]
     why_not: Mapping[str, str] = field(default_factory=dict)
+    arm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Availability:
         return not self.reason
 
 
+_ARM = ('aarch64', 'arm64', 'armv7l', 'armv8l')
 _AS_IT_IS = {'fp32': ('fp32',), 'fp16': ('fp16',), 'int8': ('int8',)}
 
 ENGINES: dict[str, EngineKind] = {
@@ -62,6 +66,7 @@ ENGINES: dict[str, EngineKind] = {
         packages=('openvino',),
         install='pip install openvino',
         runs={**_AS_IT_IS, 'fp32': ('fp32', 'bf16', 'fp16')},
+        arm=('fp16',),
     ),
     'ncnn': EngineKind(
         module='kd_perception.engines.ncnn',
@@ -69,6 +74,7 @@ ENGINES: dict[str, EngineKind] = {
         packages=('ncnn',),
         install='pip install ncnn',
         runs={'fp32': ('fp32', 'fp16', 'bf16')},
+        arm=('fp16',),
         why_not={
             'int8': 'ncnn quantizes otherwise than ONNX files do (symmetric, per layer); run fp32 in fp16 on it instead',
             'fp16': 'ncnn makes its own half precision from the fp32 artifact',
@@ -111,13 +117,16 @@ def obstacle(engine: str, artifact: Artifact, precision: str = '') -> str:
         return kind.why_not[artifact.precision]
     offered = precisions(engine, artifact)
     if precision and precision not in offered:
-        return f'{engine} runs an artifact of {artifact.precision} in {" or ".join(offered)}, not in {precision}'
+        return f'{engine} runs an artifact of {artifact.precision} in {" or ".join(offered)} here, not in {precision}'
     return ''
 
 
 def precisions(engine: str, artifact: Artifact) -> tuple[str, ...]:
-    """The precisions in which an engine can run an artifact, its default first; see `EngineOptions.precision`."""
-    return _kind(engine).runs.get(artifact.precision, (artifact.precision,))
+    """The precisions in which an engine can run an artifact here, its default first; see `EngineOptions.precision`."""
+    kind = _kind(engine)
+    offered = kind.runs.get(artifact.precision, (artifact.precision,))
+    missing = () if platform.machine() in _ARM else kind.arm
+    return tuple(precision for precision in offered if precision not in missing or precision == artifact.precision)
 
 
 def available() -> dict[str, Availability]:
@@ -159,9 +168,18 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions | None = Non
     state = availability(name)
     if not state:
         raise EngineError(state.reason)
+    if name != 'onnxruntime':  # whose vocabulary no other engine speaks
+        own = tuple(provider for provider in options.providers if not provider.endswith('ExecutionProvider'))
+        options = replace(options, providers=own)
     # Read by OpenMP when a library loads it: idle threads that spin take the cores from camera and executor.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    loaded: Engine = importlib.import_module(ENGINES[name].module).load(bundle, artifact, options)
+    try:
+        module = importlib.import_module(ENGINES[name].module)
+        loaded: Engine = module.load(bundle, artifact, options)
+    except ImportError as error:
+        raise EngineError(
+            f'the library {ENGINES[name].library} is installed and cannot be imported ({error}): {ENGINES[name].install}'
+        ) from error
     return loaded
 
 

@@ -535,7 +535,8 @@ _TRANSLATIONS: Mapping[str, Callable[[_Converter, Node], None]] = {
     'Sigmoid': _Converter.sigmoid,
     **dict.fromkeys(_UNARY, _Converter.activation),
     **dict.fromkeys(
-        ('Relu', 'LeakyRelu', 'Clip', 'Gelu', 'HardSigmoid', 'HardSwish', 'Mish', 'Erf'), _Converter.activation
+        ('Relu', 'LeakyRelu', 'Clip', 'Gelu', 'HardSigmoid', 'HardSwish', 'Mish', 'Softplus', 'Erf'),
+        _Converter.activation,
     ),
     **dict.fromkeys(_BINARY, _Converter.binary),
     'Concat': _Converter.concat,

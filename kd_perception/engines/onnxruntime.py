@@ -10,6 +10,7 @@ from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.engine import Array, EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError
 from kd_perception.engines.batch import check_batch, engine_error
+from kd_perception.engines.cache import cache_folder
 from kd_perception.engines.cores import physical_cores
 
 _DTYPES = {
@@ -19,6 +20,18 @@ _DTYPES = {
     'tensor(int32)': np.int32,
     'tensor(int64)': np.int64,
 }
+_CPU = 'CPUExecutionProvider'
+_REMEDIES = {
+    'CUDAExecutionProvider': (
+        'It needs onnxruntime-gpu with the CUDA and cuDNN that it was built for (pip install onnxruntime-gpu; on a Jetson the '
+        'wheel that NVIDIA builds for its JetPack) and an NVIDIA driver'
+    ),
+    'TensorrtExecutionProvider': (
+        'It needs onnxruntime-gpu (pip install onnxruntime-gpu; on a Jetson the wheel that NVIDIA builds for its JetPack) and '
+        'the TensorRT that it was built for; engine tensorrt needs TensorRT alone'
+    ),
+}
+"""Provider → what it needs."""
 _DEVICES = {'CPUExecutionProvider': 'cpu', 'CUDAExecutionProvider': 'cuda', 'TensorrtExecutionProvider': 'cuda'}
 
 
@@ -82,24 +95,25 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
         EngineError: onnxruntime is not installed, or refuses the network or the providers.
     """
     content = bundle.read(artifact)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError('the engine onnxruntime needs the library: pip install onnxruntime') from error
+    import onnxruntime
+
     threads = options.threads or physical_cores()
-    providers = _providers(onnxruntime.get_available_providers(), options.providers)
+    wanted = _providers(onnxruntime.get_available_providers(), options.providers)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 4  # every error also comes as an exception
     # Idle threads that spin take the core from the camera's and the executor's threads.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    settings.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
+    providers = [(name, _provider_options(name, artifact, options, onnxruntime.__version__)) for name in wanted]
     try:
         session = onnxruntime.InferenceSession(content, settings, providers=providers)
     except Exception as error:  # the library's exceptions have no common base of their own
         raise engine_error(f'ONNX Runtime cannot load {artifact.file}', error) from error
     _check_input(session, bundle)
-    provider = session.get_providers()[0]
+    operations = _operations(session)
+    provider = max(operations, key=lambda name: len(operations[name])) if operations else session.get_providers()[0]
     info = EngineInfo(
         engine='onnxruntime',
         precision=artifact.precision,
@@ -107,6 +121,8 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
         provider=provider,
         threads=threads,
         versions={'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__},
+        nodes={name: len(found) for name, found in operations.items()},
+        warnings=_fallbacks(wanted, session.get_providers(), operations),
     )
     return OnnxRuntimeEngine(session, bundle.input.shape, bundle.input.dtype, info)
 
@@ -114,8 +130,70 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
 def _providers(available: list[str], wanted: tuple[str, ...]) -> list[str]:
     missing = [name for name in wanted if name not in available]
     if missing:
-        raise EngineError(f'this ONNX Runtime has no provider {", ".join(missing)}; it has {", ".join(available)}')
-    return list(wanted) or ['CPUExecutionProvider']
+        raise EngineError(
+            f'this ONNX Runtime has no provider {", ".join(missing)}; it has {", ".join(available)}. '
+            + _REMEDIES.get(missing[0], 'Install a build of ONNX Runtime that has it')
+        )
+    return list(wanted) or [_CPU]
+
+
+def _provider_options(name: str, artifact: Artifact, options: EngineOptions, version: str) -> dict[str, str]:
+    """What differs from the provider's defaults."""
+    if name == 'CUDAExecutionProvider':
+        chosen = {'device_id': str(options.device_id), 'cudnn_conv_algo_search': 'HEURISTIC'}
+        # TensorFloat-32 rounds FP32 convolutions to 10 bits; the option came with 1.18.
+        return chosen | ({'use_tf32': '0'} if _release(version) >= (1, 18) else {})
+    if name != 'TensorrtExecutionProvider':
+        return {}
+    chosen = {'device_id': str(options.device_id)}
+    if artifact.precision in ('fp16', 'int8'):
+        chosen[f'trt_{artifact.precision}_enable'] = '1'
+    folder = cache_folder() / 'onnxruntime'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        options.report(f'{folder} cannot keep TensorRT engines ({error.strerror}); they are built at every start')
+        return chosen
+    return chosen | {
+        'trt_engine_cache_enable': '1',
+        'trt_engine_cache_path': str(folder),
+        'trt_timing_cache_enable': '1',
+        'trt_timing_cache_path': str(folder),
+    }
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split('.')[:2]
+    return int(major), int(minor)
+
+
+def _operations(session: Any) -> dict[str, list[str]]:
+    """Provider → operations of the nodes that it runs; empty before ONNX Runtime 1.24, which does not tell."""
+    if not hasattr(session, 'get_provider_graph_assignment_info'):
+        return {}
+    found: dict[str, list[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        found.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
+    return found
+
+
+def _fallbacks(wanted: list[str], started: list[str], operations: dict[str, list[str]]) -> tuple[str, ...]:
+    """What runs elsewhere than was asked for, why, and what to do."""
+    warnings = []
+    for name in wanted:
+        if name not in started:
+            warnings.append(
+                f'{name} could not be started, {started[0]} runs in its place. {_REMEDIES.get(name, "")}'.strip()
+            )
+        elif operations and name not in operations and name != _CPU:
+            warnings.append(f'{name} runs none of the nodes; {" and ".join(operations)} run them all')
+    if wanted[0] != _CPU and wanted[0] in operations and _CPU in operations:
+        kinds = ', '.join(sorted(set(operations[_CPU])))
+        warnings.append(
+            f'{len(operations[_CPU])} nodes run on the CPU ({kinds}), and every change of device copies; export the network '
+            'without them'
+        )
+    return tuple(warnings)
 
 
 def _check_input(session: Any, bundle: Bundle) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,9 +12,10 @@ import pytest
 from networks import artifact_entry, bright_cells, bundle_document, make_bundle
 
 from kd_perception import engines
-from kd_perception.core.bundle import write_bundle
+from kd_perception.core.bundle import Artifact, write_bundle
 from kd_perception.core.engine import EngineOptions
-from kd_perception.core.errors import BundleError, EngineError
+from kd_perception.core.errors import BundleError, DeviceMemoryError, EngineError
+from kd_perception.engines import onnxruntime
 
 
 def test_info_says_what_runs(tmp_path):
@@ -21,6 +24,104 @@ def test_info_says_what_runs(tmp_path):
     assert (info.engine, info.precision, info.device, info.threads) == ('onnxruntime', 'fp32', 'cpu', 1)
     assert info.provider == 'CPUExecutionProvider'
     assert set(info.versions) == {'onnxruntime', 'numpy'}
+
+
+def test_it_says_which_provider_runs_how_many_nodes(tmp_path):
+    bundle = make_bundle(tmp_path)
+    engine = engines.load(bundle, bundle.artifacts[0])
+    assert set(engine.info.nodes) == {'CPUExecutionProvider'}
+    assert engine.info.nodes['CPUExecutionProvider'] >= 5
+    assert engine.info.warnings == ()
+
+
+class Session:
+    """What a session tells of its providers, as on a machine with a GPU."""
+
+    def __init__(self, started, nodes):
+        self.started, self.nodes = started, nodes
+
+    def get_providers(self):
+        return self.started
+
+    def get_provider_graph_assignment_info(self):
+        parts = []
+        for provider, kinds in self.nodes.items():
+            nodes = [SimpleNamespace(op_type=kind) for kind in kinds]
+            parts.append(SimpleNamespace(ep_name=provider, get_nodes=lambda nodes=nodes: nodes))
+        return parts
+
+
+CPU, CUDA, TRT = 'CPUExecutionProvider', 'CUDAExecutionProvider', 'TensorrtExecutionProvider'
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'started', 'nodes', 'says'),
+    [
+        ([CPU], [CPU], {CPU: ['Conv']}, []),
+        ([CUDA], [CUDA, CPU], {CUDA: ['Conv', 'Mul']}, []),
+        (
+            [CUDA],
+            [CPU],
+            {CPU: ['Conv']},
+            ['CUDA.* could not be started, CPU.* runs in its place. It needs onnxruntime-gpu'],
+        ),
+        (
+            [CUDA],
+            [CUDA, CPU],
+            {CUDA: ['Conv'], CPU: ['NonZero', 'TopK']},
+            [r'2 nodes run on the CPU \(NonZero, TopK\)'],
+        ),
+        ([TRT, CUDA], [TRT, CUDA, CPU], {CUDA: ['Conv']}, ['Tensorrt.* runs none of the nodes; CUDA.* run them all']),
+        ([CUDA, CPU], [CPU], {CPU: ['Conv']}, ['CUDA.* could not be started']),
+    ],
+    ids=['cpu', 'gpu', 'no driver', 'part', 'nothing for TensorRT', 'cpu in reserve'],
+)
+def test_what_fell_back_is_told_with_the_cure(wanted, started, nodes, says):
+    session = Session(started, nodes)
+    warnings = onnxruntime._fallbacks(wanted, started, onnxruntime._operations(session))
+    assert len(warnings) == len(says)
+    for warning, pattern in zip(warnings, says, strict=True):
+        assert re.search(pattern, warning)
+
+
+@pytest.mark.parametrize(
+    ('provider', 'precision', 'version', 'expected'),
+    [
+        (CPU, 'fp32', '1.31.1', {}),
+        (CUDA, 'fp32', '1.31.1', {'device_id': '1', 'cudnn_conv_algo_search': 'HEURISTIC', 'use_tf32': '0'}),
+        (CUDA, 'fp32', '1.17.0', {'device_id': '1', 'cudnn_conv_algo_search': 'HEURISTIC'}),
+        (TRT, 'int8', '1.31.1', {'device_id': '1', 'trt_int8_enable': '1', 'trt_engine_cache_enable': '1'}),
+    ],
+)
+def test_options_of_the_providers(tmp_path, monkeypatch, provider, precision, version, expected):
+    monkeypatch.setenv('KD_PERCEPTION_CACHE', str(tmp_path / 'cache'))
+    artifact = Artifact('onnxruntime', precision, 'n.onnx', '0' * 64)
+    chosen = onnxruntime._provider_options(provider, artifact, EngineOptions(device_id=1), version)
+    assert {key: value for key, value in chosen.items() if not key.startswith('trt_') or key in expected} == expected
+    if provider == TRT:
+        assert chosen['trt_engine_cache_path'] == str(tmp_path / 'cache' / 'onnxruntime')
+
+
+def test_without_a_cache_folder_tensorrt_builds_at_every_start(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('KD_PERCEPTION_CACHE', str(tmp_path / 'file'))
+    said = []
+    artifact = Artifact('onnxruntime', 'fp32', 'n.onnx', '0' * 64)
+    chosen = onnxruntime._provider_options(TRT, artifact, EngineOptions(report=said.append), '1.31.1')
+    assert chosen == {'device_id': '0'}
+    assert 'built at every start' in said[0]
+
+
+def test_want_of_memory_is_an_error_of_its_own(tmp_path, monkeypatch):
+    bundle = make_bundle(tmp_path)
+    engine = engines.load(bundle, bundle.artifacts[0])
+
+    def fail(binding):
+        raise RuntimeError('CUDNN_FE failure 11: Failed to allocate memory for requested buffer of size 67108864')
+
+    monkeypatch.setattr(engine, '_session', SimpleNamespace(run_with_iobinding=fail))
+    with pytest.raises(DeviceMemoryError, match='out of memory. Stop other programs .* choose a lower precision'):
+        engine.infer(np.zeros((1, 64, 64, 3), np.uint8))
 
 
 def test_input_and_outputs_are_bound_not_copied(tmp_path):
@@ -95,6 +196,8 @@ def test_missing_provider_and_unknown_engine_say_what_there_is(tmp_path):
     bundle = make_bundle(tmp_path)
     with pytest.raises(EngineError, match='it has .*CPUExecutionProvider'):
         engines.load(bundle, bundle.artifacts[0], EngineOptions(providers=('TpuExecutionProvider',)))
+    with pytest.raises(EngineError, match='pip install onnxruntime-gpu'):
+        engines.load(bundle, bundle.artifacts[0], EngineOptions(providers=(CUDA,)))
     digest = hashlib.sha256((tmp_path / 'bright_cells.onnx').read_bytes()).hexdigest()
     entry = {'engine': 'warp', 'precision': 'fp32', 'file': 'bright_cells.onnx', 'sha256': digest}
     other = write_bundle(tmp_path, bundle_document(artifacts=[entry]))
