@@ -46,17 +46,20 @@ def architecture(family: str = 'v8', **changes: Any) -> dict[str, Any]:
 
 
 def detector(family: str = 'v8', seed: int = 0) -> Any:
-    """A network of `architecture` in evaluation mode."""
+    """A network of `architecture` in evaluation mode; its batch normalisations know the statistics of noise."""
     import torch
 
     from training.models.weights import build_network
 
     torch.manual_seed(seed)
     network = build_network(architecture(family), CLASSES)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.1)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.weight.data.uniform_(0.5, 1.5)
+        norm.bias.data.normal_(0, 0.1)
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(4, 3, 2 * SIDE, 2 * SIDE))
+    for norm in norms:
+        norm.momentum = 0.03
     return network.eval()

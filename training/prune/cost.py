@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,11 +83,13 @@ class Latency:
         median: of all rounds.
         low: the first quartile.
         high: the third quartile.
+        cpu: the median of the processor time of all threads; other programs on the machine hardly change it.
     """
 
     median: float
     low: float
     high: float
+    cpu: float
 
 
 def measure_latency(
@@ -102,24 +103,28 @@ def measure_latency(
         rounds: measured rounds, after `warm_up` that are not.
     """
     sessions = {name: _session(file, threads) for name, file in files.items()}
-    times: dict[str, list[float]] = {name: [] for name in files}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
     for number in tqdm(range(warm_up + rounds), desc='timing', unit='round', disable=not progress):
         for name, (session, inputs) in sessions.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             session.run(None, inputs)
             if number >= warm_up:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append((time.perf_counter() - start, time.process_time() - cpu_start))
     return {name: _latency(values) for name, values in times.items()}
 
 
-def _latency(values: list[float]) -> Latency:
-    low, high = np.percentile(values, [25, 75])
-    return Latency(statistics.median(values), float(low), float(high))
+def _latency(seconds: list[tuple[float, float]]) -> Latency:
+    wall, cpu = 1e3 * np.array(seconds).T
+    low, median, high = np.percentile(wall, [25, 50, 75])
+    return Latency(float(median), float(low), float(high), float(np.median(cpu)))
 
 
 def _session(file: Path, threads: int) -> tuple[Any, dict[str, Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry(
+        'session.intra_op.allow_spinning', '0'
+    )  # the sessions take turns on the same cores
     session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
     given = session.get_inputs()[0]
     numbers = np.random.default_rng(0)
