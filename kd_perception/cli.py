@@ -14,6 +14,7 @@ from kd_perception.core.bundle import find_bundle, load_bundle
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.demo.options import add_arguments, from_arguments
 from kd_perception.doctor import command as doctor_command
+from kd_perception.engines import build_command
 from kd_perception.engines.onnx_import import ImportOptions, bundle_from_onnx
 from kd_perception.evaluation import bag_commands, compare, detect_command, evaluate_command
 from kd_perception.evaluation.detector_options import image_size
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor_command.add_command(commands)
     benchmark_command.add_command(commands)
     select_command.add_command(commands)
+    build_command.add_command(commands)
     _add_demo(commands)
     return parser
 
