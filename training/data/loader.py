@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kd_perception.core.errors import ImageError
+from kd_perception.evaluation.sources import read_image
 from training.distill.settings import AugmentSettings
 from training.errors import DataError
 from training.models import torchvision_nms
@@ -35,6 +36,7 @@ from ultralytics.data.augment import Compose, Format, Mosaic, RandomFlip, Random
 from ultralytics.utils.instance import Instances  # noqa: E402
 
 _logger = logging.getLogger(__name__)
+_SIGNATURES = (b'\xff\xd8', b'\x89PNG', b'BM', b'II*\0', b'MM\0*', b'RIFF')
 CACHE_BYTES = 2 * 2**30
 """Decoded images are kept where all of a set fit into this."""
 
@@ -84,7 +86,7 @@ class ImageSet:
     def __init__(
         self, images: Sequence[Path], classes: int, size: int, augment: AugmentSettings, *, labelled: bool = True
     ) -> None:
-        """Read all labels and the headers of all images.
+        """Read all labels, and the first bytes of all images.
 
         Args:
             images: their files.
@@ -101,10 +103,10 @@ class ImageSet:
         self.size = size
         self.files: list[Path] = []
         self._labels: list[npt.NDArray[np.float32]] = []
-        pixels, unreadable, clipped, outside = 0, [], 0, 0
+        unreadable: list[Path] = []
+        clipped = outside = 0
         for file in images:
-            shape = _image_size(file)
-            if shape is None:
+            if not _is_image(file):
                 unreadable.append(file)
                 continue
             labels = read_yolo_labels(label_file(file), classes) if labelled else np.empty((0, 5), np.float32)
@@ -112,7 +114,6 @@ class ImageSet:
             clipped, outside = clipped + reached, outside + left
             self.files.append(file)
             self._labels.append(labels)
-            pixels += round(size * size * min(shape) / max(shape))
         _report(len(images), unreadable, clipped, outside)
         if labelled and not any(len(labels) for labels in self._labels):
             raise DataError(
@@ -120,7 +121,7 @@ class ImageSet:
                 f'{label_file(self.files[0])}'
             )
         self._decoded: list[npt.NDArray[np.uint8] | None] | None = (
-            [None] * len(self.files) if 3 * pixels <= CACHE_BYTES else None
+            [None] * len(self.files) if 3 * size * size * len(self.files) <= CACHE_BYTES else None
         )
         self._transforms = {mosaic: self._compose(augment, mosaic) for mosaic in (False, True)}
 
@@ -178,9 +179,10 @@ class ImageSet:
         return image
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:
-        image = cv2.imread(str(self.files[index]), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DataError(f'{self.files[index]} cannot be decoded: remove it, or write it anew')
+        try:
+            image = read_image(self.files[index])
+        except ImageError as error:
+            raise DataError(f'{self.files[index]}: {error}; remove it, or write it anew') from error
         height, width = image.shape[:2]
         factor = self.size / max(height, width)
         if factor != 1:
@@ -346,12 +348,13 @@ def clip_boxes(rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], 
     return out[keep], int(reached.sum()), int((~keep).sum())
 
 
-def _image_size(file: Path) -> tuple[int, int] | None:
+def _is_image(file: Path) -> bool:
+    """Whether a file begins like an image; that it ends like one is seen when it is decoded."""
     try:
-        with Image.open(file) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
-        return None
+        with file.open('rb') as stream:
+            return stream.read(12).startswith(_SIGNATURES)
+    except OSError:
+        return False
 
 
 def _report(images: int, unreadable: Sequence[Path], clipped: int, outside: int) -> None:
