@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,12 +17,12 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from vision_msgs.msg import Detection2DArray
 
 from kd_perception.core.stages import STAGES
 from kd_perception.ros import qos
+from kd_perception.ros.spinning import spinning
 
 SIZES = ((640, 480), (1920, 1080))
 PATIENCE = 60.0
@@ -151,16 +150,10 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 @contextlib.contextmanager
 def _recorder() -> Iterator[Recorder]:
     rclpy.init()
-    node, executor = Recorder(), SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
     try:
-        yield node
+        with spinning(Recorder()) as node:
+            yield node
     finally:
-        executor.shutdown()
-        thread.join(5.0)
-        node.destroy_node()
         rclpy.try_shutdown()
 
 

@@ -6,10 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -40,21 +37,6 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15.0) -> 
             return result
         time.sleep(0.01)
     pytest.fail(f'waited {timeout} s in vain for {what}')
-
-
-@contextmanager
-def spinning(node: Node) -> Iterator[Node]:
-    """Spin a node in a thread, and destroy it at the end."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    try:
-        yield node
-    finally:
-        executor.shutdown()
-        thread.join(5.0)
-        node.destroy_node()
 
 
 class Client(Node):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from contextlib import suppress
 from types import TracebackType
@@ -11,7 +10,6 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -21,6 +19,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from kd_perception.core.detections import Detections
 from kd_perception.demo.joiner import Joiner, Row
 from kd_perception.ros import messages, qos
+from kd_perception.ros.spinning import spinning
 
 # Matches any writer, and holds a second of frames while another callback runs.
 _MANY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -66,20 +65,16 @@ class Recorder:
         subscribe(Detection2DArray, 'ground_truth', self._on_truth, _ALL)
         subscribe(LabelInfo, 'label_info', self._on_labels, qos.LATCHED)
         subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, 20)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._spin, name='recorder', daemon=True)
+        self._spinning = spinning(self._node)
 
     def __enter__(self) -> Recorder:
-        self._thread.start()
+        self._spinning.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown()
-        self._thread.join()
-        self._node.destroy_node()
+        self._spinning.__exit__(kind, error, trace)
         self._context.try_shutdown()
 
     def detector_is_ready(self) -> bool:
@@ -91,15 +86,11 @@ class Recorder:
     def watch(self) -> None:
         """Subscribe to the images. The camera waits for this before its first frame."""
         self._node.create_subscription(Image, 'image', self._on_image, _MANY)
-        self._executor.wake()
+        self._node.executor.wake()
 
     def rest(self) -> list[Row]:
         """When no more frames will come: those that can be shown although a part of them is missing."""
         return self._joiner.flush()
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
 
     # Callbacks
 

@@ -156,6 +156,8 @@ def model_status(view: ModelView) -> DiagnosticStatus:
             **view.model.selection.as_dict(),
         }
         warnings += [*info.warnings, '' if view.model.selection.within_budget else view.model.selection.reason]
+    if view.building_s:
+        message += f'; another one has been in the making for {view.building_s:.0f} s'
     warning = '; '.join(filter(None, warnings))
     level = ERROR if view.failure else WARN if warning else OK
     message = view.failure or (f'{message}; {warning}' if warning else message)

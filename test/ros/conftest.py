@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import rclpy
-from detector_process import Client, DetectorProcess, NodeInProcess, spinning, wait_for
+from detector_process import Client, DetectorProcess, NodeInProcess, wait_for
 from networks import make_bundle
 from rclpy.parameter import Parameter
 
 from kd_perception.ros.detector_node import DetectorNode
+from kd_perception.ros.spinning import spinning
 
 
 @pytest.fixture(scope='session')

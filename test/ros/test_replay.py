@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_files import START, stamps
-from detector_process import spinning, wait_for
+from detector_process import wait_for
 from networks import CELL, make_bundle
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -33,6 +33,7 @@ from kd_perception.evaluation.message_types import IMAGE, types
 from kd_perception.evaluation.sources import SceneSource
 from kd_perception.ros.replay import Replay, ReplayError, replay_node, restamped
 from kd_perception.ros.replay_options import ReplayOptions
+from kd_perception.ros.spinning import spinning
 
 SIZES = [(64, 64), (128, 96), (100, 333)]
 COUNT = 12

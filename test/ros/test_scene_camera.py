@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from detector_process import spinning
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -22,6 +21,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from kd_perception.evaluation.sources import open_source
 from kd_perception.ros import messages, qos
+from kd_perception.ros.spinning import spinning
 from kd_perception.scene import CLASS_NAMES
 
 NAMESPACE = '/scene_camera_test'
