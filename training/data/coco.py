@@ -35,14 +35,6 @@ class CocoImage:
     objects: tuple[AnnotatedObject, ...]
 
 
-def prepare(source: Path, target: Path) -> dict[str, int]:
-    """Write the splits of a COCO data set in our form, whole pictures and all classes; see `training.data.sources`."""
-    from training.data.sources import SourceSettings
-    from training.data.sources import prepare as prepare_source
-
-    return prepare_source(SourceSettings('coco', str(source.resolve())), Path(), target)
-
-
 def read(folder: Path) -> Source:
     """The splits that the folder holds.
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,11 +75,12 @@ def convert(pictures: Sequence[Picture], target: Path, settings: ConversionSetti
     if not splits:
         raise DataError('there is no picture to convert')
     try:
-        done = _open_target(target, splits, settings, pictures)
-        problems = _write_missing(pictures, target, settings, done)
+        by_digest = {_digest(picture): picture for picture in pictures}
+        done = _open_target(target, splits, settings, by_digest)
+        problems = _write_missing(by_digest, target, settings, done)
         if problems and not settings.skip_broken:
             raise DataError(_refusal(problems))
-        entries = [done[_digest(picture)] for picture in pictures if _digest(picture) in done]
+        entries = [done[digest] for digest in by_digest if digest in done]
         for split in splits:
             images = (image for entry in entries if entry['split'] == split for image in entry['images'])
             write_index(target, split, settings.rules.classes, images)
@@ -105,15 +106,16 @@ def _refuse_mixed_up(pictures: Iterable[Picture]) -> None:
 
 
 def _open_target(
-    target: Path, splits: Sequence[str], settings: ConversionSettings, pictures: Sequence[Picture]
+    target: Path, splits: Sequence[str], settings: ConversionSettings, wanted: Mapping[str, Picture]
 ) -> dict[str, dict[str, Any]]:
     """The lines of the journal that still hold, by digest; the files of the others are removed."""
     journal = target / JOURNAL
     if target.is_dir() and any(target.iterdir()) and not journal.is_file() and not is_data_set(target):
         raise DataError(f'{target} holds something else; give --out a new folder')
-    wanted = {'settings': json.loads(json.dumps(asdict(settings))), 'splits': list(splits)}
+    tiles = None if settings.tiles is None else asdict(settings.tiles)
+    head = json.loads(json.dumps({'rules': asdict(settings.rules), 'tiles': tiles, 'splits': splits}))
     lines = _read_journal(journal)
-    if not lines or lines[0] != wanted:
+    if not lines or lines[0] != head:
         target.mkdir(parents=True, exist_ok=True)
         journal.unlink(missing_ok=True)
         for split in set(SPLITS) - set(splits):
@@ -121,19 +123,20 @@ def _open_target(
                 shutil.rmtree(target / kind / split, ignore_errors=True)
             (target / 'annotations' / f'{split}.json').unlink(missing_ok=True)
         make_folders(target, splits)
-        journal.write_text(json.dumps(wanted) + '\n', encoding='utf-8')
+        journal.write_text(json.dumps(head) + '\n', encoding='utf-8')
         return {}
     for split in splits:
         (target / 'annotations' / f'{split}.json').unlink(missing_ok=True)
-    current = {_digest(picture) for picture in pictures}
+    kept = {}
     for line in lines[1:]:
-        if line['digest'] not in current:
+        if line['digest'] in wanted and (settings.skip_broken or not line['broken']):
+            kept[line['digest']] = line
+        else:
             for image in line['images']:
                 file = target / 'images' / line['split'] / image['image']['file_name']
                 file.unlink(missing_ok=True)
                 (target / 'labels' / line['split'] / f'{file.stem}.txt').unlink(missing_ok=True)
-    kept = {line['digest']: line for line in lines[1:] if line['digest'] in current}
-    journal.write_text(''.join(json.dumps(line) + '\n' for line in [wanted, *kept.values()]), encoding='utf-8')
+    journal.write_text(''.join(json.dumps(line) + '\n' for line in [head, *kept.values()]), encoding='utf-8')
     return kept
 
 
@@ -165,13 +168,12 @@ def _digest(picture: Picture) -> str:
 
 
 def _write_missing(
-    pictures: Sequence[Picture], target: Path, settings: ConversionSettings, done: dict[str, dict[str, Any]]
+    wanted: Mapping[str, Picture], target: Path, settings: ConversionSettings, done: dict[str, dict[str, Any]]
 ) -> list[Problem]:
     """Write what is not in `done` and add it there; what is broken is returned."""
     problems: list[Problem] = []
     with (target / JOURNAL).open('a', encoding='utf-8') as journal:
-        for picture in tqdm(pictures, unit='picture', disable=None, dynamic_ncols=True):
-            digest = _digest(picture)
+        for digest, picture in tqdm(wanted.items(), unit='picture', disable=None, dynamic_ncols=True):
             if digest in done:
                 continue
             try:
@@ -183,7 +185,7 @@ def _write_missing(
             problems += found
             if found and (not settings.skip_broken or any(problem.kind == _SIZE for problem in found)):
                 continue
-            done[digest] = {'digest': digest, **_write(picture, image, target, settings)}
+            done[digest] = {'digest': digest, 'broken': bool(found), **_write(picture, image, target, settings)}
             journal.write(json.dumps(done[digest]) + '\n')
             journal.flush()
     return problems

@@ -113,6 +113,8 @@ def test_all_that_is_broken_is_named_at_once_and_can_be_left_out(pictures, tmp_p
         convert(pictures, tmp_path / 'ours', SETTINGS)
     assert not (tmp_path / 'ours/annotations').exists() or not any((tmp_path / 'ours/annotations').iterdir())
     assert convert(pictures, tmp_path / 'ours', replace(SETTINGS, skip_broken=True)) == {'train': 2, 'left_out': 1}
+    with pytest.raises(DataError, match=r'3 pictures'):
+        convert(pictures, tmp_path / 'ours', SETTINGS)
 
 
 def test_two_pictures_of_one_name_are_refused(pictures, tmp_path):
