@@ -101,3 +101,19 @@ class TestLoaded:
     def test_unknown_profile_is_refused_with_the_list(self) -> None:
         with pytest.raises(RuntimeError, match='raspberry_pi_5'):
             self.node(profile='raspberry_pi_3')
+
+    @pytest.mark.parametrize(
+        ('arguments', 'expected'),
+        [
+            ({'image': '/camera/image_raw'}, [('image', '/camera/image_raw')]),
+            (
+                {'image': 'image_raw', 'cameras': 'front, rear'},
+                [('front/image', 'front/image_raw'), ('rear/image', 'rear/image_raw')],
+            ),
+        ],
+    )
+    def test_images_are_remapped_for_one_camera_and_for_several(
+        self, arguments: dict[str, str], expected: list[tuple[str, str]]
+    ) -> None:
+        remappings = self.node(**arguments)._Node__remappings
+        assert [tuple(''.join(part.text for part in side) for side in pair) for pair in remappings] == expected
