@@ -148,7 +148,7 @@ def _circumstances(results: Sequence[Result]) -> dict[str, str]:
     return {
         label: next(iter(counts))
         if len(counts) == 1
-        else '; '.join(f'{text} ({number} cells)' for text, number in counts.items())
+        else '; '.join(f'{text} ({number} of {len(results)})' for text, number in counts.items())
         for label, counts in found.items()
     }
 

@@ -112,8 +112,8 @@ def test_the_page_says_where_with_what_and_by_which_command(tmp_path):
 def test_cells_made_with_different_code_or_threads_are_told_apart(tmp_path):
     found = [*results()[:3], *results({**ROOM, 'threads': 1, 'commit': 'def'})[3:]]
     page = markdown(report(tmp_path, found))
-    assert '- commit: abc (3 cells); def (6 cells)' in page
-    assert '- threads of a cell: 2 (3 cells); 1 (6 cells)' in page
+    assert '- commit: abc (3 of 9); def (6 of 9)' in page
+    assert '- threads of a cell: 2 (3 of 9); 1 (6 of 9)' in page
 
 
 def test_metrics_are_chosen_by_name(tmp_path):
