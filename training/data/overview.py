@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,14 @@ class Statistics:
         for share in (10, 50, 90):
             rows.append([f'box side, {share} %', *(_percentile(split.sides, share) for split in every)])
         # An empty last column, because that one is not aligned to the right.
-        return '\n'.join(aligned([[*row, ''] for row in rows], range(1, len(every) + 1)))
+        return '\n'.join([*aligned([[*row, ''] for row in rows], range(1, len(every) + 1)), *self._missing()])
+
+    def _missing(self) -> Iterator[str]:
+        """Classes that a split does not show: few sessions may hold all of a class."""
+        for name, split in self.splits.items():
+            absent = [label for label, count in zip(self.classes, split.objects, strict=True) if not count]
+            if absent:
+                yield f'{name} shows no {", ".join(absent)}; another --seed draws other sessions'
 
 
 def _percentile(sides: npt.NDArray[np.float64], share: int) -> str:

@@ -34,7 +34,7 @@ def test_a_data_set_is_converted_shown_and_found_in_order(source, tmp_path, caps
     assert run(source, '--format', 'yolo', '--out', tmp_path / 'ours', '--class-map', 'bus=lorry') == 0
     printed = capsys.readouterr().out
     assert '{"train": 2, "val": 2, "left_out": 0}' in printed
-    assert 'lorry' in printed
+    assert 'train shows no lorry' in printed
     for name in ('statistics.txt', 'statistics.png', 'train.jpg', 'val.jpg'):
         assert (tmp_path / 'ours/overview' / name).stat().st_size > 100
     assert run(tmp_path / 'ours', '--check') == NOTHING_WRONG
