@@ -16,7 +16,7 @@ READING_TARGET_FPS = 500.0
 
 def markdown(results: dict[str, Any]) -> str:
     """All parts that were measured, one table each, after a line about the machine."""
-    parts = [_machine(results['machine'])]
+    parts = [machine_line(results['machine'])]
     if 'core_path' in results:
         parts.append(_core_path(results['core_path']))
     if 'detector' in results:
@@ -30,7 +30,8 @@ def markdown(results: dict[str, Any]) -> str:
     return '\n\n'.join(parts)
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def machine_line(machine: dict[str, Any]) -> str:
+    """The machine, the versions and the load in one line."""
     versions = ', '.join(f'{name} {version}' for name, version in machine['versions'].items())
     return (
         f'{machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, {machine["system"]}, '
@@ -48,7 +49,7 @@ def _core_path(core: dict[str, Any]) -> str:
     rows.append(('sum', verdict, f'{core["plain_sum_ms"]:.3f}', f'{core["plain_sum_ms"] / total:.1f}'))
     title = f'Core path, {_size(core["source"])} → {_size(core["input"])}, '
     title += f'{core["candidates"]} candidates of which {core["above_threshold"]} are above the threshold; medians'
-    return f'**{title}**\n\n' + _table(('work', 'core ms', 'plain float path ms', 'times quicker'), rows)
+    return f'**{title}**\n\n' + table(('work', 'core ms', 'plain float path ms', 'times quicker'), rows)
 
 
 def _detector(rows: list[dict[str, Any]]) -> str:
@@ -68,7 +69,7 @@ def _detector(rows: list[dict[str, Any]]) -> str:
         (row['engine'], row['precision'], str(row['threads']), _size(row['size']), *(f'{row[key]:.2f}' for key in keys))
         for row in rows
     ]
-    return '**Detector without ROS, medians**\n\n' + _table(head, body)
+    return '**Detector without ROS, medians**\n\n' + table(head, body)
 
 
 def _evaluation(row: dict[str, Any]) -> str:
@@ -85,7 +86,7 @@ def _evaluation(row: dict[str, Any]) -> str:
         *(f'{row["peak_mb"]:.0f}', f'{row["peak_mb_three_times_as_long"]:.0f}'),
     )
     title = f'kd_perception evaluate --mode every, {row["frames"]} raw frames from an mcap bag, medians'
-    return f'**{title}**\n\n' + _table(head, [body])
+    return f'**{title}**\n\n' + table(head, [body])
 
 
 def _node(rows: list[dict[str, Any]]) -> str:
@@ -126,7 +127,7 @@ def _node(rows: list[dict[str, Any]]) -> str:
         )
     title = 'Node, camera and detector in two processes over DDS, bgr8; overhead = age − infer'
     stages = _node_stages(rows)
-    return f'**{title}**\n\n' + _table(head, body) + '\n\n**Its stages, medians in ms**\n\n' + stages
+    return f'**{title}**\n\n' + table(head, body) + '\n\n**Its stages, medians in ms**\n\n' + stages
 
 
 def _node_stages(rows: list[dict[str, Any]]) -> str:
@@ -140,7 +141,7 @@ def _node_stages(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return _table(('image', 'Hz', 'precision', *names), body)
+    return table(('image', 'Hz', 'precision', *names), body)
 
 
 def _soak(soak: dict[str, Any]) -> str:
@@ -156,10 +157,11 @@ def _soak(soak: dict[str, Any]) -> str:
         'its growth a minute',
     )
     row = (_size(soak['size']), f'{soak["rate"]:g}', f'{soak["minutes"]:g}', *resident, *private, growth)
-    return '**Memory of the node over time**\n\n' + _table(head, [row])
+    return '**Memory of the node over time**\n\n' + table(head, [row])
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table."""
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 

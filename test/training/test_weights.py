@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from test.tiny_detectors import CLASSES, SIDE, architecture, detector  # noqa: E402
+from tiny_detectors import CLASSES, SIDE, architecture, detector  # noqa: E402
+
 from training.errors import WeightsError  # noqa: E402
 from training.models.weights import build_network, load_network, load_state, read_kept, save_weights  # noqa: E402
 

@@ -5,7 +5,8 @@ import pytest
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
 
-from test.tiny_detectors import SIDE, detector  # noqa: E402
+from tiny_detectors import SIDE, detector  # noqa: E402
+
 from training.export.onnx_export import export  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.prune.cost import cost, count_fused_parameters, count_gflops, measure_latency  # noqa: E402

@@ -11,8 +11,9 @@ import pytest
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
 
-from test.networks import artifact_entry, bundle_document  # noqa: E402
-from test.tiny_detectors import CLASSES, SIDE, detector  # noqa: E402
+from networks import artifact_entry, bundle_document  # noqa: E402
+from tiny_detectors import CLASSES, SIDE, detector  # noqa: E402
+
 from training.errors import PruneError, RecipeError  # noqa: E402
 from training.models.weights import load_network, read_kept, save_weights  # noqa: E402
 from training.prune import structure  # noqa: E402

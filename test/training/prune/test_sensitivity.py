@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from test.tiny_detectors import SIDE, detector  # noqa: E402
+from tiny_detectors import SIDE, detector  # noqa: E402
+
 from training.errors import PruneError  # noqa: E402
 from training.prune import structure  # noqa: E402
 from training.prune.channels import groups  # noqa: E402

@@ -4,7 +4,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from test.tiny_detectors import detector  # noqa: E402
+from tiny_detectors import detector  # noqa: E402
+
 from training.errors import RecipeError  # noqa: E402
 from training.prune import structure  # noqa: E402
 from training.prune.sparsity import SparsityPenalty, SparsitySettings, draw_gammas, gammas  # noqa: E402

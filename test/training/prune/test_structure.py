@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from test.tiny_detectors import CLASSES, SIDE, architecture, detector  # noqa: E402
+from tiny_detectors import CLASSES, SIDE, architecture, detector  # noqa: E402
+
 from training.errors import PruneError  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.prune import structure  # noqa: E402
