@@ -22,6 +22,8 @@ from kd_perception.engines.timing import Timing
 AUTO = 'auto'
 HARMLESS = ('fp16',)
 """Precisions in which `engine: auto` may run an artifact of a higher one; all others need one that was measured so."""
+REFERENCES = ('torch',)
+"""Engines that are there to compare with: slow and large, so that they run only when asked for by name."""
 NOT_TIMED = 'not timed: less accurate than one that fits'
 Report = Callable[[str], None]
 
@@ -83,12 +85,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the selection's table; `timing` is None where nothing was timed, and `verdict` says why."""
+    """One line of the selection's table.
+
+    Attributes:
+        candidate: what could run.
+        timing: None where nothing was timed, and `verdict` says why.
+        verdict: why it was chosen, or why not.
+        chosen: whether it was.
+        refused: whether it was not considered at all, for its engine is missing or the accuracy gate forbids it.
+    """
 
     candidate: Candidate
     timing: Timing | None
     verdict: str
     chosen: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,8 @@ class Selection:
         if not self.rows:
             return self.reason
         head = ('', 'model', 'engine', 'precision', 'mAP50-95', 'p50 ms', 'p95 ms', '')
-        return '\n'.join([self.reason, *aligned([head, *(_cells(row) for row in self.rows)], numbers=(4, 5, 6))])
+        considered = [_cells(row) for row in self.rows if not row.refused]
+        return '\n'.join([self.reason, *aligned([head, *considered], numbers=(4, 5, 6)), *_refusals(self.rows)])
 
     def as_dict(self) -> dict[str, str]:
         """Key-values for /diagnostics."""
@@ -224,7 +236,7 @@ def _candidates(bundles: Iterable[Bundle], request: Request) -> tuple[list[Candi
     """Everything that may run here, and the rest with the reason why not."""
     candidates: list[Candidate] = []
     refused: list[Row] = []
-    available = engines.available()
+    available = {name: state for name, state in engines.available().items() if name not in REFERENCES}
     bundles = list(bundles)
     for bundle in bundles:
         for artifact in bundle.artifacts:
@@ -235,7 +247,7 @@ def _candidates(bundles: Iterable[Bundle], request: Request) -> tuple[list[Candi
                     if state and not gate:
                         candidates.append(candidate)
                     else:
-                        refused.append(Row(candidate, None, gate or state.reason))
+                        refused.append(Row(candidate, None, state.reason or gate, refused=True))
     return _unique(candidates), refused
 
 
@@ -328,6 +340,16 @@ def _selection(
 ) -> Selection:
     options = replace(request.options, precision=candidate.precision)
     return Selection(candidate.bundle, candidate.artifact, candidate.engine, options, reason, fits, rows)
+
+
+def _refusals(rows: Iterable[Row]) -> list[str]:
+    """One line for each reason, with all that it holds for."""
+    by_reason: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.refused:
+            name = f'{row.candidate.bundle.name} {row.candidate.artifact.precision}'
+            by_reason.setdefault(row.verdict, {})[name] = None
+    return [f'not considered: {", ".join(names)}: {reason}' for reason, names in by_reason.items()]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -69,7 +70,9 @@ class Timer:
         return Timing(**json.loads(cache.cached(conditions, measure, self._report)))
 
     def _measure(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> Timing:
-        self._frames = self._frames or trial.scene_frames(self._size)
+        if not self._frames:
+            self._frames = trial.scene_frames(self._size)
+            self._warn_of_load()
         outcome = trial.run(
             trial.Trial(
                 folder=str(bundle.folder),
@@ -85,6 +88,15 @@ class Timer:
         )
         p50, p95 = np.percentile(outcome.total, [50, 95])
         return Timing(float(p50), float(p95), len(outcome.total))
+
+    def _warn_of_load(self) -> None:
+        """What was measured on a busy machine is kept all the same: at a robot's start everything is busy."""
+        load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+        if load > cores:
+            self._report(
+                f'the machine is busy (load {load:.1f} on {cores} cores), so that timings come out too long; repeat them in '
+                f'a quiet moment: kd_perception select --measure-again'
+            )
 
     def _conditions(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> dict[str, str]:
         """Everything that the time depends on and that can change; the budget is not of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import pytest
@@ -278,7 +280,7 @@ def test_a_spoilt_cache_is_measured_again(light, cache):
     kept.write_bytes(kept.read_bytes()[:-5])
     said: list[str] = []
     assert select(light, report=said.append).rows[0].timing.p50_ms > 0
-    assert said[-1] == 'timing light fp32 on onnxruntime …'
+    assert 'timing light fp32 on onnxruntime …' in said
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(light, cache, monkeypatch):
@@ -293,11 +295,39 @@ def test_another_number_of_threads_is_another_measurement(light):
     said: list[str] = []
     for threads in (1, 2, 1):
         select(light, Request(options=EngineOptions(threads=threads)), said.append)
-    assert len(said) == 2
+    assert said.count('timing light fp32 on onnxruntime …') == 2
 
 
 def test_measuring_again_is_asked_for(light):
     said: list[str] = []
     for again in (False, False, True):
         select(light, Request(measure_again=again), said.append)
-    assert len(said) == 2
+    assert said.count('timing light fp32 on onnxruntime …') == 2
+
+
+@pytest.mark.parametrize(('load', 'warns'), [(0.1, False), (1000.0, True)])
+def test_a_busy_machine_is_told(light, monkeypatch, load, warns):
+    monkeypatch.setattr(os, 'getloadavg', lambda: (load, load, load))
+    said: list[str] = []
+    select(light, report=said.append)
+    assert any('--measure-again' in line for line in said) == warns
+
+
+def test_the_reference_engine_runs_only_by_name(light, monkeypatch):
+    kind = engines.ENGINES['onnxruntime']
+    monkeypatch.setattr(engines, 'ENGINES', {'torch': kind})
+    with pytest.raises(EngineError, match='nothing of light can run here'):
+        select(light)
+    assert select(light, Request('torch')).engine == 'torch'
+
+
+def test_what_is_not_considered_is_one_line_a_reason(bundle, monkeypatch):
+    kind = engines.ENGINES['onnxruntime']
+    absent = engines.EngineKind('nowhere', 'no_such_library', (), 'pip install it', kind.runs)
+    monkeypatch.setattr(engines, 'ENGINES', {'onnxruntime': kind, 'absent': absent})
+    selection = select(bundle, Request(budget_ms=100), measure=clock(cells_fp32=50, cells_fp16=40))
+    lines = [line for line in selection.table().splitlines() if line.startswith('not considered')]
+    assert len(lines) == 2
+    assert any('cells int8, cells fp32, cells fp16: the engine absent needs' in line for line in lines)
+    assert any('cells int8: measured 10.0 %' in line for line in lines)
+    assert len(selection.as_dict()) > len(lines), 'diagnostics name each'
