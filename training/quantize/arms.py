@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from tqdm import tqdm
 
 from kd_perception import engines
 from kd_perception.core.bundle import Bundle
 from kd_perception.core.engine import EngineOptions
 from training.measure import Measurement, measure_artifact, with_file
-from training.quantize.calibration import Image
-from training.quantize.qdq import QuantizeSettings, quantize
+from training.quantize.calibration import Image, Ranges
+from training.quantize.qdq import (
+    QuantizeSettings,
+    activations,
+    float_nodes,
+    quantize_model,
+    ranges_of,
+    with_shapes,
+)
 
 FLOAT = 'FP32'
 ARMS: dict[str, QuantizeSettings] = {
@@ -81,9 +89,15 @@ def measure_arms(
     folder.mkdir(parents=True, exist_ok=True)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     files = {FLOAT: source}
+    model = with_shapes(source)
+    known: dict[tuple[Any, ...], Ranges] = {}
     for number, (name, settings) in enumerate(arms.items()):
+        key = (settings.method, settings.percentile, settings.target if settings.method == 'entropy' else '')
+        if not known.get(key, {}).keys() >= set(activations(model.graph, settings)):
+            known[key] = ranges_of(model, images, settings)  # arms with one calibration share it
         files[name] = folder / f'arm_{number}.onnx'
-        quantize(source, files[name], images, settings)
+        left = float_nodes(model.graph, settings)
+        onnx.save(quantize_model(model, known[key], settings, left), files[name])
     times = median_times(bundle, files, images[0], rounds, threads)
     results = []
     for name, file in tqdm(files.items(), 'measuring', unit='arm', disable=None):
