@@ -124,3 +124,12 @@ def test_the_command_on_this_machine(tmp_path, capsys):
     text = capsys.readouterr().out
     assert '✘ bright_cells fp32' in text
     assert '\033' not in text
+
+
+def test_the_self_test_of_an_engine(tmp_path, capsys):
+    make_bundle(tmp_path / 'cells')
+    assert main(['doctor', '--self-test', 'onnxruntime', '--model', str(tmp_path / 'cells'), '--json']) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document['engine'], document['passed']) == ('onnxruntime', True)
+    assert main(['doctor', '--self-test', 'warp_drive', '--model', str(tmp_path / 'cells')]) == 1
+    assert 'there is no engine' in capsys.readouterr().err
