@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
     os.environ.setdefault('YOLO_CONFIG_DIR', str(options.out.resolve() / 'ultralytics'))
-    os.environ['OMP_NUM_THREADS'] = str(options.threads)
+    _limit_threads(options.threads)
     try:
         return int(options.command(options))
     except (KdPerceptionError, TrainingError) as error:
@@ -43,6 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('training: interrupted; the same command goes on from there', file=sys.stderr)
         return 130
+
+
+def _limit_threads(count: int) -> None:
+    """Of torch and OpenCV here, and of the processes that are started."""
+    import cv2
+    import torch
+
+    os.environ['OMP_NUM_THREADS'] = str(count)
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 def _parser() -> argparse.ArgumentParser:

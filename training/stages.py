@@ -364,6 +364,7 @@ def run_cell(
     Returns:
         Accuracy of the measured stage in FP32, its parameters and GFLOPs.
     """
+    import cv2
     import torch
 
     from training.pipeline import Pipeline
@@ -371,6 +372,7 @@ def run_cell(
     from training.steps import Steps
 
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     plain = load_recipe(Path(recipe_file), overrides)
     if plain.study is None:
         raise RecipeError(f'{recipe_file} has no entry study')
