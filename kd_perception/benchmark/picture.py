@@ -9,7 +9,9 @@ from xml.sax.saxutils import escape
 
 from kd_perception.benchmark.report import precision_text
 
-WIDTH, LEFT, RIGHT, ROW, TOP = 960, 330, 250, 24, 58
+WIDTH, RIGHT, ROW, TOP = 1080, 400, 24, 58
+LETTER = 7.3
+"""Width of a letter, rather too wide: names must not be cut off."""
 _COLOURS = ('#0072b2', '#d98a00', '#009e73', '#d55e00', '#c2609b', '#4aa3d8', '#8a8a00')
 _STYLE = 'font: 13px system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif'
 
@@ -21,17 +23,18 @@ def picture(document: Mapping[str, Any]) -> str:
     engines = list(dict.fromkeys(row['engine'] for row in document['rows']))
     colours = {engine: _COLOURS[n % len(_COLOURS)] for n, engine in enumerate(engines)}
     longest = max((row['p95_ms'] for row in ran), default=1.0)
-    scale = (WIDTH - LEFT - RIGHT) / longest
+    left = 24 + LETTER * max((len(_label(row)) for row in ran), default=0)
+    scale = max(100.0, WIDTH - left - RIGHT) / longest
     height = TOP + ROW * len(ran) + (26 if faults else 6)
     parts = [
-        _text(14, 24, 'Milliseconds a frame: median (bar) and 95th percentile (line)', weight=600),
+        _text(14, 24, 'Milliseconds a frame: median (bar) and 95th percentile (line); scores against FP32', weight=600),
         _text(14, 43, str(document['machine']['cpu']), fill='#626b76'),
-        *_grid(longest, scale, TOP, TOP + ROW * len(ran)),
+        *_grid(longest, left, scale, TOP + ROW * len(ran)),
     ]
     for number, row in enumerate(ran):
-        parts += _bar(row, TOP + ROW * number, scale, colours[row['engine']])
+        parts += _bar(row, TOP + ROW * number, left, scale, colours[row['engine']])
     if faults:
-        parts.append(_text(14, height - 10, f'could not run: {", ".join(faults)}', fill='#626b76'))
+        parts.append(_text(14, height - 10, f'could not run: {"; ".join(faults)}', fill='#626b76'))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" style=\'{_STYLE}\'>'
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>{"".join(parts)}</svg>\n'
@@ -43,26 +46,28 @@ def _label(row: Mapping[str, Any], threads: bool = True) -> str:
     return f'{row["model"]} {precision_text(row)}, {row["engine"]}{count}'
 
 
-def _bar(row: Mapping[str, Any], top: int, scale: float, colour: str) -> list[str]:
-    middle, end, most = top + ROW / 2, LEFT + scale * row['p50_ms'], LEFT + scale * row['p95_ms']
-    facts = f'{row["p50_ms"]:.1f} / {row["p95_ms"]:.1f} ms · {row["frames_per_s"]:.0f} fps · {row["memory_mb"]:.0f} MB'
+def _bar(row: Mapping[str, Any], top: int, left: float, scale: float, colour: str) -> list[str]:
+    middle, end, most = top + ROW / 2, left + scale * row['p50_ms'], left + scale * row['p95_ms']
+    facts = f'{row["p50_ms"]:.1f} / {row["p95_ms"]:.1f} ms · {row["frames_per_s"]:.3g} fps · {row["memory_mb"]:.0f} MB'
+    if row['parity'] is not None:
+        facts += f' · score off by {row["parity"]["worst_score"]:.3f}'
     return [
-        _text(LEFT - 8, middle + 4, _label(row), anchor='end'),
-        f'<rect x="{LEFT}" y="{top + 4}" width="{end - LEFT:.1f}" height="{ROW - 8}" fill="{colour}"/>',
+        _text(left - 8, middle + 4, _label(row), anchor='end'),
+        f'<rect x="{left:.1f}" y="{top + 4}" width="{end - left:.1f}" height="{ROW - 8}" fill="{colour}"/>',
         f'<path d="M{end:.1f} {middle}H{most:.1f}M{most:.1f} {middle - 5}V{middle + 5}" stroke="{colour}" stroke-width="2"/>',
         _text(most + 8, middle + 4, facts, fill='#626b76'),
     ]
 
 
-def _grid(longest: float, scale: float, top: int, bottom: int) -> list[str]:
+def _grid(longest: float, left: float, scale: float, bottom: int) -> list[str]:
     """Vertical lines at round values; the bars start at the first."""
     step = 10 ** math.floor(math.log10(longest))
     step *= next(factor for factor in (0.2, 0.5, 1, 2) if longest / (step * factor) <= 6)
     lines = []
     for n in range(int(longest / step) + 1):
-        x = LEFT + scale * n * step
-        lines.append(f'<path d="M{x:.1f} {top}V{bottom}" stroke="#dfe3e8"/>')
-        lines.append(_text(x, top - 4, f'{n * step:g}', fill='#626b76', anchor='middle'))
+        x = left + scale * n * step
+        lines.append(f'<path d="M{x:.1f} {TOP}V{bottom}" stroke="#dfe3e8"/>')
+        lines.append(_text(x, TOP - 4, f'{n * step:g}', fill='#626b76', anchor='middle'))
     return lines
 
 
