@@ -23,7 +23,7 @@ class EngineInfo:
         provider: the library's own name of the back end, e.g. `CPUExecutionProvider`.
         threads: CPU threads inside one inference; 0 where the engine does not tell.
         versions: library name → version.
-        nodes: back end → number of the graph's nodes that it runs; empty where the engine does not tell.
+        nodes: back end (OpenVINO: precision) → number of the graph's nodes that run there; empty where the engine does not tell.
         warnings: what is not as it was asked for, each with what to do about it.
     """
 

@@ -98,7 +98,12 @@ def convert(graph: Graph, shape: tuple[int, ...], apart: bool = False) -> NcnnNe
     """
     if shape[0] != 1:
         raise EngineError('ncnn runs one image at a time')
-    return _Converter(graph, shape).run(apart)
+    try:
+        return _Converter(graph, shape).run(apart)
+    except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise EngineError(
+            f'ncnn: the network contradicts itself, or has a form that is not translated ({error!r})'
+        ) from error
 
 
 class _Converter:

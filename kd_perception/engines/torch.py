@@ -46,7 +46,7 @@ class TorchEngine:
                 return self._run(self._graph, torch.from_numpy(batch).to(self._device))
         except EngineError:
             raise
-        except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
+        except (RuntimeError, ArithmeticError, ValueError, LookupError, TypeError) as error:
             raise engine_error('PyTorch failed during inference', error) from error
 
     def _run(self, graph: Graph, image: Tensor) -> dict[str, Array]:

@@ -322,3 +322,13 @@ def test_an_operation_that_is_not_translated_is_named(tmp_path, engine):
     bundle = write_bundle(tmp_path, bundle_document(input=spec, artifacts=[artifact_entry(tmp_path, 'one.onnx')]))
     with pytest.raises(EngineError, match='Celu .*not translated.* onnxruntime'):
         load(bundle, engine)
+
+
+@pytest.mark.parametrize('engine', HERE)
+def test_a_network_that_contradicts_itself_is_an_error_of_ours(tmp_path, engine):
+    model = bright_cells()
+    model.graph.node[3].input[1] = 'no such weights'
+    (tmp_path / 'odd.onnx').write_bytes(model.SerializeToString())
+    bundle = write_bundle(tmp_path, bundle_document(artifacts=[artifact_entry(tmp_path, 'odd.onnx')]))
+    with pytest.raises(EngineError):
+        load(bundle, engine).infer(np.zeros((1, 64, 64, 3), np.uint8))
