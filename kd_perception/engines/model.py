@@ -94,6 +94,17 @@ class Model:
             f'{self.info.threads} threads: {self.warm_ms:.1f} ms a frame when warm'
         )
 
+    def warnings(self) -> tuple[str, ...]:
+        """What is not as it was wished for, each with what to do about it."""
+        warnings = self.info.warnings
+        if not self.selection.within_budget:
+            warnings += (self.selection.reason,)
+        if self.settings.wants_ladder and not self.ladder:
+            warnings += (
+                'degradation step_down has nowhere to go: nothing that may run is quicker; add a smaller bundle of the family',
+            )
+        return warnings
+
     def close(self) -> None:
         """Free the engine."""
         self.detector.close()

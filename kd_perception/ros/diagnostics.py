@@ -155,7 +155,7 @@ def model_status(view: ModelView) -> DiagnosticStatus:
             **{f'version.{name}': version for name, version in info.versions.items()},
             **view.model.selection.as_dict(),
         }
-        warnings += [*info.warnings, '' if view.model.selection.within_budget else view.model.selection.reason]
+        warnings += view.model.warnings()
     if view.building_s:
         message += f'; another one has been in the making for {view.building_s:.0f} s'
     warning = '; '.join(filter(None, warnings))

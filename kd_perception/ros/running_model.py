@@ -115,6 +115,8 @@ class RunningModel:
             self.is_halted = False
             self._announce(model, self.version)
             self._logger.info(f'model {self.version}: {model.describe()}\n{model.selection.table()}')
+            for warning in model.warnings():
+                self._logger.warning(warning)
 
         self.slot.exchange(model, installed)
 

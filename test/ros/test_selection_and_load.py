@@ -127,6 +127,13 @@ def test_under_load_it_skips_frames_and_counts_them(start_node, family):
     wait_for(balanced, 'balanced accounts')
 
 
+def test_where_nothing_is_quicker_the_node_says_so(start_node, family, monkeypatch):
+    monkeypatch.setitem(TIMES, 'int8', TIMES['fp32'])
+    client = start_node(model=family, engine='auto', degradation='step_down').client
+    client.wait_for_status('model', 'step_down has nowhere to go', DiagnosticStatus.WARN)
+    assert client.detect(FRAME).detections
+
+
 def test_a_named_engine_is_never_stepped_down_from(start_node, family):
     detector = start_node(model=family, engine='onnxruntime', degradation='off')
     detector.client.wait_for_status('model', 'fp32 on onnxruntime', DiagnosticStatus.OK)
