@@ -6,7 +6,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from ultralytics.nn.tasks import yaml_model_load
 
 CLASSES = ('wide', 'tall')
 SIZE = 64
@@ -14,6 +13,8 @@ SIZE = 64
 
 def architecture(name: str = 'yolov8n', width: float = 0.125) -> dict[str, Any]:
     """Ultralytics' architecture, narrower."""
+    from ultralytics.nn.tasks import yaml_model_load
+
     whole = yaml_model_load(f'{name}.yaml')
     kept = {key: whole[key] for key in ('nc', 'backbone', 'head', 'end2end', 'reg_max') if key in whole}
     return {**kept, 'scales': {'n': [0.33, width, 256]}, 'scale': 'n'}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -221,10 +222,10 @@ class Batches(Dataset[dict[str, Any]]):
         """The batches of a plan, in order."""
         loader: DataLoader[Any] = DataLoader(
             self,
-            batch_sampler=_Sampler(self._keys(of_batch) for of_batch in plan),  # type: ignore[arg-type]
+            batch_sampler=_Sampler(self._keys(of_batch) for of_batch in plan),
             num_workers=self._workers,
             collate_fn=_collate,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_start_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own generator: the loader may not touch the random numbers of the training.
             generator=torch.Generator(),
@@ -278,7 +279,10 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    # Ctrl-C goes to all processes: the first one ends the workers when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

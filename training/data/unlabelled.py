@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ def extract(source: Path, target: Path, settings: UnlabelledSettings) -> int:
     return count
 
 
-def _chosen(source: FrameSource, settings: UnlabelledSettings, bar: tqdm[None]) -> Iterator[tuple[int, BgrImage]]:
+def _chosen(source: FrameSource, settings: UnlabelledSettings, bar: tqdm[NoReturn]) -> Iterator[tuple[int, BgrImage]]:
     last: npt.NDArray[np.float32] | None = None
     count = 0
     try:

@@ -118,13 +118,13 @@ class Shape:
     strides: tuple[float, ...]
 
 
-def layer_names(network: nn.Module, layers: Sequence[int | str]) -> tuple[str, ...]:
+def layer_names(network: Any, layers: Sequence[int | str]) -> tuple[str, ...]:
     """The names of layers given by number or name; those that the head reads where none is given.
 
     Raises:
         LossError: there is no such layer.
     """
-    head = network.model[-1]  # type: ignore[index]
+    head = network.model[-1]
     if not layers:
         layers = [place if place >= 0 else head.i + place for place in head.f]
     names = [f'model.{layer}' if isinstance(layer, int) or layer.isdigit() else layer for layer in layers]
@@ -132,13 +132,13 @@ def layer_names(network: nn.Module, layers: Sequence[int | str]) -> tuple[str, .
         try:
             network.get_submodule(name)
         except AttributeError as error:
-            last = len(network.model) - 1  # type: ignore[arg-type]
+            last = len(network.model) - 1
             raise LossError(f'the network has no layer {name}; its layers are model.0 to model.{last}') from error
     return tuple(names)
 
 
 @torch.no_grad()
-def measure_shape(network: nn.Module, layers: Sequence[str], image_size: int) -> Shape:
+def measure_shape(network: Any, layers: Sequence[str], image_size: int) -> Shape:
     """Run one grey image through a network, without any effect on it."""
     weight = next(network.parameters())
     levels = layer_names(network, ())
@@ -152,7 +152,7 @@ def measure_shape(network: nn.Module, layers: Sequence[str], image_size: int) ->
             module.training = mode
         probe.remove()
     maps = probe.take()
-    head = network.model[-1]  # type: ignore[index]
+    head = network.model[-1]
     yolo = hasattr(head, 'reg_max')
     branches = ('one2many', 'one2one') if getattr(head, 'one2one_cv2', None) is not None else ('one2many',)
     return Shape(

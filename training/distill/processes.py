@@ -40,7 +40,7 @@ class Group:
             return
         flat = torch.cat([value.detach().reshape(-1).float() for value in tensors])
         distributed.all_reduce(flat)
-        parts = flat.split([value.numel() for value in tensors])
+        parts = torch.split(flat, [value.numel() for value in tensors])
         with torch.no_grad():
             for value, part in zip(tensors, parts, strict=True):
                 value.copy_(part.view(value.shape))

@@ -174,6 +174,11 @@ class TermSettings:
             return self.weight
         return BASELINE_WEIGHT if self.loss == BASELINE else loss_class(self.loss).usual.weight
 
+    @property
+    def is_initialisation(self) -> bool:
+        """Whether its authors use it alone, before the task is trained."""
+        return self.loss != BASELINE and loss_class(self.loss).usual.initialisation_only
+
     def weight_at(self, step: int, epoch: float) -> float:
         """The weight at a step (from 0) and an epoch (from 0.0); the ramp begins with the run."""
         usual = None if self.loss == BASELINE else loss_class(self.loss).usual

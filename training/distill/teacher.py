@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,12 +95,12 @@ class Teacher:
             raise FitError(f'the teacher {self.file} changed during the training: its results are worthless')
 
 
-def _folded(network: nn.Module) -> nn.Module:
+def _folded(network: Any) -> Any:
     network.eval().requires_grad_(False)
-    head = network.model[-1]  # type: ignore[index]
+    head = network.model[-1]
     if hasattr(head, 'reg_max'):
         head.fuse = lambda: None  # or it would drop the branch that inference does not need
-    network.fuse(verbose=False)  # type: ignore[operator]
+    network.fuse(verbose=False)
     if hasattr(head, 'reg_max'):
         # The head's own flag, not its layers': it then puts out logits instead of decoded boxes.
         head.training = True

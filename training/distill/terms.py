@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -19,6 +20,7 @@ from training.errors import LossError
 Boxes = Sequence[Tensor]
 """Of each image (K, 4), x1, y1, x2, y2 in pixels."""
 Compare = Callable[[Outputs, Outputs, Boxes], Tensor]
+_NO_SELF: Any = None  # Ultralytics' loss is a method that does not use its object
 
 
 class Term(nn.Module):
@@ -229,10 +231,10 @@ def _of_ultralytics(settings: TermSettings, student: Shape, teacher: Shape, laye
     def compare(s: Outputs, t: Outputs, _: Boxes) -> Tensor:
         scores = torch.stack([branch['scores'] for branch in t.branches.values()]).mean(0)
         sizes = [(value.shape[2], value.shape[3]) for value in _maps(t, layers[1])]
-        best = [level.sigmoid().amax(1).flatten(1).unsqueeze(1) for level in _as_maps(scores, sizes)]
+        best = tuple(level.sigmoid().amax(1).flatten(1).unsqueeze(1) for level in _as_maps(scores, sizes))
         pairs = zip(projectors, _maps(s, layers[0]), _maps(t, layers[1]), strict=True)
         values = [
-            DistillationModel.loss_sl2(None, project(own).contiguous(), others.contiguous(), level, best)
+            DistillationModel.loss_sl2(_NO_SELF, project(own).contiguous(), others.contiguous(), level, best)
             for level, (project, own, others) in enumerate(pairs)
         ]
         return torch.stack(values).sum()
@@ -256,7 +258,7 @@ def _maps(outputs: Outputs, layers: Sequence[str]) -> list[Tensor]:
 
 
 def _as_maps(scores: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    parts = scores.split([height * width for height, width in sizes], dim=2)
+    parts = torch.split(scores, [height * width for height, width in sizes], dim=2)
     return [part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
 
 

@@ -155,6 +155,7 @@ class _Run:
         self.student = _student(job).to(group.device, memory_format=torch.channels_last)
         self.student.train()
         _freeze(self.student, self.settings.freeze)
+        self.penalty = _penalty(self.student, job.sparsity)
         self.is_yolo = hasattr(self.student.model[-1], 'reg_max')
         if job.unlabelled and not self.is_yolo:
             raise FitError('RT-DETR is trained on labelled images only: leave the unlabelled ones out')
@@ -183,7 +184,6 @@ class _Run:
         self.terms.to(group.device)
 
         self._prepare_criterion()
-        self.penalty = _penalty(self.student, job.sparsity)
         # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
         self.optimizer = _optimizer([self.student, self.terms], self.settings)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
@@ -206,6 +206,9 @@ class _Run:
                 'teacher %s: %d of %d tensors loaded, sha256 %s%s',
                 self.teacher.file, self.teacher.tensors, self.teacher.tensors, self.teacher.sha256[:16], measured,
             )  # fmt: skip
+        for name, term in zip(settings.names, settings.terms, strict=True):
+            if settings.task_weight and term.is_initialisation:
+                _logger.warning('%s is made for a stage of its own before the task is trained: task_weight 0', name)
         layers = [
             (layer_names(self.student, term.student_layers), self.teacher.layer_names(term.teacher_layers))
             for term in settings.terms
@@ -268,6 +271,8 @@ class _Run:
                     batches = self._batches_from(self.step)
                     continue
                 values['gradient'] = self._update()
+                if self.penalty is not None:
+                    values['sparsity'] = self.penalty.value()
                 self.step += 1
                 self.log.write(self.step, values, time.monotonic() - started)
                 bar.set_postfix({name: f'{value:.4g}' for name, value in values.items() if name in ('loss', 'task')})
@@ -389,9 +394,9 @@ class _Run:
         self.group.mean(list(sums.values()))
         row = {'epoch': self.step * self.epochs_per_step, 'learning_rate': self.rate}
         row.update({name: float(value) for name, value in sums.items()})
-        for name, value in row.items():
-            if name != 'loss' and not math.isfinite(value):
-                raise FitError(f'{name} became {value} at step {self.step + 1}{self._last_good()}')
+        for name, mean in row.items():
+            if name != 'loss' and not math.isfinite(mean):
+                raise FitError(f'{name} became {mean} at step {self.step + 1}{self._last_good()}')
         return row
 
     def _backward(self, batch: Batch, prove: bool) -> dict[str, Tensor]:
@@ -451,7 +456,7 @@ class _Run:
             pair = (student, teacher) if whole else (student.part(of_batch), teacher.part(of_batch))
             factor = settings.unlabelled_weight if suffix else 1.0
             for term, weight in zip(self.terms, weights, strict=True):
-                if weight and not (suffix and term.needs_boxes):  # type: ignore[truthy-bool]
+                if weight and not (suffix and term.needs_boxes):
                     found[f'{term.name}{suffix}'] = (term(*pair, boxes), weight * factor)
         if prove:
             self._prove(found, weights)
@@ -463,12 +468,12 @@ class _Run:
         assert settings is not None
         parameters = [value for value in self.student.parameters() if value.requires_grad]
         for name, (value, weight) in found.items():
-            term = self.terms[settings.names.index(name.removesuffix('/unlabelled'))]
-            before = term.settings.weight_at(self.step - 1, (self.step - 1) * self.epochs_per_step)  # type: ignore
-            first = self.step == 0 or not before
-            if not weight or not (first or self.step % PROOF_EVERY == 0):
+            place = settings.names.index(name.removesuffix('/unlabelled'))
+            before = settings.terms[place].weight_at(self.step - 1, (self.step - 1) * self.epochs_per_step)
+            first = self.step == 0 or before == 0
+            if weight == 0 or not (first or self.step % PROOF_EVERY == 0):
                 continue
-            if term.needs_boxes and float(value.detach()) == 0:
+            if self.terms[place].needs_boxes and float(value.detach()) == 0:
                 continue  # no object in this batch
             if value.requires_grad:
                 gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
@@ -485,7 +490,7 @@ class _Run:
         self.scaler.unscale_(self.optimizer)
         self.group.sum_gradients([*own, *others])
         if self.penalty is not None:
-            self.penalty.add_gradients(self.step / self.steps)
+            self._penalise(own)
         # Apart, so that the adapters' gradients do not shorten the student's.
         limit = self.settings.gradient_clip or float('inf')
         length = nn.utils.clip_grad_norm_(own, limit)
@@ -499,6 +504,14 @@ class _Run:
         )
         self._average()
         return float(length)
+
+    def _penalise(self, parameters: Sequence[nn.Parameter]) -> None:
+        """The penalty stands beside the mean loss of an image, the gradients are of a step's images."""
+        gradients = [value.grad for value in parameters if value.grad is not None]
+        images = float(self.settings.batch * self.settings.accumulate)
+        torch._foreach_div_(gradients, images)
+        self.penalty.add_gradients(self.step / self.steps)
+        torch._foreach_mul_(gradients, images)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -592,7 +605,10 @@ class _Log:
         row = {'step': str(step), **{name: f'{value:.9g}' for name, value in values.items()}}
         if any(name not in self._columns for name in row):
             self._widen([*self._columns, *(name for name in row if name not in self._columns)])
-        csv.writer(self._file, lineterminator='\n').writerow([row.get(name, '') for name in self._columns])
+        try:
+            csv.writer(self._file, lineterminator='\n').writerow([row.get(name, '') for name in self._columns])
+        except OSError as error:
+            raise FitError(f'{self._folder / LOG} cannot be written: {error}') from error
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         self._board.add_scalar('seconds', seconds, step)

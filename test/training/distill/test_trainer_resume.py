@@ -17,7 +17,7 @@ from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import FitError, Interrupted  # noqa: E402
 from training.models.weights import build_network, save_weights  # noqa: E402
 
-STEPS = 8
+STEPS = 6
 SETTINGS = FitSettings(
     image_size=SIZE, batch=2, unlabelled_batch=1, accumulate=2, steps=STEPS, warmup_steps=3, precision='float32'
 )
@@ -72,7 +72,7 @@ def assert_same(result, wanted):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stopped_by_a_signal_at_random_steps(whole, tmp_path, monkeypatch, number):
     job, wanted = whole
-    places = random.Random(int(number)).sample(range(1, STEPS), 3)
+    places = random.Random(int(number)).sample(range(1, STEPS), 2)
     done = 0
     for place in sorted(places):
         with monkeypatch.context() as patched:
@@ -84,7 +84,7 @@ def test_stopped_by_a_signal_at_random_steps(whole, tmp_path, monkeypatch, numbe
     assert not (tmp_path / checkpoint.NAME).exists()
 
 
-@pytest.mark.parametrize('place', [2, 4, 5])
+@pytest.mark.parametrize('place', [2, 5])
 def test_killed_between_checkpoints(whole, tmp_path, monkeypatch, place):
     """Killed without a warning, a run goes on from its last checkpoint; what the log had beyond it is dropped."""
     job, wanted = whole
