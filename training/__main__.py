@@ -17,6 +17,7 @@ from kd_perception.engines.cores import physical_cores
 from training import run_command
 from training.data import prepare_command
 from training.errors import Interrupted, TrainingError
+from training.prune import sensitivity_command as prune_sensitivity_command
 from training.quantize import arms_command, sensitivity_command
 from training.study import command as study_command
 
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     study_command.add_parser(commands)
     _common(sensitivity_command.add_parser(commands))
     _common(arms_command.add_parser(commands))
+    _common(prune_sensitivity_command.add_parser(commands))
     text = 'measure a bundle on a data set, through the runtime that the robot uses'
     command = commands.add_parser('measure', help=text, description=text)
     command.add_argument('bundle', type=Path, help='folder of the bundle')

@@ -6,9 +6,11 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from tiny_detectors import SIDE, detector  # noqa: E402
+from tiny_detectors import CLASSES, SIDE, detector  # noqa: E402
 
+from training.__main__ import main  # noqa: E402
 from training.errors import PruneError  # noqa: E402
+from training.models.weights import save_weights  # noqa: E402
 from training.prune import structure  # noqa: E402
 from training.prune.channels import groups  # noqa: E402
 from training.prune.pruning import PruneSettings  # noqa: E402
@@ -74,3 +76,41 @@ def test_table_and_picture(rows, tmp_path):
 def test_ratios_are_checked(network, ratios):
     with pytest.raises(PruneError, match='between 0 and 1'):
         sensitivity(network, lambda pruned: 0.0, SETTINGS, ratios)
+
+
+@pytest.fixture
+def folder(network, tmp_path):
+    """Weights and a split of noise."""
+    import cv2
+    import numpy as np
+
+    save_weights(network, tmp_path / 'weights.pt', CLASSES)
+    (tmp_path / 'images' / 'val').mkdir(parents=True)
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 256, (48, 80, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / 'images' / 'val' / f'{number}.png'), image)
+    return tmp_path
+
+
+def test_the_command_leaves_table_and_picture(folder, capsys):
+    arguments = ['prune-sensitivity', str(folder / 'weights.pt'), str(folder), '--images', '2', '--size', '64']
+    arguments += ['--ratios', '0.5', '--results', str(folder / 'results')]
+    assert main([*arguments, '--out', str(folder / 'out')]) == 0
+    assert sorted(path.name for path in (folder / 'results').iterdir()) == ['sensitivity.csv', 'sensitivity.png']
+    printed = capsys.readouterr().out
+    assert '| layer | channels | drift at 50% | parameters at 50% |' in printed
+    assert '| model.1.conv | 16 | 0.000 |' in printed
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (['--size', '50'], 'multiple of 32'),
+        (['--split', 'test'], 'holds no image'),
+        (['--ratios', '2'], 'between 0 and 1'),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_use(folder, change, message, capsys):
+    arguments = ['prune-sensitivity', str(folder / 'weights.pt'), str(folder), '--size', '64', *change]
+    assert main([*arguments, '--out', str(folder / 'out')]) == 1
+    assert message in capsys.readouterr().err
