@@ -57,13 +57,9 @@ class RunningModel:
         """Load the first model; the caller waits.
 
         Raises:
-            KdPerceptionError: it cannot be had; the reason is the `failure` until the next attempt.
+            KdPerceptionError: it cannot be had; says why.
         """
-        try:
-            model = load(settings, self._logger.info)
-        except KdPerceptionError as error:
-            self.failure = str(error)
-            raise
+        model = load(settings, self._logger.info)
         self.wanted = settings
         self._exchange(model)
 
