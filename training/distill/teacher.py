@@ -64,6 +64,7 @@ class Teacher:
         self._network = _folded(network).to(device, precision, memory_format=torch.channels_last)
         self._precision = precision
         self._probe: Probe | None = None
+        self._head: nn.Module | None = None
         self._first = fingerprint(self._network)
 
     def shape(self, layers: Sequence[str], image_size: int) -> Shape:
@@ -74,9 +75,12 @@ class Teacher:
         """See `outputs.layer_names`."""
         return layer_names(self._network, layers)
 
-    def watch(self, layers: Sequence[str]) -> None:
-        """Choose the layers whose maps it puts out."""
+    def watch(self, layers: Sequence[str], *, with_head: bool = True) -> None:
+        """Choose the layers whose maps it puts out, and whether its head, a third of its time, runs at all."""
         self._probe = Probe(self._network, layers)
+        if not with_head:
+            self._head = self._network.model[-1]
+            self._network.model[-1] = _NoHead(self._head)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Outputs:
@@ -91,8 +95,21 @@ class Teacher:
         Raises:
             FitError: a tensor of it differs from what was loaded.
         """
+        if self._head is not None:
+            self._network.model[-1] = self._head
         if fingerprint(self._network) != self._first:
             raise FitError(f'the teacher {self.file} changed during the training: its results are worthless')
+
+
+class _NoHead(nn.Module):
+    """Stands where the head was and puts out nothing."""
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.f, self.i, self.type = head.f, head.i, head.type
+
+    def forward(self, maps: Sequence[Tensor], *_: object) -> None:
+        """Nothing."""
 
 
 def _folded(network: Any) -> Any:

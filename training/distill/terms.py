@@ -30,14 +30,25 @@ class Term(nn.Module):
         name: in logs.
         settings: what it was made from.
         needs_boxes: whether it says nothing about unlabelled images.
+        needs_head: whether it compares what the heads put out, not maps alone.
     """
 
-    def __init__(self, name: str, settings: TermSettings, loss: nn.Module, compare: Compare, needs_boxes: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: TermSettings,
+        loss: nn.Module,
+        compare: Compare,
+        *,
+        needs_boxes: bool,
+        needs_head: bool,
+    ) -> None:
         super().__init__()
         self.name = name
         self.settings = settings
         self.loss = loss
         self.needs_boxes = needs_boxes
+        self.needs_head = needs_head
         self._compare = compare
 
     def forward(self, student: Outputs, teacher: Outputs, boxes: Boxes) -> Tensor:
@@ -70,7 +81,8 @@ def make_term(
     if settings.on == 'scores' and takes != 'map':
         raise LossError(f'{name}: on: scores is for losses of maps, {settings.loss} takes {takes}')
     on_scores = settings.on == 'scores' or takes in ('class scores', 'box distributions')
-    if on_scores or takes == 'baseline':
+    needs_head = on_scores or takes == 'baseline'
+    if needs_head:
         _check_heads(name, student, teacher)
     if not on_scores or settings.on == 'scores':
         _check_grids(name, student, teacher, layers)
@@ -81,7 +93,7 @@ def make_term(
             'they put out, cwd and others their maps'
         )
     loss, compare = maker(settings, student, teacher, layers, kept)
-    return Term(name, settings, loss, compare, needs_boxes=takes == 'maps, boxes')
+    return Term(name, settings, loss, compare, needs_boxes=takes == 'maps, boxes', needs_head=needs_head)
 
 
 Made = tuple[nn.Module, Compare]

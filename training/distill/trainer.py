@@ -223,7 +223,7 @@ class _Run:
                 for name, term, pair in zip(settings.names, settings.terms, layers, strict=True)
             )
         self.probe = Probe(self.student, ours)
-        self.teacher.watch(others)
+        self.teacher.watch(others, with_head=any(term.needs_head for term in self.terms))
 
     def _prepare_criterion(self) -> None:
         from ultralytics.cfg import get_cfg

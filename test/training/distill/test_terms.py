@@ -10,9 +10,10 @@ torch = pytest.importorskip('torch')
 from training.distill.losses import make, make_levels  # noqa: E402
 from training.distill.outputs import Outputs, Probe, branches_of, layer_names, measure_shape  # noqa: E402
 from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
+from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.terms import make_term  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
-from training.models.weights import build_network  # noqa: E402
+from training.models.weights import build_network, save_weights  # noqa: E402
 from training.prune.sparsity import SparsitySettings  # noqa: E402
 
 from ultralytics.cfg import get_cfg  # isort: skip # noqa: E402
@@ -132,3 +133,18 @@ def test_sparsity_pulls_scales_down(tmp_path):
     log = columns(fit(dataclasses.replace(job, sparsity=SparsitySettings(rate=1.0)), tmp_path / 'sparse').log)
     penalties = [float(value) for value in log['sparsity']]
     assert penalties[0] > penalties[1] > penalties[2] > 0
+
+
+def test_a_teacher_whose_head_is_not_asked_gives_the_same_maps_quicker(tmp_path):
+    torch.manual_seed(5)
+    file = tmp_path / 'teacher.pt'
+    save_weights(build_network(architecture(), CLASSES), file, CLASSES)
+    whole, short = (Teacher(file, CLASSES, torch.device('cpu'), torch.float32) for _ in range(2))
+    layers = whole.layer_names(())
+    whole.watch(layers)
+    short.watch(layers, with_head=False)
+    images = torch.rand(2, 3, SIZE, SIZE)
+    wanted, found = whole(images), short(images)
+    assert all(torch.equal(wanted.maps[name], found.maps[name]) for name in layers)
+    assert (set(wanted.branches), set(found.branches)) == ({'one2many'}, set())
+    short.check_unchanged()
