@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
+import inspect
+import json
+import logging
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,12 +26,14 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from training.data.image_folder import Augmentation, ImageFolder, augmented, batch_indices
+from training.distill.answers import Answers, Said
 from training.distill.losses import OnLevels, loss_class, make
 from training.distill.losses.factor import FT
 from training.errors import FitError, WeightsError
 from training.models.yolov4.backbones import Classifier
 from training.steps import digest
 
+_logger = logging.getLogger(__name__)
 METHODS = ('kd', 'fitnet', 'at', 'sp', 'cc', 'vid', 'rkd', 'pkt', 'ab', 'ft', 'fsp', 'nst', 'crd')
 """The comparison of CRD's authors (Tian 2020, table 1)."""
 
@@ -97,7 +104,7 @@ class _Method(nn.Module):
         self.name, self.factor = settings.loss, settings.factor
         kind = loss_class(settings.loss)
         self.takes = kind.takes
-        channels = {'student_channels': student.backbone.channels, 'teacher_channels': teacher.backbone.channels}
+        channels = {'student_channels': student.channels, 'teacher_channels': teacher.channels}
         self.loss: nn.Module
         if self.takes == 'map':
             self.loss = OnLevels(
@@ -118,7 +125,7 @@ class _Method(nn.Module):
             self.loss = make(self.name, **settings.settings)
         self.only_first = kind.usual.initialisation_only
 
-    def forward(self, student: tuple[Any, ...], teacher: tuple[Any, ...], indices: Tensor) -> Tensor:
+    def forward(self, student: Said, teacher: Said, indices: Tensor) -> Tensor:
         """The loss, not weighted, of what both classifiers gave."""
         (logits, maps, vector), (wanted_logits, wanted_maps, wanted_vector) = student, teacher
         if self.takes == 'logits':
@@ -132,7 +139,7 @@ class _Method(nn.Module):
         result: Tensor = self.loss(*values)
         return result
 
-    def reconstruction(self, teacher: tuple[Any, ...]) -> Tensor:
+    def reconstruction(self, teacher: Said) -> Tensor:
         """FT's first stage, on all levels."""
         assert isinstance(self.loss, OnLevels)
         parts = [
@@ -160,8 +167,6 @@ class _Projected(nn.Module):
 
 def _each(kind: type[nn.Module], channels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
     """The channels of each level for losses that have regressors of their own; nothing for the others."""
-    import inspect
-
     names = [name for name in channels if name in inspect.signature(kind).parameters]
     count = len(next(iter(channels.values())))
     return [{name: channels[name][level] for name in names} for level in range(count)]
@@ -178,6 +183,7 @@ class ClassifyJob:
         start: weights to begin with; None begins at random.
         teacher: weights of the teacher, for `method`.
         method: what is learned from it; None trains plainly.
+        answers: folder of what the teacher says in each step, where that was kept (`training.distill.answers`).
     """
 
     backbone: str
@@ -186,10 +192,11 @@ class ClassifyJob:
     start: Path | None = None
     teacher: Path | None = None
     method: MethodSettings | None = None
+    answers: Path | None = None
 
 
 def fit_classifier(job: ClassifyJob, data: ImageFolder, folder: Path, *, say: bool = True) -> Path:
-    """Train; goes on from the folder's checkpoint where it is of the same job.
+    """Train; goes on from the folder's checkpoint where it is of the same job, and does nothing where that came to its end.
 
     Returns:
         The weights file.
@@ -199,6 +206,10 @@ def fit_classifier(job: ClassifyJob, data: ImageFolder, folder: Path, *, say: bo
         WeightsError: weights that cannot be read.
         DataError: fewer pictures than a batch.
     """
+    target = folder / 'weights.pt'
+    identity = _identity(job, data)
+    if target.is_file() and _read(target).get('job') == identity:
+        return target
     torch.manual_seed(job.seed)
     student = Classifier(job.backbone, len(data.classes))
     if job.start is not None:
@@ -208,12 +219,21 @@ def fit_classifier(job: ClassifyJob, data: ImageFolder, folder: Path, *, say: bo
     if job.method is not None and teacher is not None:
         with torch.random.fork_rng():  # a loss's own parameters must not change what the plain run draws
             method = _Method(job.method, student, teacher, data)
-    run = _Run(job, data, student, teacher, method, folder)
+    run = _Run(job, data, student, teacher, method, folder, identity)
     run.resume()
     run.all(say)
-    target = folder / 'weights.pt'
-    save_classifier(student, job.backbone, data.classes, job.settings.size, target)
+    save_classifier(student, job.backbone, data.classes, target, identity)
+    run.checkpoint.unlink(missing_ok=True)
     return target
+
+
+def _identity(job: ClassifyJob, data: ImageFolder) -> str:
+    """Hash of all that a run's result depends on."""
+    files = {name: digest(file) if file else '' for name, file in (('teacher', job.teacher), ('start', job.start))}
+    pictures = hashlib.sha256(data.images.numpy().tobytes() + data.class_ids.numpy().tobytes()).hexdigest()
+    settings = {name: value for name, value in asdict(job.settings).items() if name != 'checkpoint_steps'}
+    parts = [job.backbone, settings, job.seed, files, None if job.method is None else asdict(job.method), pictures]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _teacher(job: ClassifyJob, data: ImageFolder) -> Classifier | None:
@@ -238,9 +258,13 @@ class _Run:
         teacher: Classifier | None,
         method: _Method | None,
         folder: Path,
+        identity: str,
     ) -> None:
-        self.job, self.data, self.student, self.teacher, self.method = job, data, student, teacher, method
-        self.folder = folder
+        # In this memory layout MobileNetV2 trains about twice as fast on a CPU.
+        self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.job, self.data, self.method = job, data, method
+        self.folder, self.identity = folder, identity
+        self.checkpoint = folder / 'checkpoint.pt'
         trained = [*student.parameters(), *(method.parameters() if method else [])]
         decayed = [value for value in trained if value.ndim > 1]
         plain = [value for value in trained if value.ndim <= 1]
@@ -251,8 +275,9 @@ class _Run:
         self.optimizer = torch.optim.AdamW(groups, lr=job.settings.learning_rate)
         has_first = method is not None and (method.only_first or method.name == 'ft')
         self.first = job.settings.first_steps if has_first else 0
+        self.answers = None if teacher is None else Answers(teacher, job.answers)
         self.step = 0
-        self.rows: list[list[str]] = []
+        self.rows: list[dict[str, float]] = []
 
     @property
     def last(self) -> int:
@@ -267,23 +292,22 @@ class _Run:
                 range(self.step, self.last), initial=self.step, total=self.last, disable=not say, leave=False
             ):
                 self._one()
-                if self.step % self.job.settings.checkpoint_steps == 0 or self.step == self.last:
+                if self.step % self.job.settings.checkpoint_steps == 0:
                     self._save()
         except KeyboardInterrupt:
             self._save()
             raise
+        self._log()
 
     def _one(self) -> None:
-        settings = self.job.settings
         for group in self.optimizer.param_groups:
             group['lr'] = self._rate()
-        indices = batch_indices(len(self.data), settings.batch, self.step, self.job.seed)
-        images = augmented(self.data.images[indices], settings.augment, self.job.seed, self.step)
+        images, indices = shown(self.data, self.job.settings, self.job.seed, self.step)
         terms = self._terms(images, indices)
         for name, term in terms.items():
             if not bool(torch.isfinite(term)):
                 raise FitError(
-                    f'{name} is {term.item()} in step {self.step}; the last checkpoint is {self._checkpoint}'
+                    f'{name} is {term.item()} in step {self.step + 1}; lower learning_rate or the weight of the loss'
                 )
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
@@ -291,23 +315,23 @@ class _Run:
         self.optimizer.step()
         self.step += 1
         if self.step % 20 == 0 or self.step == self.last:
-            self.rows.append([str(self.step), *(f'{name}={term.item():.6g}' for name, term in terms.items())])
+            self.rows.append({'step': self.step, **{name: term.item() for name, term in terms.items()}})
 
     def _terms(self, images: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        method, in_first = self.method, self.step < self.first
+        if method is not None and method.name == 'ft' and in_first:
+            return {'reconstruction': method.reconstruction(self._taught(images))}
         given = self.student(images)
+        if method is not None and in_first:
+            return {method.name: method.factor * method(given, self._taught(images), indices)}
         task = functional.cross_entropy(given[0], self.data.class_ids[indices])
-        method = self.method
-        if method is None or self.teacher is None:
+        if method is None or method.only_first:
             return {'task': task}
-        with torch.no_grad():
-            taught = self.teacher(images)
-        if self.step < self.first:
-            if method.name == 'ft':
-                return {'reconstruction': method.reconstruction(taught)}
-            return {method.name: method.factor * method(given, taught, indices)}
-        if method.only_first:
-            return {'task': task}
-        return {'task': task, method.name: method.factor * method(given, taught, indices)}
+        return {'task': task, method.name: method.factor * method(given, self._taught(images), indices)}
+
+    def _taught(self, images: Tensor) -> Said:
+        assert self.answers is not None
+        return self.answers(self.step, images)
 
     def _rate(self) -> float:
         settings = self.job.settings
@@ -318,19 +342,9 @@ class _Run:
         cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / settings.steps)).item())
         return settings.learning_rate * warm * cosine
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self.folder / 'checkpoint.pt'
-
-    def _fingerprint(self) -> str:
-        teacher = digest(self.job.teacher) if self.job.teacher else ''
-        start = digest(self.job.start) if self.job.start else ''
-        job = {**asdict(self.job), 'teacher': teacher, 'start': start}
-        return repr(sorted(job.items()))
-
     def _save(self) -> None:
         state = {
-            'job': self._fingerprint(),
+            'job': self.identity,
             'step': self.step,
             'student': self.student.state_dict(),
             'method': self.method.state_dict() if self.method else {},
@@ -339,26 +353,27 @@ class _Run:
             'rows': self.rows,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self._checkpoint.with_suffix('.partial')
-        try:
-            torch.save(state, partial)
-            os.replace(partial, self._checkpoint)
-        except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            raise FitError(f'{self._checkpoint} cannot be written: {error}; is the disk full?') from error
+        _write(state, self.checkpoint)
+        self._log()
+
+    def _log(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
         with (self.folder / 'log.csv').open('w', newline='', encoding='utf-8') as file:
-            csv.writer(file).writerows(self.rows)
+            writer = csv.DictWriter(file, columns, lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     def resume(self) -> None:
-        """Take up the checkpoint, where there is one of this job."""
-        if not self._checkpoint.is_file():
+        """Take up the checkpoint, where there is one of this job; a damaged one is not used."""
+        if not self.checkpoint.is_file():
             return
         try:
-            state = torch.load(self._checkpoint, map_location='cpu', weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
-            return  # half written by an older run: begin anew
-        if state.get('job') != self._fingerprint():
+            state = _read(self.checkpoint)
+        except WeightsError as error:
+            _logger.warning('%s; the run begins anew', error)
+            return
+        if state.get('job') != self.identity:
             return
         self.student.load_state_dict(state['student'])
         if self.method is not None:
@@ -368,23 +383,41 @@ class _Run:
         self.step, self.rows = state['step'], state['rows']
 
 
+def shown(data: ImageFolder, settings: ClassifySettings, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """The pictures of a step, float32 (N, 3, S, S), and their places in the set: the same for every student and method."""
+    indices = batch_indices(len(data), settings.batch, step, seed)
+    images = augmented(data.images[indices], settings.augment, seed, step)
+    return images.contiguous(memory_format=torch.channels_last), indices
+
+
 @torch.no_grad()
 def accuracy(file: Path, data: ImageFolder, batch: int = 128) -> float:
     """Share of the pictures whose best class is the true one (top-1), 0 … 1."""
     classifier, _ = load_classifier(file)
+    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     right = 0
     for first in range(0, len(data), batch):
-        logits = classifier(data.images[first : first + batch].float() / 255)[0]
+        images = data.images[first : first + batch].float() / 255
+        logits = classifier(images.contiguous(memory_format=torch.channels_last))[0]
         right += int((logits.argmax(1) == data.class_ids[first : first + batch]).sum())
     return right / len(data)
 
 
-def save_classifier(classifier: Classifier, backbone: str, classes: tuple[str, ...], size: int, file: Path) -> None:
-    """Write a classifier as plain tensors and names."""
+def save_classifier(classifier: Classifier, backbone: str, classes: tuple[str, ...], file: Path, job: str = '') -> None:
+    """Write a classifier as plain tensors and names.
+
+    Args:
+        classifier: of that backbone.
+        backbone: its name.
+        classes: their names.
+        file: where; it is there whole or not at all.
+        job: hash of the run that made it.
+
+    Raises:
+        FitError: it cannot be written.
+    """
     state = {name: value.contiguous() for name, value in classifier.state_dict().items()}
-    partial = file.with_suffix('.partial')
-    torch.save({'backbone': backbone, 'classes': list(classes), 'size': size, 'state': state}, partial)
-    os.replace(partial, file)
+    _write({'backbone': backbone, 'classes': list(classes), 'job': job, 'state': state}, file)
 
 
 def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
@@ -393,10 +426,33 @@ def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
     Raises:
         WeightsError: not a file of `save_classifier`.
     """
+    saved = _read(file)
     try:
-        saved = torch.load(file, map_location='cpu', weights_only=True)
         classifier = Classifier(saved['backbone'], len(saved['classes']))
         classifier.load_state_dict(saved['state'])
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f'{file} is not a classifier of this toolkit: {error}') from error
     return classifier.eval(), tuple(saved['classes'])
+
+
+def _write(content: Mapping[str, Any], file: Path) -> None:
+    partial = file.with_suffix('.partial')
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, partial)
+        os.replace(partial, file)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise FitError(f'{file} cannot be written: {error}; is the disk full?') from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(file):  # torch's older format is read by a parser that fails in more ways
+            content = torch.load(file, map_location='cpu', weights_only=True)
+    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise WeightsError(f'{file} cannot be read: {error}') from error
+    if not isinstance(content, dict):
+        raise WeightsError(f'{file} is not a file of this toolkit')
+    return content

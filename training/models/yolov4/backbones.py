@@ -7,7 +7,7 @@ are timm's, which train with three branches and are deployed as one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,8 @@ class Classifier(nn.Module):
     def __init__(self, backbone: str, classes: int) -> None:
         super().__init__()
         self.backbone = make_backbone(backbone)
-        self.head = nn.Linear(self.backbone.channels[-1], classes)
+        self.channels = cast(Backbone, self.backbone).channels
+        self.head = nn.Linear(self.channels[-1], classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """RGB (N, 3, H, W) → the maps of the backbone, the pooled last one (N, C), logits (N, classes)."""
