@@ -14,7 +14,12 @@ from kd_perception.core.detections import Detections
 from kd_perception.core.engine import Array, Engine
 from kd_perception.core.letterbox import Letterbox
 from kd_perception.core.nms import nms
+from kd_perception.core.seams import merge
 from kd_perception.core.stages import StageTimes
+from kd_perception.core.tiles import Plan, Tiling
+
+TIMED_PASSES = 10
+"""From so many passes, warmed up, `tiles: auto` learns how long one takes."""
 
 
 class InputBuffer:
@@ -62,6 +67,8 @@ class Detector:
         engine: what runs it.
         thresholds: the operating point; may be replaced between frames.
         max_detections: most boxes reported per frame.
+        tiling: how large frames are cut into tiles; None sees every frame as a whole, in one pass.
+        plan: the passes in which the last frame was seen; None before, and without tiling.
     """
 
     def __init__(
@@ -70,11 +77,16 @@ class Detector:
         engine: Engine,
         thresholds: Thresholds | None = None,
         max_detections: int | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.bundle = bundle
         self.engine = engine
         self.thresholds = thresholds or bundle.thresholds
         self.max_detections = max_detections or bundle.output.max_detections
+        self.tiling = tiling
+        self.plan: Plan | None = None
+        self._plans: dict[tuple[int, int], Plan] = {}
+        self._pass_ms: float | None = None
         self._input = InputBuffer(bundle.input)
 
     def detect(self, image: npt.NDArray[np.uint8]) -> tuple[Detections, StageTimes]:
@@ -84,11 +96,58 @@ class Detector:
             image: BGR uint8 (H, W, 3), any size.
 
         Returns:
-            Detections in source pixels, clipped to the image, by falling score; and `preprocess`, `infer`, `postprocess` in ms.
+            Detections in source pixels, clipped to the image, by falling score; and `preprocess`, `infer`, `postprocess` in ms,
+            summed over the tiles where there are some.
 
         Raises:
             EngineError: the engine failed, or its outputs do not fit the bundle's layout.
         """
+        if self.tiling is None:
+            return self._detect_whole(image)
+        plan = self.plan = self._plan_for(self.tiling, (image.shape[1], image.shape[0]))
+        return self._detect_whole(image) if len(plan.passes) == 1 else self._detect_tiles(image, plan)
+
+    def _detect_tiles(self, image: npt.NDArray[np.uint8], plan: Plan) -> tuple[Detections, StageTimes]:
+        """One tile after the other through the same buffers: our networks take a batch of one."""
+        passes = [self._detect_whole(tile.of(image)) for tile in plan.passes]
+        started = time.perf_counter()
+        found = merge(
+            [detections for detections, _ in passes],
+            plan.passes,
+            plan.frame,
+            plan.scale,
+            self.thresholds.iou,
+            self.max_detections,
+        )
+        times = StageTimes(
+            preprocess=sum(stages.preprocess for _, stages in passes),
+            infer=sum(stages.infer for _, stages in passes),
+            postprocess=sum(stages.postprocess for _, stages in passes) + 1e3 * (time.perf_counter() - started),
+        )
+        return found, times
+
+    def _plan_for(self, tiling: Tiling, frame: tuple[int, int]) -> Plan:
+        """The plan for frames of a size; made, and reported, when the first of them comes."""
+        if frame not in self._plans:
+            network = self.bundle.input.width, self.bundle.input.height
+            plan = tiling.plan(frame, network, self._time_of_a_pass() if tiling.needs_time else 0.0)
+            self._plans[frame] = plan
+            tiling.report(f'tiles: {plan}')
+        return self._plans[frame]
+
+    def _time_of_a_pass(self) -> float:
+        """95th percentile of a grey frame's time in ms, measured once."""
+        if self._pass_ms is None:
+            self._run_grey(3)
+            totals = [t.preprocess + t.infer + t.postprocess for t in self._run_grey(TIMED_PASSES)]
+            self._pass_ms = float(np.percentile(totals, 95))
+        return self._pass_ms
+
+    def _run_grey(self, frames: int) -> list[StageTimes]:
+        grey = np.full((self.bundle.input.height, self.bundle.input.width, 3), self.bundle.input.pad, np.uint8)
+        return [self._detect_whole(grey)[1] for _ in range(frames)]
+
+    def _detect_whole(self, image: npt.NDArray[np.uint8]) -> tuple[Detections, StageTimes]:
         started = time.perf_counter()
         letterbox = self._input.fill(image)
         filled = time.perf_counter()
@@ -120,10 +179,10 @@ class Detector:
 
     def warm_up(self, frames: int = 3) -> float:
         """Run a grey frame a few times, so that the first real one is not late; returns the last run's engine time in ms."""
-        grey = np.full((self.bundle.input.height, self.bundle.input.width, 3), self.bundle.input.pad, np.uint8)
-        for _ in range(frames):
-            _, times = self.detect(grey)
-        return times.infer
+        infer = self._run_grey(frames)[-1].infer
+        if self.tiling is not None and self.tiling.needs_time:
+            self._time_of_a_pass()
+        return infer
 
     def close(self) -> None:
         """Free the engine."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +15,7 @@ from kd_perception.core.bundle import InputSpec, Thresholds, write_bundle
 from kd_perception.core.detections import Detections
 from kd_perception.core.detector import Detector, InputBuffer
 from kd_perception.core.errors import EngineError
+from kd_perception.core.tiles import parse
 
 
 def detector(bundle) -> Detector:
@@ -120,3 +123,45 @@ def test_an_engine_that_fails_on_a_frame_works_on_the_next(tmp_path):
     with pytest.raises(EngineError, match='out of data bounds'):
         poisoned.detect(image_with_cells(0))
     assert len(poisoned.detect(image_with_cells(1))[0]) == 1
+
+
+def tiled(bundle, text: str, **settings) -> tuple[Detector, list[str]]:
+    lines: list[str] = []
+    tiling = parse(text, **settings)
+    assert tiling is not None
+    reporting = replace(tiling, report=lines.append)
+    return Detector(bundle, engines.load(bundle, bundle.artifacts[0]), tiling=reporting), lines
+
+
+def test_tiles_show_what_the_whole_frame_is_too_coarse_for(tmp_path):
+    """One cell's worth of white in a frame of 2 × 2 inputs: seen as a whole it is a quarter of a cell."""
+    bundle = make_bundle(tmp_path)
+    frame = np.zeros((128, 128, 3), np.uint8)
+    frame[80:96, 32:48] = 255
+    assert len(detector(bundle).detect(frame)[0]) == 0
+    fine, lines = tiled(bundle, '2x2', overlap=0.0)
+    found, times = fine.detect(frame)
+    assert found.boxes.tolist() == [[32, 80, 48, 96]]
+    assert found.scores.tolist() == pytest.approx([1.0])
+    assert min(times.preprocess, times.infer, times.postprocess) > 0
+    assert fine.plan is not None
+    assert lines == ['tiles: 2x2 of 128x128 at scale 1.00, 4 passes']
+    fine.detect(frame)
+    assert len(lines) == 1, 'the plan is told once for each size'
+
+
+def test_a_frame_that_fits_the_network_is_seen_as_ever(tmp_path):
+    bundle = make_bundle(tmp_path)
+    image = image_with_cells(2, 7)
+    found, _ = tiled(bundle, '3x3+whole')[0].detect(image)
+    assert found == detector(bundle).detect(image)[0]
+
+
+@pytest.mark.parametrize(('budget_ms', 'passes'), [(1e-3, 1), (60000.0, 4)])
+def test_auto_learns_the_time_of_a_pass_when_it_is_warmed_up(tmp_path, budget_ms, passes):
+    auto, lines = tiled(make_bundle(tmp_path), 'auto', overlap=0.0, budget_ms=budget_ms)
+    assert auto.warm_up() > 0
+    auto.detect(np.zeros((128, 128, 3), np.uint8))
+    assert auto.plan is not None
+    assert len(auto.plan.passes) == passes
+    assert 'of the budget' in lines[0]
