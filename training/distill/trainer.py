@@ -387,7 +387,9 @@ class _Run:
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            failure = error
+            # What its frames hold is the memory that is wanted.
+            failure = error.with_traceback(None)
+            self.probe.take()
         if self._any(failure is not None):
             self._halve(failure)
             return None
@@ -592,6 +594,8 @@ class _Log:
         from torch.utils.tensorboard import SummaryWriter
 
         self._file = (self._folder / LOG).open('a+', newline='', encoding='utf-8')
+        if self._file.seek(0, 2) < size:
+            raise FitError(f'{self._folder / LOG} is shorter than when the checkpoint was written: start anew')
         self._file.truncate(size)
         self._file.seek(0)
         self._columns = self._file.readline().strip().split(',') if size else []
@@ -724,7 +728,8 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or 'not enough memory' in str(error)
+    words = ('not enough memory', "can't allocate memory")  # on CPUs it has no type of its own
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _identity(job: FitJob) -> dict[str, str]:

@@ -324,7 +324,8 @@ def test_memory_that_does_not_suffice_halves_the_batch_once(pictures, tmp_path, 
     assert '2 instead of 4 images at once, twice as often' in caplog.text
     assert columns(result.log)['step'] == ['1', '2', '3']
 
-    monkeypatch.setattr(trainer._Run, '_forward', lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError('no')))
+    lacking = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr(trainer._Run, '_forward', lambda *_: (_ for _ in ()).throw(lacking))
     with pytest.raises(FitError, match='memory does not suffice for a batch of 2: lower batch'):
         fit(job(pictures), tmp_path / 'never')
 

@@ -152,6 +152,16 @@ def test_anew_starts_from_the_beginning(whole, tmp_path, monkeypatch):
     assert_same(fit(job, tmp_path, anew=True), wanted)
 
 
+def test_a_log_that_lost_its_rows_is_an_error(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 1)
+        with pytest.raises(Interrupted):
+            fit(whole[0], tmp_path)
+    (tmp_path / trainer.LOG).write_text('')
+    with pytest.raises(FitError, match='shorter than when the checkpoint was written: start anew'):
+        fit(whole[0], tmp_path)
+
+
 @pytest.mark.parametrize('content', [b'', b'no checkpoint', b'PK\x03\x04 broken off'])
 def test_a_broken_checkpoint_is_an_error(whole, tmp_path, content):
     (tmp_path / checkpoint.NAME).write_bytes(content)
