@@ -106,7 +106,7 @@ class _NoHead(nn.Module):
 
     def __init__(self, head: Any) -> None:
         super().__init__()
-        self.f, self.i, self.type = head.f, head.i, head.type
+        self.f, self.i = head.f, head.i
 
     def forward(self, maps: Sequence[Tensor], *_: object) -> None:
         """Nothing."""
