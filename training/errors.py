@@ -41,5 +41,5 @@ class FitError(TrainingError):
     """A training that cannot be started as asked, or cannot go on."""
 
 
-class Interrupted(TrainingError):
+class Interrupted(TrainingError):  # noqa: N818 – a wish, not an error
     """A training that was stopped from outside; its checkpoint lets it go on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
@@ -25,7 +24,7 @@ from training.errors import RecipeError
 from training.prune.pruning import PruneSettings
 from training.quantize import qdq
 from training.recipe import ExportRecipe, ImageRange, Recipe, StageRecipe
-from training.steps import Result, digest
+from training.steps import Result, commit, digest
 
 Image = npt.NDArray[np.uint8]
 LIBRARIES = ('torch', 'ultralytics', 'torch-pruning', 'onnx', 'onnxruntime', 'numpy', 'opencv-python-headless')
@@ -301,19 +300,6 @@ def provenance(recipe: Recipe, metrics: Mapping[str, Result], records: Result) -
         'int8_relative_map_loss': round(1 - metrics['int8']['map'] / max(metrics['fp32']['map'], 1e-9), 4),
         'steps': records,
     }
-
-
-def commit() -> str:
-    """The checkout's commit, marked where tracked files of the training differ from it."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            ['git', 'status', '--porcelain', '.'], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return 'unknown'
-    return found.stdout.strip() + ('+changes' if changed.stdout.strip() else '')
 
 
 def report(

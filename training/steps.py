@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -177,6 +178,19 @@ def fingerprint(folder: Path) -> str:
 def digest(file: Path) -> str:
     """sha256 of a file, hexadecimal."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def commit() -> str:
+    """The checkout's commit, marked where tracked files of the training differ from it."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(['git', 'rev-parse', 'HEAD'], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            ['git', 'status', '--porcelain', '.'], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+    return found.stdout.strip() + ('+changes' if changed.stdout.strip() else '')
 
 
 def _plain(value: Any) -> Any:

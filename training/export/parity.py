@@ -128,13 +128,13 @@ def check_bundle_parity(
     """
     if 'fp32' not in networks:
         raise ExportError(f'parity needs the float network; given are {", ".join(networks) or "none"}')
-    spec = _plain_bundle(classes, width, height)
+    spec = bare_bundle(classes, width, height)
     wanted = _found(Detector(spec, TorchEngine(module)), images)
-    record = {'fp32': check(networks['fp32'], wanted, _of_file(spec, networks['fp32'], 'fp32', images), EXACT)}
-    reference = _of_file(spec, networks['fp32'], 'fp32', images)
+    record = {'fp32': check(networks['fp32'], wanted, detections_of(spec, networks['fp32'], 'fp32', images), EXACT)}
+    reference = detections_of(spec, networks['fp32'], 'fp32', images)
     for precision, file in networks.items():
         if precision != 'fp32':
-            record[precision] = check(file, reference, _of_file(spec, file, precision, images), limits)
+            record[precision] = check(file, reference, detections_of(spec, file, precision, images), limits)
     return {precision: parity.to_json() for precision, parity in record.items()}
 
 
@@ -188,7 +188,7 @@ def compare(wanted: Sequence[Detections], found: Sequence[Detections], asked_sco
     )
 
 
-def _plain_bundle(classes: Sequence[str], width: int, height: int) -> Bundle:
+def bare_bundle(classes: Sequence[str], width: int, height: int) -> Bundle:
     """A bundle without artifacts, with a low score threshold: what is looked for may have fallen."""
     return Bundle(
         folder=Path(),
@@ -206,7 +206,8 @@ def _plain_bundle(classes: Sequence[str], width: int, height: int) -> Bundle:
     )
 
 
-def _of_file(spec: Bundle, file: Path, precision: str, images: Iterable[Image]) -> list[Detections]:
+def detections_of(spec: Bundle, file: Path, precision: str, images: Iterable[Image]) -> list[Detections]:
+    """What a network file, run by ONNX Runtime, detects on each image."""
     bundle = with_file(replace(spec, folder=file.parent), file, precision)
     return _found(Detector(bundle, engines.load(bundle, bundle.artifacts[0], EngineOptions(threads=1))), images)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
-from kd_perception.core.bundle import write_bundle  # noqa: E402
+from kd_perception.core.bundle import load_bundle, write_bundle  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
 from training.errors import QuantizationError  # noqa: E402
+from training.export import parity  # noqa: E402
 from training.measure import Behaviour  # noqa: E402
 from training.quantize import arms, arms_command  # noqa: E402
 from training.quantize.qdq import QuantizeSettings  # noqa: E402
@@ -95,6 +97,33 @@ def test_the_sensitivity_command_leaves_table_choice_and_accuracy(bundle, datase
         'INT8',
         'mixed',
     ]
+
+
+def test_the_quantize_command_gives_a_bundle_its_int8_artifact(bundle, dataset, tmp_path, monkeypatch):
+    folder = tmp_path / 'tiny'
+    shutil.copytree(bundle, folder)
+    command = ['quantize', str(folder), str(dataset), '--images', '2', '--threads', '1']
+    assert main(command) == 0
+    written = load_bundle(folder)
+    assert [artifact.precision for artifact in written.artifacts] == ['int8', 'fp32']
+    assert all(artifact.measured_map is not None for artifact in written.artifacts)
+    record = written.provenance['quantize']
+    assert (record['settings']['method'], record['calibration_images']) == ('percentile', 2)
+    first = written.read(written.artifacts[0])
+    assert main([*command, '--method', 'minmax']) == 0
+    again = load_bundle(folder)
+    assert [artifact.precision for artifact in again.artifacts] == ['int8', 'fp32']
+    assert again.read(again.artifacts[0]) != first
+
+
+def test_a_network_that_became_another_detector_is_not_written(bundle, dataset, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / 'tiny'
+    shutil.copytree(bundle, folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    monkeypatch.setattr(parity, 'QUANTIZED', parity.ParityLimits(asked_score=0.0, overlap=1.0, score=0.0))
+    assert main(['quantize', str(folder), str(dataset), '--images', '2', '--threads', '1']) == 1
+    assert 'is not the detector that it was made from' in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_the_nearest_name(bundle):
