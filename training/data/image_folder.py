@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def read_image_folder(folder: Path, size: int, classes: tuple[str, ...] | None =
     if not images:
         raise DataError(f'{folder} holds no picture that can be read')
     return ImageFolder(classes, torch.stack(images), torch.tensor(class_ids), tuple(left_out))
+
+
+def joined(parts: Sequence[ImageFolder]) -> ImageFolder:
+    """Several sets as one; their classes must be the same."""
+    return ImageFolder(
+        parts[0].classes,
+        torch.cat([part.images for part in parts]),
+        torch.cat([part.class_ids for part in parts]),
+        tuple(file for part in parts for file in part.left_out),
+    )
 
 
 def _read(path: Path, size: int) -> npt.NDArray[np.uint8] | None:

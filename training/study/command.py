@@ -41,6 +41,19 @@ examples:
   python -m training study paired RECIPE --dry-run                           what is done and what would be run
 """
 
+KD_COMPARISON_EPILOG = """\
+A teacher, a classifier, is trained once; every method then teaches every student with every seed, beside the student alone
+(`plain`). Crops of detection sets are cut where the recipe asks for them. Each cell is kept as it ends: the same command goes
+on with what is missing. The page shows top-1 of every seed, paired differences to plain with their intervals, accuracy drop
+against size, and the choice: the smallest student whose drop is within the recipe's limit.
+
+examples:
+  python -m training study kd-comparison training/recipes/s1_kd_comparison_small.yaml --report docs/results/kd_comparison.md
+  python -m training study kd-comparison RECIPE --students mobilenet_v2 --methods crd kd --seeds 0 1 2 3 4
+  python -m training study kd-comparison RECIPE --workers 0 --cell-threads 1       short cells: spares starting processes
+  python -m training study kd-comparison RECIPE --dry-run                          what is done and what would be run
+"""
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `study` and its kinds."""
@@ -94,7 +107,35 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(threads=1)
 
 
-KINDS: list[Callable[[Any], None]] = [add_paired]
+def add_kd_comparison(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `study kd-comparison`."""
+    text = 'methods of distilling a backbone as a classifier, on several students'
+    parser = kinds.add_parser(
+        'kd-comparison',
+        help=text,
+        description=text,
+        epilog=KD_COMPARISON_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('recipe', type=Path, help='YAML file, see training/recipes/s1_kd_comparison_small.yaml')
+    parser.add_argument('--students', nargs='+', metavar='BACKBONE', help="the recipe's by default")
+    parser.add_argument('--methods', nargs='+', metavar='METHOD', help="the recipe's by default; plain always joins")
+    parser.add_argument(
+        '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe'
+    )
+    add_study_options(parser)
+    parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
+    parser.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
+    parser.set_defaults(command=_run_kd_comparison)
+
+
+def _run_kd_comparison(options: argparse.Namespace) -> int:
+    from training.study.kd_page import run_comparison
+
+    return run_comparison(options)
+
+
+KINDS: list[Callable[[Any], None]] = [add_paired, add_kd_comparison]
 """Each declares one kind of study; a new kind is one more."""
 
 

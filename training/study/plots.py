@@ -38,7 +38,7 @@ def plot_paired(report: Report, metric: str, file: Path) -> list[Path]:
     values.set_yticks(list(rows.values()), list(rows))
     values.set_ylim(0.4, len(rows) + 0.6)
     figure.suptitle(f'{metric}: {len(report.seeds)} seeds, differences paired by seed')
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def _draw_seeds(axes: Any, report: Report, metric: str, rows: Mapping[str, int]) -> None:
@@ -142,7 +142,7 @@ def plot_tradeoff(
     axes.grid(alpha=0.3)
     if any(point.group for point in points):
         axes.legend(fontsize='small')
-    return _save(figure, file)
+    return save_figure(figure, file)
 
 
 def front(points: Sequence[Point], *, lower_accuracy_is_better: bool = False) -> list[Point]:
@@ -155,7 +155,7 @@ def front(points: Sequence[Point], *, lower_accuracy_is_better: bool = False) ->
     return best
 
 
-def _save(figure: Figure, file: Path) -> list[Path]:
+def save_figure(figure: Figure, file: Path) -> list[Path]:
     """As PNG and SVG; the same picture gives the same bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)

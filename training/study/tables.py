@@ -107,7 +107,7 @@ def is_winner(comparison: Comparison) -> bool:
 
 def markdown(report: Report, pictures: Collection[str] = ()) -> str:
     """The page: where it was run, a table for each metric, failures, pictures by their names beside the page."""
-    parts = [f'# {report.title}', _header(report)]
+    parts = [f'# {report.title}', header(report)]
     parts += [f'## {metric}\n\n{metric_table(report, metric)}' for metric in report.metrics]
     parts += [f'![{Path(name).stem.replace("_", " ")}]({name})' for name in pictures]
     if report.failures:
@@ -115,7 +115,8 @@ def markdown(report: Report, pictures: Collection[str] = ()) -> str:
     return '\n\n'.join(parts) + '\n'
 
 
-def _header(report: Report) -> str:
+def header(report: Report) -> str:
+    """Where and with what the cells were run, and how to read the tables."""
     cells = len(report.arms) * len(report.seeds)
     seconds, _ = mean_deviation([result.seconds for result in report.results])
     lines = [f'{label}: {text}' for label, text in _circumstances(report.results).items()]
