@@ -12,6 +12,7 @@ from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.core.detections import Detections
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineOptions
+from kd_perception.core.tiles import Tiling
 from kd_perception.evaluation.accuracy import Accuracy, measure
 from kd_perception.evaluation.ground_truth import GroundTruth
 from kd_perception.evaluation.matching import Judged, judge
@@ -80,16 +81,30 @@ class Measurement:
 
 
 def measure_bundle(
-    bundle: Bundle, precision: str, dataset: Path, split: str = 'val', *, engine: str = 'onnxruntime', threads: int = 1
+    bundle: Bundle,
+    precision: str,
+    dataset: Path,
+    split: str = 'val',
+    *,
+    engine: str = 'onnxruntime',
+    threads: int = 1,
+    tiling: Tiling | None = None,
 ) -> Accuracy:
     """The accuracy alone of `measure_artifact`."""
-    return measure_artifact(bundle, bundle.artifact(engine, precision), dataset, split, threads=threads).accuracy
+    artifact = bundle.artifact(engine, precision)
+    return measure_artifact(bundle, artifact, dataset, split, threads=threads, tiling=tiling).accuracy
 
 
 def measure_artifact(
-    bundle: Bundle, artifact: Artifact, dataset: Path, split: str = 'val', *, threads: int = 1
+    bundle: Bundle,
+    artifact: Artifact,
+    dataset: Path,
+    split: str = 'val',
+    *,
+    threads: int = 1,
+    tiling: Tiling | None = None,
 ) -> Measurement:
-    """Detect on every image of the split and compare with its labels.
+    """Detect on every image of the split, in tiles where a tiling is given, and compare with its labels.
 
     Precision and recall are those at the bundle's own score threshold.
 
@@ -98,7 +113,8 @@ def measure_artifact(
         DataError: no such split.
     """
     options = EngineOptions(threads=threads)
-    detector = Detector(bundle, engines.load(bundle, artifact, options), replace(bundle.thresholds, score=LOWEST_SCORE))
+    thresholds = replace(bundle.thresholds, score=LOWEST_SCORE)
+    detector = Detector(bundle, engines.load(bundle, artifact, options), thresholds, tiling=tiling)
     found: list[Detections] = []
     truth: list[GroundTruth] = []
     try:

@@ -16,7 +16,8 @@ from kd_perception.core.image import BgrImage
 OFF, AUTO, WHOLE = 'off', 'auto', '+whole'
 MOST = 16
 """Most columns, and most rows."""
-OVERLAPS = (0.0, 0.5)
+OVERLAP, OVERLAPS = 0.1, (0.0, 0.5)
+"""Default, and limits."""
 WORTH_IT = 1.1
 """A grid whose tiles show objects not even a tenth larger than a coarser grid does is not worth its additional passes."""
 SHARE = 0.9
@@ -73,6 +74,9 @@ class Plan:
         return f'{text}: {self.reason}' if self.reason else text
 
 
+Report = Callable[[str], None]
+
+
 def _say_nothing(line: str) -> None:
     pass
 
@@ -92,9 +96,9 @@ class Tiling:
 
     grid: tuple[int, int] | None
     whole: bool = False
-    overlap: float = 0.1
+    overlap: float = OVERLAP
     budget_ms: float = math.inf
-    report: Callable[[str], None] = field(default=_say_nothing, compare=False)
+    report: Report = field(default=_say_nothing, compare=False)
 
     def __post_init__(self) -> None:
         if self.grid and not all(1 <= count <= MOST for count in self.grid):
@@ -135,8 +139,16 @@ class Tiling:
         return Plan(chosen.frame, chosen.columns, chosen.rows, chosen.scale, chosen.passes, reason)
 
 
-def parse(text: str, overlap: float = 0.1, budget_ms: float = math.inf) -> Tiling | None:
-    """What a user writes: `off`, `auto` or COLUMNSxROWS such as `2x1`; with `+whole` the whole frame is seen as well.
+def parse(
+    text: str, overlap: float = OVERLAP, budget_ms: float = math.inf, report: Report = _say_nothing
+) -> Tiling | None:
+    """What a user writes: `off`, `auto` or COLUMNSxROWS such as `2x1`; with `+whole` behind it the whole frame is seen as well.
+
+    `auto` always sees the whole frame too: objects that are large at the frame's own scale must not be lost for the small ones.
+
+    Args:
+        text: the above.
+        overlap, budget_ms, report: see `Tiling`.
 
     Returns:
         None for `off`.
@@ -147,14 +159,12 @@ def parse(text: str, overlap: float = 0.1, budget_ms: float = math.inf) -> Tilin
     if text == OFF:
         return None
     grid_text, whole = text.removesuffix(WHOLE), text.endswith(WHOLE)
-    if grid_text == AUTO:
-        return Tiling(None, whole, overlap, budget_ms)
+    if text == AUTO:
+        return Tiling(None, True, overlap, budget_ms, report)
     columns, _, rows = grid_text.partition('x')
     if not all(part.isascii() and part.isdecimal() and len(part) <= 2 for part in (columns, rows)):
-        raise TilesError(
-            f'tiles {text!r}: give off, auto or COLUMNSxROWS such as 2x1, and {WHOLE} behind it if you like'
-        )
-    return Tiling((int(columns), int(rows)), whole, overlap)
+        raise TilesError(f'tiles {text!r}: give off, auto, or COLUMNSxROWS such as 2x1 or 2x1{WHOLE}')
+    return Tiling((int(columns), int(rows)), whole, overlap, report=report)
 
 
 def most_passes(text: str) -> int:

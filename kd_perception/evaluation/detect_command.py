@@ -88,15 +88,17 @@ def _check_places(files: Sequence[InputFile], options: argparse.Namespace) -> No
 def _detector(options: argparse.Namespace) -> Detector:
     from kd_perception.core.detector import Detector
     from kd_perception.core.engine import EngineOptions
+    from kd_perception.core.tiles import parse
     from kd_perception.engines.selection import Request, select
 
     wanted = EngineOptions(threads=options.threads)
+    tiling = parse(options.tiles, options.tile_overlap, report=wanted.report)
     request = Request(options.engine, options.precision, 1.0, budget_ms=math.inf, options=wanted, family=False)
     selection = select(load_bundle(find_bundle(options.bundle)), request)
     thresholds = selection.bundle.thresholds
     if options.score is not None:
         thresholds = replace(thresholds, score=options.score)
-    return Detector(selection.bundle, selection.load(), thresholds)
+    return Detector(selection.bundle, selection.load(), thresholds, tiling=tiling)
 
 
 def _detect_all(detection: FileDetection, files: Sequence[InputFile], stop: Event) -> list[str]:

@@ -20,6 +20,7 @@ from kd_perception.core.engine import EngineOptions
 from kd_perception.core.errors import EvaluationError, ImageError, KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.core.stages import StageTimes
+from kd_perception.core.tiles import OFF, OVERLAP, Tiling, parse
 from kd_perception.engines.selection import Request, Selection, select
 from kd_perception.evaluation.bags import BagFrame, BagImages, open_bag
 from kd_perception.evaluation.ground_truth import align
@@ -49,6 +50,8 @@ class Job:
         tolerance_ns: ground truth belongs to the nearest image whose stamp is at most this far away; a millisecond
             forgives stamps that went through a float.
         threads: CPU threads inside one inference.
+        tiles: `off`, `auto` or a grid, see `kd_perception.core.tiles.parse`; no budget holds `auto` back here.
+        tile_overlap: see `kd_perception.core.tiles.Tiling`.
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
         max_map_drop: the accuracy gate, see `kd_perception.engines.selection.Request`.
@@ -65,6 +68,8 @@ class Job:
     class_map: tuple[tuple[str, str], ...] = ()
     tolerance_ns: int = 1_000_000
     threads: int = 0
+    tiles: str = OFF
+    tile_overlap: float = OVERLAP
     journal: Path | None = None
     resume: bool = False
     max_map_drop: float = 1.0
@@ -82,6 +87,14 @@ class Job:
         )
         return select(load_bundle(self.bundle), request)
 
+    def tiling(self) -> Tiling | None:
+        """How large frames are cut; what is decided is told on stderr.
+
+        Raises:
+            TilesError: nobody can read it.
+        """
+        return parse(self.tiles, self.tile_overlap, report=EngineOptions().report)
+
     def pinned(self, selection: Selection) -> Job:
         """The same job with engine and precision as selected, so that every bag runs on the same."""
         return replace(self, engine=selection.engine, precision=selection.options.precision)
@@ -95,7 +108,7 @@ def run_job(job: Job, progress: Progress | None = None) -> BagResult:
     """
     selection = job.selection()
     thresholds = replace(selection.bundle.thresholds, score=LOWEST_SCORE)
-    detector = Detector(selection.bundle, selection.load(), thresholds)
+    detector = Detector(selection.bundle, selection.load(), thresholds, tiling=job.tiling())
     detector.warm_up()
     try:
         return _run(job, detector, selection.artifact, progress or (lambda done, total: None))
@@ -114,6 +127,7 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
         'artifact': artifact.sha256,
         'engine': f'{info.engine} {info.precision}',
         'score': LOWEST_SCORE,
+        'tiles': f'{job.tiles}, overlap {job.tile_overlap:g}',
     }
     try:
         frames = _run_frames(job, images, identity, detector, progress)

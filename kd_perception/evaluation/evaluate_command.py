@@ -124,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
     from kd_perception.evaluation.results import BagFailure
 
     jobs = _jobs(options)
+    jobs[0].tiling()  # what nobody can read is refused before anything runs
     selection = jobs[0].selection()
     bundle, artifact = selection.bundle, selection.artifact
     jobs = [job.pinned(selection) for job in jobs]
@@ -167,6 +168,8 @@ def _jobs(options: argparse.Namespace) -> list[Any]:
             class_map=tuple(options.class_map),
             tolerance_ns=round(1e6 * options.tolerance),
             threads=threads,
+            tiles=options.tiles,
+            tile_overlap=options.tile_overlap,
             journal=(options.out / 'frames' / name).resolve(),
             resume=options.resume,
             ahead=READ_AHEAD if options.mode == 'every' else 0,

@@ -120,8 +120,7 @@ def test_auto_says_why(frame, budget_ms, grid, says):
     ('text', 'tiling', 'passes'),
     [
         ('off', None, 1),
-        ('auto', Tiling(None), 1),
-        ('auto+whole', Tiling(None, whole=True), 1),
+        ('auto', Tiling(None, whole=True), 1),
         ('2x1', Tiling((2, 1)), 2),
         ('3x2+whole', Tiling((3, 2), whole=True), 7),
     ],
@@ -131,9 +130,11 @@ def test_what_users_write(text, tiling, passes):
     assert most_passes(text) == passes
 
 
-@pytest.mark.parametrize('text', ['', 'on', '2', '2x', 'x2', '2x2x2', '-1x2', '٢x2', '2X2', 'off+whole', '100x1'])
+@pytest.mark.parametrize(
+    'text', ['', 'on', '2', '2x', 'x2', '2x2x2', '-1x2', '٢x2', '2X2', 'off+whole', 'auto+whole', '100x1']
+)
 def test_what_nobody_can_read_is_refused_with_what_to_write(text):
-    with pytest.raises(TilesError, match='off, auto or COLUMNSxROWS'):
+    with pytest.raises(TilesError, match='off, auto, or COLUMNSxROWS'):
         parse(text)
 
 

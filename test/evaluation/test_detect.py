@@ -190,6 +190,23 @@ def test_the_lowest_score_is_the_users(run, tmp_path, written, score, found):
     assert len(written('detections')) == found
 
 
+def test_large_images_are_seen_in_tiles(run, tmp_path, written):
+    small = np.zeros((128, 128, 3), np.uint8)
+    small[80:96, 32:48] = 255
+    cv2.imwrite(str(tmp_path / 'small.png'), small)
+    _, said = run(tmp_path / 'small.png', '--tiles', '2x2', '--tile-overlap', 0, '--score', 0.5)
+    assert [found['bbox'] for found in written('detections')] == [[32, 80, 16, 16]]
+    assert '2x2 of 128x128 at scale 1.00, 4 passes' in said
+
+
+@pytest.mark.parametrize('wish', [('--tiles', '2by2'), ('--tiles', '2x2', '--tile-overlap', 0.9)])
+def test_tiles_that_nobody_can_read_end_with_a_line(run, folder, tmp_path, wish):
+    status, said = run(folder, *wish)
+    assert status == 1
+    assert 'tile' in said
+    assert not (tmp_path / 'out').exists()
+
+
 def test_without_pictures_there_are_only_the_two_files(run, folder, tmp_path, written):
     make_video(tmp_path / 'clip.avi', 5)
     assert run(folder, tmp_path / 'clip.avi', '--no-pictures')[0] == 0

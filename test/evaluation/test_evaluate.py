@@ -68,6 +68,21 @@ def test_realtime_puts_sap_beside_ap(tmp_path, bundle):
     assert report['streaming']['superseded'] > 0
 
 
+def test_large_frames_are_seen_in_tiles(tmp_path, bundle, capsys):
+    """A cell's worth of white in a frame of 2 × 2 inputs: too little for the whole frame, a full cell in its tile."""
+    frame = np.zeros((128, 128, 3), np.uint8)
+    frame[80:96, 32:48] = 255
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.image('/image', PERIOD, frame)
+        bag.detections('/ground_truth', PERIOD, Detections([[32, 80, 48, 96]], np.ones(1), np.zeros(1)))
+    arguments = (tmp_path / 'bag', '--tile-overlap', 0)
+    assert evaluate(tmp_path, bundle, *arguments)[1]['accuracy']['map50'] < 0.1
+    assert evaluate(tmp_path, bundle, *arguments, '--tiles', '2x2', '--resume')[1]['accuracy'][
+        'map50'
+    ] == pytest.approx(1)
+    assert '2x2 of 128x128 at scale 1.00, 4 passes' in capsys.readouterr().err
+
+
 def test_a_missed_limit_sets_the_exit_status(tmp_path, bundle, capsys):
     bag = write_bag(tmp_path / 'bag', [1, 5])
     assert evaluate(tmp_path, bundle, bag, '--fail-under', 'map50=1.01')[0] == 3
@@ -198,6 +213,11 @@ def test_stamps_that_nearly_match_are_joined_within_the_tolerance(tmp_path, bund
 def test_reading_ahead_changes_nothing(tmp_path, bundle):
     bag = write_bag(tmp_path / 'bag', list(range(15)))
     assert results(run_jobs([Job(bag, bundle, ahead=4)])) == results(run_jobs([Job(bag, bundle)]))
+
+
+def test_tiles_that_nobody_can_read_end_with_a_line(tmp_path, bundle, capsys):
+    assert main(['evaluate', str(tmp_path / 'bag'), '--bundle', str(bundle), '--tiles', '2by2']) == 1
+    assert 'off, auto, or COLUMNSxROWS' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
