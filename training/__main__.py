@@ -13,12 +13,13 @@ os.environ.setdefault('GOMP_SPINCOUNT', '0')
 
 from kd_perception.core.bundle import load_bundle
 from kd_perception.core.errors import KdPerceptionError
+from kd_perception.core.tiles import OFF, OVERLAP, parse
 from kd_perception.engines.cores import physical_cores
 from training import run_command
 from training.data import prepare_command
 from training.errors import Interrupted, TrainingError
 from training.prune import sensitivity_command as prune_sensitivity_command
-from training.quantize import arms_command, sensitivity_command
+from training.quantize import arms_command, quantize_command, sensitivity_command
 from training.study import command as study_command
 
 EPILOG = """\
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(run_command.add_parser(commands))
     prepare_command.add_parser(commands)
     study_command.add_parser(commands)
+    _common(quantize_command.add_parser(commands))
     _common(sensitivity_command.add_parser(commands))
     _common(arms_command.add_parser(commands))
     _common(prune_sensitivity_command.add_parser(commands))
@@ -73,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
     command.add_argument('--precision', default='auto', help="of the artifact; the bundle's first by default")
     command.add_argument('--split', default='val', help='val by default')
+    command.add_argument(
+        '--tiles', default=OFF, help='see images in tiles: 2x2, 2x2+whole, auto; %(default)s by default'
+    )
+    command.add_argument('--tile-overlap', type=float, default=OVERLAP, help='share of a tile; %(default)s by default')
     command.set_defaults(command=_measure)
     _common(command)
     return parser
@@ -95,7 +101,9 @@ def _measure(options: argparse.Namespace) -> int:
 
     bundle = load_bundle(options.bundle)
     dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
-    print(measure_bundle(bundle, options.precision, dataset, options.split, threads=options.threads))
+    tiling = parse(options.tiles, options.tile_overlap)
+    threads = options.threads
+    print(measure_bundle(bundle, options.precision, dataset, options.split, threads=threads, tiling=tiling))
     return 0
 
 
