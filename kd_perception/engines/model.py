@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from kd_perception.core.bundle import Artifact, Bundle, find_bundle, load_bundle
 from kd_perception.core.detector import Detector
 from kd_perception.core.engine import EngineInfo, EngineOptions
 from kd_perception.core.errors import EngineError, KdPerceptionError
+from kd_perception.core.tiles import OFF, OVERLAP, Tiling, most_passes, parse
 from kd_perception.engines.ladder import ladder
 from kd_perception.engines.selection import AUTO, Request, Selection, select
 
@@ -26,9 +28,11 @@ class ModelSettings:
         max_map_drop: the accuracy gate, see `selection.Request`.
         threads: CPU threads inside one inference; 0 means one per physical core.
         providers: see `EngineOptions`.
-        budget_ms: what `engine: auto` has to fit; None where the engine is named.
+        budget_ms: what `engine: auto` and `tiles: auto` have to fit; None where neither is asked for.
         wants_ladder: find out what could be stepped down to; needs `engine: auto`, for an explicit choice is never replaced.
         rung: 0 for the selection itself, else which rung of its ladder.
+        tiles: `off`, `auto` or a grid, see `kd_perception.core.tiles.parse`.
+        tile_overlap: see `kd_perception.core.tiles.Tiling`.
     """
 
     model: str
@@ -40,16 +44,24 @@ class ModelSettings:
     budget_ms: float | None = None
     wants_ladder: bool = False
     rung: int = 0
+    tiles: str = OFF
+    tile_overlap: float = OVERLAP
+
+    def tiling(self, report: Callable[[str], None]) -> Tiling | None:
+        """The wish for tiles; raises TilesError where it cannot be read."""
+        return parse(self.tiles, self.tile_overlap, math.inf if self.budget_ms is None else self.budget_ms, report)
 
     def request(self, report: Callable[[str], None]) -> Request:
-        """The wish as the selection knows it."""
+        """The wish as the selection knows it. It times single passes: a grid leaves each its share of the budget."""
         request = Request(
             engine=self.engine,
             precision=self.precision,
             max_map_drop=self.max_map_drop,
             options=EngineOptions(threads=self.threads, providers=self.providers, report=report),
         )
-        return request if self.budget_ms is None else replace(request, budget_ms=self.budget_ms)
+        return (
+            request if self.budget_ms is None else replace(request, budget_ms=self.budget_ms / most_passes(self.tiles))
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Model:
         return self.detector.engine.info
 
     def describe(self) -> str:
-        """One line for a log."""
+        """One line for a log; where there are tiles, the time is that of one of them."""
         measured = self.artifact.measured_map
         accuracy = 'mAP not measured' if measured is None else f'mAP50-95 {measured:.3f}'
         return (
@@ -116,6 +128,7 @@ def check(settings: ModelSettings) -> None:
     Raises:
         KdPerceptionError: the wish cannot come true; says why.
     """
+    settings.tiling(_say_nothing)
     bundle = load_bundle(find_bundle(settings.model))
     if settings.engine == AUTO:
         return
@@ -139,13 +152,15 @@ def load(settings: ModelSettings, report: Callable[[str], None], known: tuple[Se
     """
     check(settings)
     if 0 < settings.rung <= len(known):
-        return _load(settings, known[settings.rung - 1], known)
+        return _load(settings, known[settings.rung - 1], known, report)
     selection = select(load_bundle(find_bundle(settings.model)), settings.request(report), report)
-    return _load(settings, selection, ladder(selection, report) if settings.wants_ladder else ())
+    return _load(settings, selection, ladder(selection, report) if settings.wants_ladder else (), report)
 
 
-def _load(settings: ModelSettings, selection: Selection, rungs: tuple[Selection, ...]) -> Model:
-    detector = Detector(selection.bundle, selection.load())
+def _load(
+    settings: ModelSettings, selection: Selection, rungs: tuple[Selection, ...], report: Callable[[str], None]
+) -> Model:
+    detector = Detector(selection.bundle, selection.load(), tiling=settings.tiling(report))
     try:
         return Model(settings, selection, detector, detector.warm_up(), rungs)
     except KdPerceptionError:
@@ -159,7 +174,7 @@ def load_on_cpu(settings: ModelSettings, report: Callable[[str], None]) -> Model
     Raises:
         KdPerceptionError: there is no such artifact, or it fails as well.
     """
-    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), budget_ms=None, wants_ladder=False)
+    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), wants_ladder=False)
     try:
         check(on_cpu)
     except KdPerceptionError:

@@ -126,6 +126,7 @@ class DetectorNode(LifecycleNode):
 
     def _model_settings(self, changes: dict[str, Any] | None = None) -> ModelSettings:
         engine, degradation = self._setting('engine', changes), self._setting('degradation', changes)
+        tiles = self._setting('tiles', changes)
         return ModelSettings(
             model=self._setting('model', changes),
             engine=engine,
@@ -133,9 +134,11 @@ class DetectorNode(LifecycleNode):
             max_map_drop=self._setting('max_map_drop', changes),
             threads=self._setting('threads', changes),
             providers=tuple(filter(None, self._setting('providers', changes))),
-            budget_ms=self._setting('latency_budget_ms', changes) if engine == AUTO else None,
+            budget_ms=self._setting('latency_budget_ms', changes) if AUTO in (engine, tiles) else None,
             wants_ladder=degradation == 'step_down',
             rung=self._shedding.level if degradation == 'step_down' else 0,
+            tiles=tiles,
+            tile_overlap=self._setting('tile_overlap', changes),
         )
 
     def _setting(self, name: str, changes: dict[str, Any] | None = None) -> Any:
@@ -256,6 +259,8 @@ class DetectorNode(LifecycleNode):
                 'max_map_drop': settings.max_map_drop,
                 'threads': settings.threads,
                 'providers': list(settings.providers) or [''],
+                'tiles': settings.tiles,
+                'tile_overlap': settings.tile_overlap,
             }
             self.set_parameters([Parameter(name, value=value) for name, value in values.items()])
         self._running.wanted = self._model_settings()

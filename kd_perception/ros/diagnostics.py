@@ -151,6 +151,7 @@ def model_status(view: ModelView) -> DiagnosticStatus:
             'device': info.device,
             'threads': info.threads,
             'sha256': artifact.sha256,
+            'tiles': view.model.detector.plan or view.model.settings.tiles,
             'map': artifact.measured_map if artifact.measured_map is not None else 'not measured',
             **{f'version.{name}': version for name, version in info.versions.items()},
             **view.model.selection.as_dict(),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 from networks import make_bundle
 
-from kd_perception.core.errors import BundleError, EngineError
+from kd_perception.core.errors import BundleError, EngineError, KdPerceptionError
 from kd_perception.engines.model import ModelSettings, check, load
 from kd_perception.engines.model_builder import ModelBuilder
 
@@ -128,10 +129,19 @@ def test_onnxruntimes_providers_do_not_concern_other_engines(tmp_path):
         ({'model': 'nothing_like_it'}, "no model bundle 'nothing_like_it'"),
         ({'precision': 'int8'}, 'has no artifact onnxruntime/int8'),
         ({'engine': 'warp'}, "no engine 'warp'"),
+        ({'tiles': '2by2'}, 'off, auto, or COLUMNSxROWS'),
+        ({'tiles': '2x2', 'tile_overlap': 0.9}, 'tile overlap 0.9'),
     ],
 )
 def test_what_cannot_come_true_is_said_at_once(tmp_path, change, says):
     make_bundle(tmp_path / 'bright_cells')
     wish = {'model': str(tmp_path / 'bright_cells'), 'engine': 'onnxruntime', **change}
-    with pytest.raises((BundleError, EngineError), match=says):
+    with pytest.raises(KdPerceptionError, match=says):
         check(ModelSettings(**wish))
+
+
+def test_a_grid_leaves_each_pass_its_share_of_the_budget():
+    """The selection times single passes."""
+    wish = ModelSettings('any', 'auto', budget_ms=200.0)
+    budgets = [replace(wish, tiles=tiles).request(print).budget_ms for tiles in ('off', 'auto', '2x2', '2x1+whole')]
+    assert budgets == pytest.approx([200, 200, 50, 200 / 3])
