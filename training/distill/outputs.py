@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import LossError
+from training.models.yolov4.network import YOLOv4
 
 Branch = Mapping[str, Any]
 """`boxes` (N, 4·bins, anchors), `scores` (N, classes, anchors), `feats`: the maps that the head reads."""
@@ -124,17 +125,34 @@ def layer_names(network: Any, layers: Sequence[int | str]) -> tuple[str, ...]:
     Raises:
         LossError: there is no such layer.
     """
-    head = network.model[-1]
     if not layers:
-        layers = [place if place >= 0 else head.i + place for place in head.f]
+        layers = level_names(network)
     names = [f'model.{layer}' if isinstance(layer, int) or layer.isdigit() else layer for layer in layers]
     for name in names:
         try:
             network.get_submodule(name)
         except AttributeError as error:
-            last = len(network.model) - 1
-            raise LossError(f'the network has no layer {name}; its layers are model.0 to model.{last}') from error
+            known = (
+                ', '.join(network.levels)
+                if isinstance(network, YOLOv4)
+                else f'model.0 to model.{len(network.model) - 1}'
+            )
+            raise LossError(f'the network has no layer {name}; its layers are {known}') from error
     return tuple(names)
+
+
+def level_names(network: Any) -> Sequence[int | str]:
+    """The layers that the head reads, fine to coarse."""
+    if isinstance(network, YOLOv4):
+        return network.levels
+    head = network.model[-1]
+    return [place if place >= 0 else head.i + place for place in head.f]
+
+
+def yolo_head(network: Any) -> Any:
+    """The head of a YOLO of Ultralytics; None where there is another."""
+    head = None if isinstance(network, YOLOv4) else network.model[-1]
+    return head if hasattr(head, 'reg_max') else None
 
 
 @torch.no_grad()
@@ -152,15 +170,14 @@ def measure_shape(network: Any, layers: Sequence[str], image_size: int) -> Shape
             module.training = mode
         probe.remove()
     maps = probe.take()
-    head = network.model[-1]
-    yolo = hasattr(head, 'reg_max')
+    head = yolo_head(network)
     branches = ('one2many', 'one2one') if getattr(head, 'one2one_cv2', None) is not None else ('one2many',)
     return Shape(
         channels={name: value.shape[1] for name, value in maps.items()},
         sizes={name: (value.shape[2], value.shape[3]) for name, value in maps.items()},
         levels=levels,
-        classes=head.nc if yolo else 0,
-        bins=head.reg_max if yolo else 0,
-        branches=branches if yolo else (),
+        classes=head.nc if head is not None else 0,
+        bins=head.reg_max if head is not None else 0,
+        branches=branches if head is not None else (),
         strides=tuple(image_size / maps[name].shape[2] for name in levels),
     )

@@ -21,6 +21,7 @@ import yaml
 
 from training.errors import WeightsError
 from training.models import torchvision_nms
+from training.models.yolov4 import architecture as yolov4
 from training.schema import nearest
 
 torchvision_nms.ensure()
@@ -103,12 +104,12 @@ _ACTIVATION = re.compile(
 _TEXT = re.compile(r'[A-Za-z_]\w*|-?\d+(\.\d+)?')
 
 
-def build_network(architecture: str | Mapping[str, Any], classes: Sequence[str]) -> DetectionModel:
+def build_network(architecture: str | Mapping[str, Any], classes: Sequence[str]) -> Any:
     """A detector with fresh weights.
 
     Args:
         architecture: a name of Ultralytics (`yolov8n.yaml`, `yolo11s.yaml`, `yolov5nu.yaml`, `rtdetr-l.yaml`), the path of a
-            yaml file, or what such a file holds.
+            yaml file, or what such a file holds; see `training.models.yolov4.architecture` for that family.
         classes: the names of the classes.
 
     Raises:
@@ -116,6 +117,8 @@ def build_network(architecture: str | Mapping[str, Any], classes: Sequence[str])
     """
     names = checked_classes(classes)
     mapping = _named(architecture) if isinstance(architecture, str) else architecture
+    if yolov4.is_yolov4(mapping):
+        return yolov4.build(mapping, names)
     return _build(checked_architecture(mapping), names)
 
 
@@ -192,6 +195,8 @@ def checked_architecture(architecture: Any) -> dict[str, Any]:
     Raises:
         WeightsError: an entry of another form.
     """
+    if yolov4.is_yolov4(architecture):
+        return yolov4.checked(architecture)
     if not isinstance(architecture, Mapping) or not {'backbone', 'head'} <= architecture.keys():
         raise WeightsError('an architecture must hold nc, backbone and head')
     checked = {str(key): copy.deepcopy(value) for key, value in architecture.items() if key != 'yaml_file'}

@@ -23,6 +23,7 @@ from training.models.architecture import (
     checked_classes,
     of_ultralytics,
 )
+from training.models.yolov4.network import YOLOv4
 from training.prune import structure
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def save_weights(network: nn.Module, file: Path, classes: Sequence[str]) -> None
     saved = {
         'format': FORMAT,
         'architecture': checked_architecture(architecture),
-        'structure': structure.describe(network),
+        'structure': None if isinstance(network, YOLOv4) else structure.describe(network),
         'kept': getattr(network, 'kept', None),
         'classes': list(checked_classes(classes)),
         'state': {name: _plain(value) for name, value in network.state_dict().items()},
@@ -93,7 +94,7 @@ def load_network(file: Path) -> tuple[DetectionModel, tuple[str, ...]]:
     except (WeightsError, PruneError, AttributeError, TypeError) as error:
         raise WeightsError(f'{file}: {error}') from error
     if kept is not None:
-        network.kept = kept  # type: ignore[assignment]
+        network.kept = kept
     _fill(network, saved['state'], file)
     return network.eval(), classes
 

@@ -7,7 +7,8 @@ are timm's, which train with three branches and are deployed as one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, cast
+from functools import partial
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ class MobileNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torchvision_nms.ensure()
-        from torchvision.models import mobilenet_v2
+        from torchvision.models import mobilenet_v2  # type: ignore[import-untyped]
 
         features = mobilenet_v2(weights=None).features
         self.fine, self.middle, self.coarse = features[:7], features[7:14], features[14:18]
@@ -70,7 +71,8 @@ class RepViT(nn.Module):
         import timm
 
         self.body = timm.create_model(f'repvit_{size}', pretrained=False, features_only=True, out_indices=(1, 2, 3))
-        self.channels: tuple[int, int, int] = tuple(self.body.feature_info.channels())
+        described: Any = self.body.feature_info
+        self.channels: tuple[int, int, int] = tuple(described.channels())
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Maps at strides 8, 16 and 32."""
@@ -87,7 +89,7 @@ class RepViT(nn.Module):
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     'cspdarknet53': CSPDarknet53,
     'mobilenet_v2': MobileNetV2,
-    **{f'repvit_{size}': (lambda size=size: RepViT(size)) for size in ('m0_9', 'm1_0', 'm1_1', 'm1_5', 'm2_3')},
+    **{f'repvit_{size}': partial(RepViT, size) for size in ('m0_9', 'm1_0', 'm1_1', 'm1_5', 'm2_3')},
 }
 """Every backbone by its name in a recipe."""
 

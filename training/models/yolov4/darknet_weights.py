@@ -94,7 +94,8 @@ def _in_order(network: YOLOv4) -> Iterator[Pair]:
     yield from _pairs(backbone.stem)
     for stage in backbone.stages:
         assert isinstance(stage, CrossStage)
-        for part in (stage.down, stage.beside, stage.before, stage.blocks, stage.behind, stage.merge):
+        parts: tuple[nn.Module, ...] = (stage.down, stage.beside, stage.before, stage.blocks, stage.behind, stage.merge)
+        for part in parts:
             yield from _pairs(part)
     for part in (
         *(neck.before_pooling, neck.behind_pooling),

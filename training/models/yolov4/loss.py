@@ -45,6 +45,7 @@ class YOLOv4Loss(nn.Module):
         super().__init__()
         self.settings = settings or YOLOv4LossSettings()
         self.strides = network.strides
+        self.anchors: Tensor
         self.register_buffer('anchors', network.anchors.clone())
 
     def forward(self, raw: Sequence[Tensor], boxes: Sequence[Tensor], class_ids: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -6,12 +6,13 @@ With CSPDarknet53 and 80 classes it is the public network: 64,363,101 parameters
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from training.errors import WeightsError
-from training.models.yolov4.backbones import make_backbone
+from training.models.yolov4.backbones import Backbone, make_backbone
 from training.models.yolov4.layers import ConvBN, DepthwiseConvBN, SpatialPyramidPooling
 
 ANCHORS = (
@@ -96,6 +97,10 @@ class YOLOv4(nn.Module):
     """
 
     anchors: Tensor
+    levels = ('neck.fine_up', 'neck.middle_down', 'neck.coarse_down')
+    """The layers that the heads read, finest stride first."""
+    yaml: dict[str, Any]
+    names: dict[int, str]
 
     def __init__(
         self,
@@ -109,8 +114,9 @@ class YOLOv4(nn.Module):
             raise WeightsError(f'there is no neck {neck!r}; necks are {", ".join(NECKS)}')
         self.classes = classes
         self.backbone = make_backbone(backbone)
-        self.strides = self.backbone.strides
-        self.neck = PathAggregation(self.backbone.channels, neck)
+        described = cast(Backbone, self.backbone)
+        self.strides = described.strides
+        self.neck = PathAggregation(described.channels, neck)
         self.heads = nn.ModuleList(
             nn.Sequential(three_by_three(width, 2 * width, 1, neck), nn.Conv2d(2 * width, 3 * (5 + classes), 1))
             for width in PathAggregation.outputs
