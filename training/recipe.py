@@ -100,6 +100,7 @@ class BundleRecipe:
     """What the bundle says of itself, and its default operating point.
 
     Attributes:
+        name: of the bundle; the recipe's by default.
         family: bundles of one family stand in for each other; the recipe's name by default.
         stage: the stage whose weights go into the bundle; the last by default.
     """
@@ -111,6 +112,7 @@ class BundleRecipe:
     method: str
     score: float = 0.25
     iou: float = 0.6
+    name: str = ''
     family: str = ''
     stage: str | None = None
 
@@ -158,7 +160,7 @@ class Recipe:
     """A whole recipe.
 
     Attributes:
-        name: of the bundle.
+        name: of its working folder, and of the bundle unless that has its own.
         seed: of everything drawn in training, unless a stage has its own.
         data: labelled sets by name.
         validation: the set whose `val` split is measured; also the set whose classes are trained.
@@ -208,6 +210,11 @@ class Recipe:
             raise ValueError(
                 f'{where} names {name!r}{nearest(name, known)}; known there are {", ".join(known) or "none"}'
             )
+
+    @property
+    def bundle_name(self) -> str:
+        """The bundle's own, or the recipe's."""
+        return self.bundle.name or self.name
 
     @property
     def final(self) -> str:

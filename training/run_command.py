@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             print(f'[{number}/{len(steps)}]', end=' ', flush=True)
             pipeline.steps.made(step)
     if not options.until:
-        target = options.target or Path('models') / recipe.name
+        target = options.target or Path('models') / recipe.bundle_name
         pipeline.publish(target)
         pipeline.leave_weights()
         print((pipeline.steps.folder(pipeline.report()) / 'stages.md').read_text(encoding='utf-8'))

@@ -229,7 +229,7 @@ def lay_networks(folder: Path, networks: Mapping[str, Path], recipe: Recipe) -> 
 
 def artifact_file(recipe: Recipe, precision: str) -> str:
     """Name of a network in the bundle."""
-    return f'{recipe.name}_{precision}.onnx'
+    return f'{recipe.bundle_name}_{precision}.onnx'
 
 
 def document(
@@ -245,8 +245,8 @@ def document(
     source = recipe.data[recipe.validation].path or recipe.validation
     return {
         'schema_version': 1,
-        'name': recipe.name,
-        'family': about.family or recipe.name,
+        'name': recipe.bundle_name,
+        'family': about.family or recipe.bundle_name,
         'description': about.description,
         'licence': about.licence,
         'attribution': list(about.attribution),
@@ -279,7 +279,7 @@ def document(
 
 def stated(recipe: Recipe, source: str, precision: str, metrics: Result) -> Result:
     """What an artifact says was measured, with the command that measures it again."""
-    command = f'python -m training measure models/{recipe.name} {source} --precision {precision}'
+    command = f'python -m training measure models/{recipe.bundle_name} {source} --precision {precision}'
     return {'dataset': f'{source}/val', **metrics, 'command': command}
 
 
