@@ -14,6 +14,7 @@ import torch
 
 from training.errors import FitError
 from training.models.weights import build_network
+from training.models.yolov4.network import YOLOv4
 from training.prune import structure
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ def untrained(network: DetectionModel, classes: Sequence[str], seed: int) -> Det
     architecture: Any = network.yaml
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = build_network(architecture, classes)
-    structure.restore(fresh, structure.describe(network))
-    return fresh.eval()
+        fresh: DetectionModel = build_network(architecture, classes)
+    if not isinstance(network, YOLOv4):
+        structure.restore(fresh, structure.describe(network))
+    fresh.eval()
+    return fresh
 
 
 def other_images(count: int, seed: int, step: int) -> list[int]:

@@ -14,6 +14,7 @@ from training.distill.controls import untrained
 from training.distill.outputs import Outputs, Probe, Shape, branches_of, layer_names, measure_shape, to_float32
 from training.errors import FitError, WeightsError
 from training.models.weights import load_network
+from training.models.yolov4.network import YOLOv4
 
 
 class Teacher:
@@ -78,7 +79,7 @@ class Teacher:
     def watch(self, layers: Sequence[str], *, with_head: bool = True) -> None:
         """Choose the layers whose maps it puts out, and whether its head, a third of its time, runs at all."""
         self._probe = Probe(self._network, layers)
-        if not with_head:
+        if not with_head and not isinstance(self._network, YOLOv4):
             self._head = self._network.model[-1]
             self._network.model[-1] = _NoHead(self._head)
 
@@ -114,6 +115,8 @@ class _NoHead(nn.Module):
 
 def _folded(network: Any) -> Any:
     network.eval().requires_grad_(False)
+    if isinstance(network, YOLOv4):
+        return network
     head = network.model[-1]
     if hasattr(head, 'reg_max'):
         head.fuse = lambda: None  # or it would drop the branch that inference does not need

@@ -103,7 +103,7 @@ Kept = Sequence[Sequence[int]] | None
 
 def _check_heads(name: str, student: Shape, teacher: Shape) -> None:
     if not student.classes or not teacher.classes:
-        raise LossError(f'{name} compares the heads of YOLO detectors; RT-DETR is distilled by its maps only')
+        raise LossError(f'{name} compares heads of Ultralytics; RT-DETR and YOLOv4 are distilled by their maps only')
     if student.strides != teacher.strides:
         raise LossError(
             f'{name}: the student predicts at strides {_listed(student.strides)}, the teacher at '

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from training.data.loader import Batch, Batches, BatchPlan, ImageSet
 from training.distill import checkpoint
 from training.distill.controls import other_images
+from training.distill.families import family_of
 from training.distill.outputs import (
     Outputs,
     Probe,
@@ -156,9 +157,9 @@ class _Run:
         self.student.train()
         _freeze(self.student, self.settings.freeze)
         self.penalty = _penalty(self.student, job.sparsity)
-        self.is_yolo = hasattr(self.student.model[-1], 'reg_max')
-        if job.unlabelled and not self.is_yolo:
-            raise FitError('RT-DETR is trained on labelled images only: leave the unlabelled ones out')
+        self.family = family_of(self.student)
+        if job.unlabelled and not self.family.takes_unlabelled:
+            raise FitError(f'{self.family.name} is trained on labelled images only: leave the unlabelled ones out')
 
         images = ImageSet(job.images, len(job.classes), self.settings.image_size, self.settings.augment)
         unlabelled = None
@@ -183,7 +184,6 @@ class _Run:
             self._prepare_terms(job.distill)
         self.terms.to(group.device)
 
-        self._prepare_criterion()
         # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
         self.optimizer = _optimizer([self.student, self.terms], self.settings)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
@@ -224,13 +224,6 @@ class _Run:
             )
         self.probe = Probe(self.student, ours)
         self.teacher.watch(others, with_head=any(term.needs_head for term in self.terms))
-
-    def _prepare_criterion(self) -> None:
-        from ultralytics.cfg import get_cfg
-
-        self.student.args = get_cfg()
-        self.student.nc = self.student.model[-1].nc  # RT-DETR's asks for it
-        self.student.criterion = self.student.init_criterion()
 
     # What `fit` does.
 
@@ -315,7 +308,7 @@ class _Run:
         result = FitResult(self.folder / WEIGHTS, self.steps, self.folder / LOG)
         if self.group.first:
             self.probe.remove()
-            network = _bare(self.student)
+            network = self.family.bare(self.student)
             network.load_state_dict(self.averaged if self.settings.ema_decay else self.student.state_dict())
             save_weights(network, result.weights, self.job.classes)
             record = {
@@ -367,7 +360,7 @@ class _Run:
         self.rate = settings.learning_rate * share
         for group in self.optimizer.param_groups:
             group['lr'] = self.rate
-        criterion = self.student.criterion
+        criterion: Any = getattr(self.student, 'criterion', None)
         if hasattr(criterion, 'o2m'):
             criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * progress
             criterion.o2o = criterion.total - criterion.o2m
@@ -407,12 +400,11 @@ class _Run:
         images = images.to(memory_format=torch.channels_last).float() / 255
         targets = _targets(batch, images)
         with _autocast(self.group.device, self.precision):
-            predictions = self._forward(images, targets)
+            predictions = self.family.predict(self.student, images, targets)
         predictions = to_float32(predictions)
 
         own = part_of(predictions, slice(batch.labelled)) if batch.labelled < len(images) else predictions
-        loss, parts = self.student.loss(targets, own)
-        task = loss.sum() / (batch.labelled if self.is_yolo else 1)
+        task, parts = self.family.loss(self.student, targets, own)
         values = {'task': task, **{f'task/{name}': value for name, value in parts.items()}}
 
         distilled = self._distil(images, predictions, batch, prove)
@@ -423,18 +415,6 @@ class _Run:
         # Of all images of a step, like Ultralytics', so that its learning rates hold.
         self.scaler.scale(total * batch.labelled).backward()
         return {'loss': total, **values}
-
-    def _forward(self, images: Tensor, targets: dict[str, Any]) -> Any:
-        if self.is_yolo:
-            return self.student(images)
-        counts = [int((targets['batch_idx'] == image).sum()) for image in range(len(images))]
-        objects = {
-            'cls': targets['cls'].long().view(-1),
-            'bboxes': targets['bboxes'],
-            'batch_idx': targets['batch_idx'].long(),
-            'gt_groups': counts,
-        }
-        return self.student.predict(images, batch=objects)
 
     def _distil(self, images: Tensor, predictions: Any, batch: Batch, prove: bool) -> dict[str, tuple[Tensor, float]]:
         """Value and weight of each term, that of unlabelled images beside that of labelled ones."""
@@ -656,17 +636,11 @@ def _student(job: FitJob) -> Any:
         return build_network(job.student, job.classes)
 
 
-def _bare(student: Any) -> Any:
-    """A copy of the network alone, without what the training hung on it."""
-    network = copy.deepcopy(student)
-    del network.criterion, network.args, network.nc
-    return network
-
-
 def _freeze(network: nn.Module, prefixes: Sequence[str]) -> None:
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name, _ in network.named_parameters()):
-            raise FitError(f'freeze: no layer begins with {prefix!r}; names are like model.0.conv.weight')
+            first = next(name for name, _ in network.named_parameters())
+            raise FitError(f'freeze: no layer begins with {prefix!r}; names are like {first}')
     for name, parameter in network.named_parameters():
         # The integral of a distribution is fixed, not learned.
         parameter.requires_grad_(not name.startswith(tuple(prefixes)) and '.dfl.' not in name)

@@ -106,7 +106,7 @@ def test_rtdetr_is_trained_and_learns_from_maps(pictures, tmp_path):
     assert {'task/giou_loss', 'task/cls_loss', 'task/l1_loss', 'cwd', 'fgfi'} <= log.keys()
     alone = columns(fit(FitJob(RTDETR, CLASSES, pictures, SETTINGS), tmp_path / 'alone').log)
     assert alone['task'][0] == log['task'][0]  # its denoising queries are drawn alike in both arms
-    with pytest.raises(LossError, match='RT-DETR is distilled by its maps only'):
+    with pytest.raises(LossError, match='RT-DETR and YOLOv4 are distilled by their maps only'):
         fit(distilled(pictures, RTDETR, file, 'bckd'), tmp_path / 'refused')
     settings = dataclasses.replace(SETTINGS, unlabelled_batch=1)
     job = dataclasses.replace(distilled(pictures, RTDETR, file, 'cwd'), settings=settings, unlabelled=pictures[:2])

@@ -5,6 +5,7 @@ With CSPDarknet53 and 80 classes it is the public network: 64,363,101 parameters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ ANCHORS = (
 """Width and height in pixels, three for each stride, as published for COCO at 512² and 608²."""
 CENTRE_SCALES = (1.2, 1.1, 1.05)
 """How far beyond its cell a centre may lie: σ(t)·s − (s − 1)/2, which reaches the cell's border without an infinite t."""
+OBJECTNESS = 0.01
+"""Of fresh weights: the share of cells that hold an object, about (Lin 2017, focal loss, section 4.1)."""
 NECKS = ('full', 'depthwise')
 
 
@@ -122,6 +125,15 @@ class YOLOv4(nn.Module):
             for width in PathAggregation.outputs
         )
         self.register_buffer('anchors', torch.tensor(anchors, dtype=torch.float32))
+        self._expect_few_objects()
+
+    @torch.no_grad()
+    def _expect_few_objects(self) -> None:
+        """Objectness begins near OBJECTNESS everywhere, so that the first steps are not spent on the background."""
+        for head in self.heads:
+            bias = cast(nn.Sequential, head)[-1].bias
+            assert isinstance(bias, Tensor)
+            bias.view(3, 5 + self.classes)[:, 4] = math.log(OBJECTNESS / (1 - OBJECTNESS))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """RGB (N, 3, H, W) in 0 … 1 → for each stride raw (N, 3, 5 + classes, H/stride, W/stride): x y w h objectness classes."""
