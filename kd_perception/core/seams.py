@@ -160,14 +160,18 @@ def _union(parts: _Parts, group: npt.NDArray[np.intp], origin: int, slack: float
 def _covered(parts: _Parts) -> BoolArray:
     """(N,): whether a box is only a part of what a larger box of another tile shows."""
     boxes, area = parts.boxes, np.prod(parts.boxes[:, 2:] - parts.boxes[:, :2], axis=1)
-    cut = np.flatnonzero(parts.is_part)
-    part = boxes[cut, None]
-    sides = np.minimum(part[..., 2:], boxes[None, :, 2:]) - np.maximum(part[..., :2], boxes[None, :, :2])
-    common = np.prod(np.maximum(sides, 0), axis=2)
-    fuller = (area[None] > area[cut, None]) & (parts.origin[None] != parts.origin[cut, None])
-    same = (parts.class_ids[None] == parts.class_ids[cut, None]) & (
-        parts.scores[None] >= LIKE_SCORES * parts.scores[cut, None]
-    )
     covered = np.zeros(len(area), bool)
-    covered[cut] = (fuller & same & (common >= COVERED * area[cut, None])).any(axis=1)
+    for origin in np.unique(parts.origin[parts.is_part]):
+        mine = np.flatnonzero(parts.is_part & (parts.origin == origin))
+        tile = parts.tiles[mine[0]]
+        reaches = np.all(boxes[:, :2] < tile[2:], axis=1) & np.all(boxes[:, 2:] > tile[:2], axis=1)
+        others = np.flatnonzero(reaches & (parts.origin != origin))
+        part, other = boxes[mine, None], boxes[None, others]
+        width = np.minimum(part[..., 2], other[..., 2]) - np.maximum(part[..., 0], other[..., 0])
+        height = np.minimum(part[..., 3], other[..., 3]) - np.maximum(part[..., 1], other[..., 1])
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        same = parts.class_ids[mine, None] == parts.class_ids[others]
+        sure = parts.scores[others] >= LIKE_SCORES * parts.scores[mine, None]
+        fuller = (area[others] > area[mine, None]) & (common >= COVERED * area[mine, None])
+        covered[mine] = np.any(fuller & same & sure, axis=1)
     return covered
