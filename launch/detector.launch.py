@@ -33,6 +33,11 @@ ARGUMENTS = [
         'precision', default_value='', description='fp32, int8, … or auto; empty keeps the one in the parameter files.'
     ),
     DeclareLaunchArgument(
+        'tiles',
+        default_value='',
+        description='Tiles for high frames: off, auto, 2x2, 2x2+whole, …; empty keeps the parameter files.',
+    ),
+    DeclareLaunchArgument(
         'degradation',
         default_value='',
         choices=['', 'off', 'step_down', 'skip_frames'],
@@ -86,7 +91,7 @@ def detector(context: LaunchContext) -> list[LifecycleNode]:
 
     profile = given('profile')
     files = [given('params_file'), *([str(CONFIG / 'profiles' / f'{profile}.yaml')] if profile else [])]
-    named = ('model', 'engine', 'precision', 'degradation', 'image_transport')
+    named = ('model', 'engine', 'precision', 'tiles', 'degradation', 'image_transport')
     overrides = {name: given(name) for name in named if given(name)}
     cameras = [name.strip() for name in given('cameras').split(',') if name.strip()]
     remappings = [(f'{name}/image', f'{name}/{given("image")}') for name in cameras] or [('image', given('image'))]

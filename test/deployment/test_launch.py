@@ -10,8 +10,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = sorted((REPOSITORY / 'launch').glob('*.launch.py'))
 ALLOWED = {'launch', 'launch_ros', 'ament_index_python', 'os', 'pathlib'}
 ARGUMENTS = (
-    *('params_file', 'profile', 'model', 'engine', 'precision', 'degradation', 'image', 'cameras', 'image_transport'),
-    *('namespace', 'use_sim_time', 'autostart', 'log_level', 'rviz'),
+    *('params_file', 'profile', 'model', 'engine', 'precision', 'tiles', 'degradation', 'image', 'cameras'),
+    *('image_transport', 'namespace', 'use_sim_time', 'autostart', 'log_level', 'rviz'),
 )
 
 
