@@ -26,7 +26,9 @@ def measure(bundle: Bundle, threads: tuple[int, ...] = (1, 2), repetitions: int 
         for count in threads:
             if count > len(os.sched_getaffinity(0)):
                 continue
-            detector = Detector(bundle, engines.load(bundle, artifact, EngineOptions(threads=count)))
+            detector = Detector(
+                bundle.operated_as(artifact), engines.load(bundle, artifact, EngineOptions(threads=count))
+            )
             detector.warm_up(10)
             for size in SIZES:
                 name = {'engine': artifact.engine, 'precision': artifact.precision, 'threads': count}

@@ -111,7 +111,8 @@ def _show(options: argparse.Namespace) -> int:
         size = len(bundle.read(artifact))
         map50, map_ = (f'{artifact.metrics[key]:.3f}' if key in artifact.metrics else '–' for key in ('map50', 'map'))
         name = f'{artifact.engine}/{artifact.precision}'
-        print(f'  {name:24}{size / 2**20:6.2f} MiB{map50:>8}{map_:>8}  {artifact.sha256[:12]}… verified')
+        own = f', score ≥ {bundle.thresholds_of(artifact).score:g}' if artifact.thresholds else ''
+        print(f'  {name:24}{size / 2**20:6.2f} MiB{map50:>8}{map_:>8}  {artifact.sha256[:12]}… verified{own}')
     return 0
 
 

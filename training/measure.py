@@ -32,7 +32,7 @@ class Behaviour:
     """What average precision does not tell, all classes together.
 
     Attributes:
-        false_alarms_per_image: wrong detections at the bundle's score threshold and IoU 0.5.
+        false_alarms_per_image: wrong detections at the artifact's score threshold and IoU 0.5.
         precision_at_recall: precision at the threshold that finds 90 % of the objects; None where none does.
         calibration_error: D-ECE of detections from score 0.05 on, see `kd_perception.evaluation.operating_point`.
     """
@@ -106,14 +106,31 @@ def measure_artifact(
 ) -> Measurement:
     """Detect on every image of the split, in tiles where a tiling is given, and compare with its labels.
 
-    Precision and recall are those at the bundle's own score threshold.
+    Precision and recall are those at the artifact's own score threshold.
+
+    Raises:
+        BundleError, EngineError: the bundle has no such artifact, or it does not run.
+        DataError: no such split.
+    """
+    found, truth = detect_split(bundle, artifact, dataset, split, threads=threads, tiling=tiling)
+    threshold = bundle.thresholds_of(artifact).score
+    accuracy = measure(
+        found, truth, bundle.classes, score_threshold=threshold, max_detections=bundle.output.max_detections
+    )
+    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold))
+
+
+def detect_split(
+    bundle: Bundle, artifact: Artifact, dataset: Path, split: str, *, threads: int = 1, tiling: Tiling | None = None
+) -> tuple[list[Detections], list[GroundTruth]]:
+    """What an artifact detects on every image of a split, from score 0.001 on, and what is there.
 
     Raises:
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
         DataError: no such split.
     """
     options = EngineOptions(threads=threads)
-    thresholds = replace(bundle.thresholds, score=LOWEST_SCORE)
+    thresholds = replace(bundle.thresholds_of(artifact), score=LOWEST_SCORE)
     detector = Detector(bundle, engines.load(bundle, artifact, options), thresholds, tiling=tiling)
     found: list[Detections] = []
     truth: list[GroundTruth] = []
@@ -123,11 +140,7 @@ def measure_artifact(
             truth.append(item.truth())
     finally:
         detector.close()
-    threshold = bundle.thresholds.score
-    accuracy = measure(
-        found, truth, bundle.classes, score_threshold=threshold, max_detections=bundle.output.max_detections
-    )
-    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold))
+    return found, truth
 
 
 def with_file(bundle: Bundle, file: Path, precision: str, engine: str = 'onnxruntime') -> Bundle:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -73,7 +73,12 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of the bundle: the network for one engine in one precision, with what was measured of it."""
+    """One file of the bundle: the network for one engine in one precision, with what was measured of it.
+
+    Attributes:
+        thresholds: its own `score` and `iou`, for a score of another precision means something else; what is missing is the
+            bundle's. `rule` tells how they were chosen.
+    """
 
     engine: str
     precision: str
@@ -81,6 +86,7 @@ class Artifact:
     sha256: str
     metrics: dict[str, Any] = field(default_factory=dict)
     made_by: str = ''
+    thresholds: dict[str, Any] = field(default_factory=dict)
 
     @property
     def measured_map(self) -> float | None:
@@ -117,6 +123,15 @@ class Bundle:
                 return artifact
         has = ', '.join(f'{a.engine}/{a.precision}' for a in self.artifacts)
         raise BundleError(f'bundle {self.name} has no artifact {engine}/{precision}; it has {has}')
+
+    def thresholds_of(self, artifact: Artifact) -> Thresholds:
+        """The operating point of an artifact: its own where it has one, else the bundle's."""
+        own = artifact.thresholds
+        return Thresholds(own.get('score', self.thresholds.score), own.get('iou', self.thresholds.iou))
+
+    def operated_as(self, artifact: Artifact) -> Bundle:
+        """The bundle with an artifact's operating point in place of its own: what whoever runs that artifact works with."""
+        return replace(self, thresholds=self.thresholds_of(artifact))
 
     def map_drop(self, artifact: Artifact) -> float | None:
         """Relative loss of mAP50-95 against the bundle's best artifact, 0 … 1; None where either was not measured."""

@@ -51,7 +51,7 @@ def ladder(
 def _rung(selection: Selection, candidate: Candidate, timing: Timing) -> Selection:
     return replace(
         selection,
-        bundle=candidate.bundle,
+        bundle=candidate.bundle.operated_as(candidate.artifact),
         artifact=candidate.artifact,
         engine=candidate.engine,
         options=replace(selection.options, precision=candidate.precision),

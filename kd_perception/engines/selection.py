@@ -107,7 +107,7 @@ class Selection:
     """What runs, and why.
 
     Attributes:
-        bundle: may be another of the family than the one asked for.
+        bundle: may be another of the family than the one asked for; its thresholds are those of the artifact.
         artifact: which of its files.
         engine: registry name of the engine that runs it.
         options: what to load it with.
@@ -339,7 +339,8 @@ def _selection(
     candidate: Candidate, reason: str, request: Request, fits: bool = True, rows: tuple[Row, ...] = ()
 ) -> Selection:
     options = replace(request.options, precision=candidate.precision)
-    return Selection(candidate.bundle, candidate.artifact, candidate.engine, options, reason, fits, rows)
+    bundle, artifact = candidate.bundle, candidate.artifact
+    return Selection(bundle.operated_as(artifact), artifact, candidate.engine, options, reason, fits, rows)
 
 
 def _refusals(rows: Iterable[Row]) -> list[str]:

@@ -100,7 +100,7 @@ class Timer:
 
     def _conditions(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> dict[str, str]:
         """Everything that the time depends on and that can change; the budget is not of it."""
-        frame = [asdict(part) for part in (bundle.input, bundle.output, bundle.thresholds)]
+        frame = [asdict(part) for part in (bundle.input, bundle.output, bundle.thresholds_of(artifact))]
         libraries = {name: _version(name) for name in _LIBRARIES}
         return {
             'engine': 'timing',  # what the cache calls its entries by

@@ -220,6 +220,7 @@ def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _detector(trial: Trial, report: Callable[[str], None]) -> Detector:
     bundle = load_bundle(trial.folder)
+    artifact = bundle.artifact(*trial.artifact)
     options = EngineOptions(
         threads=trial.threads,
         providers=trial.providers,
@@ -227,7 +228,7 @@ def _detector(trial: Trial, report: Callable[[str], None]) -> Detector:
         device_id=trial.device_id,
         report=report,
     )
-    return Detector(bundle, engines.load(bundle, bundle.artifact(*trial.artifact), options, trial.engine))
+    return Detector(bundle.operated_as(artifact), engines.load(bundle, artifact, options, trial.engine))
 
 
 def _measure(trial: Trial, frames: Sequence[Frame], tell: Callable[[dict[str, Any]], None]) -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from networks import artifact_entry, bundle_document, make_bundle
 
-from kd_perception.core.bundle import BUNDLE_FILE, find_bundle, load_bundle, write_bundle
+from kd_perception.core.bundle import BUNDLE_FILE, Thresholds, find_bundle, load_bundle, write_bundle
 from kd_perception.core.errors import BundleError
 
 
@@ -27,6 +27,30 @@ def test_what_was_written_is_read_back(bundle):
     assert again.classes == ('bright', 'blue')
     assert again.input.shape == (1, 64, 64, 3)
     assert again.read(again.artifact('onnxruntime')).startswith(b'\x08')
+
+
+def test_an_artifact_may_have_an_operating_point_of_its_own(bundle):
+    entry = artifact_entry(bundle.folder, 'bright_cells.onnx', 'int8')
+    rule = {'kind': 'recall', 'value': 0.9}
+    rewrite(
+        bundle,
+        artifacts=[
+            artifact_entry(bundle.folder, 'bright_cells.onnx'),
+            {**entry, 'thresholds': {'score': 0.3, 'rule': rule}},
+            {**entry, 'precision': 'w4', 'thresholds': {'score': 0.2, 'iou': 0.7}},
+        ],
+    )
+    again = load_bundle(bundle.folder)
+    points = [again.operated_as(artifact).thresholds for artifact in again.artifacts]
+    assert points == [again.thresholds, Thresholds(0.3, again.thresholds.iou), Thresholds(0.2, 0.7)]
+    assert again.artifacts[1].thresholds['rule'] == rule
+
+
+@pytest.mark.parametrize('thresholds', [{'score': 1.5}, {'iou': 0.5}, {'score': 0.5, 'recall': 0.9}])
+def test_a_wrong_operating_point_of_an_artifact_is_named(bundle, thresholds):
+    rewrite(bundle, artifacts=[{**artifact_entry(bundle.folder, 'bright_cells.onnx'), 'thresholds': thresholds}])
+    with pytest.raises(BundleError, match=r'artifacts\[0\].thresholds'):
+        load_bundle(bundle.folder)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def bundle(tmp_path, monkeypatch) -> Bundle:
         file.write_bytes((tmp_path / 'cells' / 'bright_cells.onnx').read_bytes())
         metrics = {'dataset': 'd', 'map50': 0.9, 'map': value}
         entry = artifact_entry(tmp_path / 'cells', file.name, precision, metrics=metrics)
-        entries.append({**entry, 'sha256': entry['sha256']})
+        entries.append({**entry, 'thresholds': {'score': value}})
     return write_bundle(tmp_path / 'cells', bundle_document(artifacts=entries))
 
 
@@ -65,3 +65,10 @@ def test_what_fails_to_run_is_no_rung(bundle):
 
 def test_an_explicit_choice_has_no_ladder(bundle):
     assert ladder(select(bundle, Request('onnxruntime')), measure=timed) == ()
+
+
+def test_every_rung_has_the_operating_point_of_its_artifact(bundle):
+    selection = select(bundle, Request(family=False, max_map_drop=1.0), measure=timed)
+    rungs = ladder(selection, measure=timed)
+    assert [rung.bundle.thresholds.score for rung in rungs] == [rung.artifact.measured_map for rung in rungs]
+    assert selection.bundle.thresholds.score == 0.50

@@ -11,7 +11,7 @@ from networks import artifact_entry, bright_cells, bundle_document, make_bundle
 from onnx import helper, numpy_helper
 
 from kd_perception import engines
-from kd_perception.core.bundle import write_bundle
+from kd_perception.core.bundle import Thresholds, write_bundle
 from kd_perception.core.engine import EngineOptions
 from kd_perception.core.errors import BundleError, EngineError
 from kd_perception.engines.selection import Request, family, select
@@ -67,6 +67,18 @@ def clock(**milliseconds: float):
 
     measure.asked = asked
     return measure
+
+
+def test_what_runs_has_the_operating_point_of_its_artifact(bundle):
+    entries = [artifact_entry(bundle.folder, a.file, a.precision, **measured(a.measured_map)) for a in bundle.artifacts]
+    entries[0]['thresholds'] = {'score': 0.3}
+    bundle = write_bundle(bundle.folder, bundle_document(artifacts=entries))
+    for precision, score in (('int8', 0.3), ('fp32', 0.5)):
+        explicit = select(bundle, Request('onnxruntime', precision, max_map_drop=1.0))
+        assert explicit.bundle.thresholds == Thresholds(score, 0.5)
+    request = Request(max_map_drop=1.0, budget_ms=30.0, family=False)
+    chosen = select(bundle, request, measure=clock(bright_cells_int8=10, bright_cells_fp32=50, bright_cells_fp16=60))
+    assert (chosen.artifact.precision, chosen.bundle.thresholds.score) == ('int8', 0.3)
 
 
 # The explicit choice
@@ -287,7 +299,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(light, cache, monkeypatc
     (cache / 'file').write_text('')
     monkeypatch.setenv('XDG_CACHE_HOME', str(cache / 'file'))
     said: list[str] = []
-    assert select(light, report=said.append).bundle is light
+    assert select(light, report=said.append).bundle == light
     assert any('built again at the next start' in line for line in said)
 
 

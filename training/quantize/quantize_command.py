@@ -140,6 +140,8 @@ def _document(
         entry = dict(old.pop(('onnxruntime', precision), {}))
         entry |= {'engine': 'onnxruntime', 'precision': precision, 'file': files[precision]}
         entry['sha256'] = digest(bundle.folder / files[precision])
+        if precision == 'int8':
+            entry.pop('thresholds', None)  # chosen for the network that this one replaces
         entry['metrics'] = {
             'dataset': f'{called}/val',
             **result.accuracy.to_json(),
