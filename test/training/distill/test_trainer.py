@@ -9,6 +9,7 @@ from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
 torch = pytest.importorskip('torch')
 
 from training.distill import trainer  # noqa: E402
+from training.distill.families import UltralyticsYolo  # noqa: E402
 from training.distill.losses import LOSSES  # noqa: E402
 from training.distill.settings import AugmentSettings, DistillSettings, FitSettings, TermSettings  # noqa: E402
 from training.distill.teacher import Teacher  # noqa: E402
@@ -239,13 +240,13 @@ def test_a_loss_that_becomes_nan_stops_the_run_by_name(pictures, teacher, tmp_pa
 
 def test_nan_keeps_the_last_good_checkpoint(pictures, tmp_path, monkeypatch):
     settings = dataclasses.replace(SETTINGS, steps=4, checkpoint_steps=2)
-    real, count = trainer._Run._forward, iter(range(100))
+    real, count = UltralyticsYolo.predict, iter(range(100))
 
-    def broken(self, images, targets):
-        predictions = real(self, images, targets)
+    def broken(self, *given):
+        predictions = real(self, *given)
         return predictions if next(count) < 2 else {**predictions, 'scores': predictions['scores'] * float('nan')}
 
-    monkeypatch.setattr(trainer._Run, '_forward', broken)
+    monkeypatch.setattr(UltralyticsYolo, 'predict', broken)
     with pytest.raises(FitError, match=r'task.* became nan at step 3; the last good checkpoint is .*checkpoint\.pt'):
         fit(job(pictures, settings=settings), tmp_path)
     monkeypatch.undo()
@@ -310,22 +311,22 @@ def test_accumulation_sees_the_same_images(pictures, tmp_path):
 
 
 def test_memory_that_does_not_suffice_halves_the_batch_once(pictures, tmp_path, monkeypatch, caplog):
-    real, sizes = trainer._Run._forward, []
+    real, sizes = UltralyticsYolo.predict, []
 
-    def scarce(self, images, targets):
+    def scarce(self, network, images, targets):
         sizes.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError('CUDA out of memory')
-        return real(self, images, targets)
+        return real(self, network, images, targets)
 
-    monkeypatch.setattr(trainer._Run, '_forward', scarce)
+    monkeypatch.setattr(UltralyticsYolo, 'predict', scarce)
     result = fit(job(pictures), tmp_path)
     assert sizes == [4, *[2] * 6]
     assert '2 instead of 4 images at once, twice as often' in caplog.text
     assert columns(result.log)['step'] == ['1', '2', '3']
 
     lacking = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
-    monkeypatch.setattr(trainer._Run, '_forward', lambda *_: (_ for _ in ()).throw(lacking))
+    monkeypatch.setattr(UltralyticsYolo, 'predict', lambda *_: (_ for _ in ()).throw(lacking))
     with pytest.raises(FitError, match='memory does not suffice for a batch of 2: lower batch'):
         fit(job(pictures), tmp_path / 'never')
 

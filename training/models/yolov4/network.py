@@ -26,14 +26,21 @@ CENTRE_SCALES = (1.2, 1.1, 1.05)
 """How far beyond its cell a centre may lie: σ(t)·s − (s − 1)/2, which reaches the cell's border without an infinite t."""
 OBJECTNESS = 0.01
 """Of fresh weights: the share of cells that hold an object, about (Lin 2017, focal loss, section 4.1)."""
-NECKS = ('full', 'depthwise')
+NECKS = ('full', 'depthwise', 'light')
+"""`full` is YOLOv4's. `depthwise` has depthwise 3×3 convolutions, and ReLU6 throughout, which INT8 takes into the convolution.
+`light` is `depthwise` with three convolutions instead of five where the ways up and down meet."""
 
 
 def three_by_three(inputs: int, outputs: int, stride: int, neck: str) -> nn.Module:
     """The neck's 3×3 convolution: full, or depthwise and pointwise."""
-    if neck == 'depthwise':
-        return DepthwiseConvBN(inputs, outputs, stride)
-    return ConvBN(inputs, outputs, 3, stride)
+    if neck == 'full':
+        return ConvBN(inputs, outputs, 3, stride)
+    return DepthwiseConvBN(inputs, outputs, stride)
+
+
+def one_by_one(inputs: int, outputs: int, neck: str) -> ConvBN:
+    """The neck's 1×1 convolution."""
+    return ConvBN(inputs, outputs, 1, activation='leaky' if neck == 'full' else 'relu6')
 
 
 def alternating(inputs: int, narrow: int, count: int, neck: str) -> nn.Sequential:
@@ -41,7 +48,7 @@ def alternating(inputs: int, narrow: int, count: int, neck: str) -> nn.Sequentia
     layers: list[nn.Module] = []
     for number in range(count):
         if number % 2 == 0:
-            layers.append(ConvBN(inputs if number == 0 else 2 * narrow, narrow, 1))
+            layers.append(one_by_one(inputs if number == 0 else 2 * narrow, narrow, neck))
         else:
             layers.append(three_by_three(narrow, 2 * narrow, 1, neck))
     return nn.Sequential(*layers)
@@ -52,7 +59,7 @@ class PathAggregation(nn.Module):
 
     Args:
         channels: of the backbone's maps, finest first.
-        neck: `full` or `depthwise`.
+        neck: one of NECKS.
     """
 
     outputs = (128, 256, 512)
@@ -60,20 +67,21 @@ class PathAggregation(nn.Module):
     def __init__(self, channels: Sequence[int], neck: str) -> None:
         super().__init__()
         fine, middle, coarse = channels
+        meeting = 3 if neck == 'light' else 5
         self.before_pooling = alternating(coarse, 512, 3, neck)
         self.pooling = SpatialPyramidPooling()
         self.behind_pooling = alternating(2048, 512, 3, neck)
         self.up = nn.Upsample(scale_factor=2)
-        self.coarse_to_middle = ConvBN(512, 256, 1)
-        self.middle_lateral = ConvBN(middle, 256, 1)
-        self.middle_up = alternating(512, 256, 5, neck)
-        self.middle_to_fine = ConvBN(256, 128, 1)
-        self.fine_lateral = ConvBN(fine, 128, 1)
-        self.fine_up = alternating(256, 128, 5, neck)
+        self.coarse_to_middle = one_by_one(512, 256, neck)
+        self.middle_lateral = one_by_one(middle, 256, neck)
+        self.middle_up = alternating(512, 256, meeting, neck)
+        self.middle_to_fine = one_by_one(256, 128, neck)
+        self.fine_lateral = one_by_one(fine, 128, neck)
+        self.fine_up = alternating(256, 128, meeting, neck)
         self.fine_to_middle = three_by_three(128, 256, 2, neck)
-        self.middle_down = alternating(512, 256, 5, neck)
+        self.middle_down = alternating(512, 256, meeting, neck)
         self.middle_to_coarse = three_by_three(256, 512, 2, neck)
-        self.coarse_down = alternating(1024, 512, 5, neck)
+        self.coarse_down = alternating(1024, 512, meeting, neck)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The backbone's maps → maps with 128, 256 and 512 channels at the same strides."""
@@ -92,7 +100,7 @@ class YOLOv4(nn.Module):
     Args:
         classes: number of them.
         backbone: name in `backbones.BACKBONES`.
-        neck: `full`, or `depthwise` for the light variant.
+        neck: one of NECKS.
         anchors: (3, 3, 2) widths and heights in pixels, finest stride first.
 
     Raises:
