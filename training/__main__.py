@@ -19,7 +19,7 @@ from training import run_command
 from training.data import prepare_command
 from training.errors import Interrupted, TrainingError
 from training.prune import sensitivity_command as prune_sensitivity_command
-from training.quantize import arms_command, quantize_command, sensitivity_command
+from training.quantize import arms_command, quantize_command, sensitivity_command, thresholds_command
 from training.study import command as study_command
 
 EPILOG = """\
@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(quantize_command.add_parser(commands))
     _common(sensitivity_command.add_parser(commands))
     _common(arms_command.add_parser(commands))
+    _common(thresholds_command.add_parser(commands))
     _common(prune_sensitivity_command.add_parser(commands))
     text = 'measure a bundle on a data set, through the runtime that the robot uses'
     command = commands.add_parser('measure', help=text, description=text)

@@ -49,6 +49,15 @@ def at_recall(judged: Judged, recall: float) -> OperatingPoint | None:
     return operating_point(judged, float(judged.scores[int(reached.argmax())]))
 
 
+def at_false_alarms(judged: Judged, per_image: float) -> OperatingPoint | None:
+    """Behaviour at the lowest threshold with at most so many false alarms per image; None where even the highest has more."""
+    last = np.append(np.diff(judged.scores) != 0, True)[: len(judged.scores)]  # equal scores are kept or left together
+    allowed = last & (np.cumsum(~judged.right) <= per_image * judged.images + 1e-9)
+    if not allowed.any():
+        return None
+    return operating_point(judged, float(judged.scores[np.flatnonzero(allowed)[-1]]))
+
+
 @dataclass(frozen=True)
 class ReliabilityBin:
     """Detections of similar score: a calibrated detector's precision equals its mean score."""

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from kd_perception.evaluation.matching import Judged
-from kd_perception.evaluation.operating_point import at_recall, calibration, operating_point, precision_recall_curve
+from kd_perception.evaluation.operating_point import (
+    at_false_alarms,
+    at_recall,
+    calibration,
+    operating_point,
+    precision_recall_curve,
+)
 
 
 def judged(*rows: tuple[float, bool], objects: int = 4, images: int = 2) -> Judged:
@@ -33,9 +39,24 @@ def test_threshold_for_a_recall(recall, threshold):
     assert (point and point.threshold) == threshold
 
 
+@pytest.mark.parametrize(('per_image', 'threshold'), [(0, 0.9), (0.4, 0.9), (0.5, 0.6), (1, 0.4), (9, 0.4)])
+def test_threshold_for_false_alarms(per_image, threshold):
+    point = at_false_alarms(FOUR, per_image)
+    assert point.threshold == threshold
+    assert point.false_alarms_per_image <= per_image
+
+
+def test_equal_scores_are_kept_or_left_together():
+    equal = judged((0.9, True), (0.8, True), (0.8, False), (0.7, True))
+    assert at_false_alarms(equal, 0.4).threshold == 0.9
+    assert at_false_alarms(equal, 0.5).threshold == 0.7
+    assert at_false_alarms(judged((0.8, True), (0.8, False)), 0.4) is None
+
+
 def test_nothing_found_and_nothing_there():
     assert operating_point(judged(), 0.5).precision == 0
     assert at_recall(judged(), 0.5) is None
+    assert at_false_alarms(judged(), 0.5) is None
     assert at_recall(judged((0.9, False), objects=0), 0.5) is None
     assert precision_recall_curve(judged()) == []
     assert calibration(judged(), 0.1).error == 0
