@@ -34,7 +34,7 @@ from training.errors import TrainingError
 from training.measure import LOWEST_SCORE
 from training.recipe import data_root
 
-GRIDS = ('off', '2x1', '2x2', '2x2+whole', '3x2', '3x2+whole', '3x3', '3x3+whole')
+GRIDS = ('off', '2x1', '2x2', '2x2+whole', '3x2', '3x2+whole')
 MOSAIC_GRIDS = ('off', '2x2', '3x3', '4x4', '5x5', '5x5+whole')
 EPILOG = """\
 examples:

@@ -111,14 +111,7 @@ class Detector:
         """One tile after the other through the same buffers: our networks take a batch of one."""
         passes = [self._detect_whole(tile.of(image)) for tile in plan.passes]
         started = time.perf_counter()
-        found = merge(
-            [detections for detections, _ in passes],
-            plan.passes,
-            plan.frame,
-            plan.scale,
-            self.thresholds.iou,
-            self.max_detections,
-        )
+        found = merge([detections for detections, _ in passes], plan, self.thresholds.iou, self.max_detections)
         times = StageTimes(
             preprocess=sum(stages.preprocess for _, stages in passes),
             infer=sum(stages.infer for _, stages in passes),

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from kd_perception.core.detections import Detections, FloatArray, IntArray
 from kd_perception.core.nms import nms
-from kd_perception.core.tiles import Tile
+from kd_perception.core.tiles import Plan
 
 COVERED = 0.7
 """Share of a part's area that a fuller box must cover for both to be one object."""
@@ -22,6 +22,9 @@ ALIGNED = 0.5
 """Share of the shorter side along a seam that two parts must have in common for both to be one object."""
 LIKE_SCORES = 0.5
 """A box speaks for another's object only if its score is at least this share of the other's: noise must not swallow a car."""
+LONG_ENOUGH_PX = 16.0
+"""Boxes of the whole frame shorter than this, in pixels of the network's input, are left to the tiles, which show them larger: two
+cells of stride 8 hardly tell a small object from none, or where exactly it ends."""
 BORDER_PX = 3.0
 """A box touches a border from so many pixels of the network's input on; boxes are not exact to the pixel."""
 
@@ -61,29 +64,22 @@ class _Parts:
         return Detections(self.boxes, self.scores, self.class_ids)
 
 
-def merge(
-    found: Sequence[Detections],
-    tiles: Sequence[Tile],
-    frame: tuple[int, int],
-    scale: float,
-    iou_threshold: float,
-    max_detections: int,
-) -> Detections:
+def merge(found: Sequence[Detections], plan: Plan, iou_threshold: float, max_detections: int) -> Detections:
     """One box for each object.
 
     Args:
-        found: what was found in each tile, in the tile's pixels.
-        tiles: where they lie; a tile may be the whole frame.
-        frame: width, height.
-        scale: input pixels per frame pixel.
+        found: what was found in each of the plan's passes, in the pass's pixels.
+        plan: where they lie.
         iou_threshold: of the NMS.
         max_detections: at most so many come back.
 
     Returns:
-        In pixels of the frame, by falling score. What no other tile's box overlaps is returned as it is.
+        In pixels of the frame, by falling score. A tile's box that no other one overlaps is returned as it is.
     """
-    slack = BORDER_PX / scale
-    parts = _parts(found, tiles, frame, slack)
+    if plan.has_whole:
+        found = [*found[:-1], _large(found[-1], LONG_ENOUGH_PX / plan.whole_scale)]
+    slack = BORDER_PX / plan.scale
+    parts = _parts(found, plan, slack)
     if len(parts.scores) == 0:
         return Detections.empty()
     parts = _join(parts, slack)
@@ -91,13 +87,18 @@ def merge(
     return nms(parts.detections(), iou_threshold, max_detections)
 
 
-def _parts(found: Sequence[Detections], tiles: Sequence[Tile], frame: tuple[int, int], slack: float) -> _Parts:
-    places = np.array([(tile.left, tile.top, tile.right, tile.bottom) for tile in tiles], np.float32)
-    origin = np.repeat(np.arange(len(tiles), dtype=np.int32), [len(one) for one in found])
+def _large(found: Detections, least: float) -> Detections:
+    """Boxes whose longer side has at least so many pixels."""
+    return found.select(np.max(found.boxes[:, 2:] - found.boxes[:, :2], axis=1, initial=0) >= least)
+
+
+def _parts(found: Sequence[Detections], plan: Plan, slack: float) -> _Parts:
+    places = np.array([(tile.left, tile.top, tile.right, tile.bottom) for tile in plan.passes], np.float32)
+    origin = np.repeat(np.arange(len(places), dtype=np.int32), [len(one) for one in found])
     tile = places[origin]
     boxes = np.concatenate([one.boxes for one in found]) + np.tile(tile[:, :2], 2)
     near = np.abs(boxes - tile) <= slack
-    inner = tile != np.array([0, 0, *frame], np.float32)
+    inner = tile != np.array([0, 0, *plan.frame], np.float32)
     scores = np.concatenate([one.scores for one in found])
     class_ids = np.concatenate([one.class_ids for one in found])
     return _Parts(boxes, scores, class_ids, tile, origin, near & inner)

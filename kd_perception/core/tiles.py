@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.image import BgrImage
@@ -55,6 +55,7 @@ class Plan:
         rows: tiles one below the other.
         scale: input pixels per frame pixel in a tile; 1 is the frame's own scale, and the most there is.
         passes: the tiles row by row, and the whole frame last where it is wanted besides.
+        whole_scale: input pixels per frame pixel in the whole frame.
         reason: why so, in a sentence.
     """
 
@@ -63,10 +64,16 @@ class Plan:
     rows: int
     scale: float
     passes: tuple[Tile, ...]
+    whole_scale: float
     reason: str = ''
 
+    @property
+    def has_whole(self) -> bool:
+        """Whether the last pass is the whole frame beside its tiles."""
+        return len(self.passes) > self.columns * self.rows
+
     def __str__(self) -> str:
-        whole = WHOLE if len(self.passes) > self.columns * self.rows else ''
+        whole = WHOLE if self.has_whole else ''
         count = f'{len(self.passes)} passes' if len(self.passes) > 1 else '1 pass'
         text = (
             f'{self.columns}x{self.rows}{whole} of {self.frame[0]}x{self.frame[1]} at scale {self.scale:.2f}, {count}'
@@ -136,7 +143,7 @@ class Tiling:
             reason = f'{costs[last]:.0f} ms at {pass_ms:.1f} ms a pass, {fits}; {reason}'
             if finer:
                 reason += f'{finer[0].columns}x{finer[0].rows} would take {costs[last + 1]:.0f} ms'
-        return Plan(chosen.frame, chosen.columns, chosen.rows, chosen.scale, chosen.passes, reason)
+        return replace(chosen, reason=reason)
 
 
 def parse(
@@ -187,7 +194,8 @@ def cut(frame: Size, network: Size, grid: tuple[int, int], overlap: float, whole
     passes = [Tile(x, y, x + tile[0], y + tile[1]) for y in ys for x in xs]
     if whole and len(passes) > 1:
         passes.append(Tile(0, 0, *frame))
-    return Plan(frame, len(xs), len(ys), scale, tuple(passes))
+    whole_scale = min(1.0, network[0] / frame[0], network[1] / frame[1])
+    return Plan(frame, len(xs), len(ys), scale, tuple(passes), whole_scale)
 
 
 def useful_plans(frame: Size, network: Size, overlap: float, whole: bool = False) -> list[Plan]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ def seen(objects: Detections, tile: Tile) -> Detections:
 
 
 def merged(plan: Plan, found: list[Detections]) -> Detections:
-    return merge(found, plan.passes, plan.frame, plan.scale, 0.6, 300)
+    return merge(found, plan, 0.6, 300)
 
 
 def rows(found: Detections) -> list[list[float]]:
@@ -81,8 +83,9 @@ def test_a_box_that_one_tile_alone_reports_is_never_lost(box, grid, which):
     np.testing.assert_array_equal(found.boxes, only.boxes + corner)
 
 
-LEFT, RIGHT = Tile(0, 0, 110, 100), Tile(90, 0, 200, 100)
+SEAM = Plan((200, 100), 2, 1, 1.0, (Tile(0, 0, 110, 100), Tile(90, 0, 200, 100)), 0.5)
 """Two tiles that have 20 columns in common; boxes below are in the pixels of their tiles."""
+WITH_WHOLE = replace(SEAM, passes=(*SEAM.passes, Tile(0, 0, 200, 100)))
 
 
 @pytest.mark.parametrize(
@@ -102,40 +105,42 @@ LEFT, RIGHT = Tile(0, 0, 110, 100), Tile(90, 0, 200, 100)
     ],
 )
 def test_at_one_seam(left, right, expected):
-    found = merge([detections(left), detections(right)], (LEFT, RIGHT), (200, 100), 1.0, 0.6, 300)
+    found = merged(SEAM, [detections(left), detections(right)])
     assert sorted(found.boxes.tolist()) == expected
 
 
 def test_other_classes_are_other_objects():
-    found = merge(
-        [detections([[50, 10, 110, 30]]), detections([[0, 10, 60, 30]], class_ids=[1])],
-        (LEFT, RIGHT),
-        (200, 100),
-        1.0,
-        0.6,
-        300,
-    )
+    found = merged(SEAM, [detections([[50, 10, 110, 30]]), detections([[0, 10, 60, 30]], class_ids=[1])])
     assert sorted(found.boxes.tolist()) == [[50, 10, 110, 30], [90, 10, 150, 30]]
 
 
 def test_noise_does_not_swallow_a_part_or_stretch_it():
     sure = detections([[80, 10, 110, 30]], [0.9])
     noise = detections([[0, 5, 90, 90]], [0.01])
-    found = merge([sure, noise], (LEFT, RIGHT), (200, 100), 1.0, 0.6, 300)
+    found = merged(SEAM, [sure, noise])
     assert found.boxes[0].tolist() == [80, 10, 110, 30]
 
 
 def test_the_best_come_first_and_no_more_than_asked_for():
-    found = merge(
-        [detections([[0, 0, 9, 9], [20, 0, 29, 9]], [0.4, 0.8]), detections([[50, 0, 59, 9]], [0.6])],
-        (LEFT, RIGHT),
-        (200, 100),
-        1.0,
-        0.6,
-        2,
-    )
+    both = [detections([[0, 0, 9, 9], [20, 0, 29, 9]], [0.4, 0.8]), detections([[50, 0, 59, 9]], [0.6])]
+    found = merge(both, SEAM, 0.6, 2)
     np.testing.assert_allclose(found.scores, [0.8, 0.6])
 
 
 def test_nothing_in_any_tile_is_nothing():
-    assert merge([Detections.empty()] * 2, (LEFT, RIGHT), (200, 100), 1.0, 0.6, 300) == Detections.empty()
+    assert merged(SEAM, [Detections.empty()] * 2) == Detections.empty()
+    assert merged(WITH_WHOLE, [Detections.empty()] * 3) == Detections.empty()
+
+
+@pytest.mark.parametrize(('length', 'kept'), [(31, False), (32, True)])
+def test_the_whole_frame_adds_what_it_shows_at_16_pixels_of_the_network_or_more(length, kept):
+    """Smaller ones are left to the tiles; here a frame pixel is half a pixel of the network."""
+    whole = detections([[60, 40, 60 + length, 50]])
+    found = merged(WITH_WHOLE, [Detections.empty(), Detections.empty(), whole])
+    assert len(found) == kept
+
+
+def test_what_the_whole_frame_shows_whole_takes_its_parts_in():
+    parts = [detections([[40, 20, 110, 60]]), Detections.empty()]
+    found = merged(WITH_WHOLE, [*parts, detections([[40, 20, 160, 60]], [0.6])])
+    assert found.boxes.tolist() == [[40, 20, 160, 60]]
