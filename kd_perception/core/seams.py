@@ -23,8 +23,8 @@ ALIGNED = 0.5
 LIKE_SCORES = 0.5
 """A box speaks for another's object only if its score is at least this share of the other's: noise must not swallow a car."""
 LONG_ENOUGH_PX = 16.0
-"""Boxes of the whole frame shorter than this, in pixels of the network's input, are left to the tiles, which show them larger: two
-cells of stride 8 hardly tell a small object from none, or where exactly it ends."""
+"""Boxes of the whole frame shorter than this, in pixels of the network's input, are left to the tiles, which show them larger:
+two cells of stride 8 hardly tell a small object from none, or where exactly it ends."""
 BORDER_PX = 3.0
 """A box touches a border from so many pixels of the network's input on; boxes are not exact to the pixel."""
 
