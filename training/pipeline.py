@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from training import stages
+from training.data.crops import CropSettings, write_crops
 from training.errors import RecipeError
-from training.recipe import Recipe, StageRecipe
+from training.models.yolov4.backbones import BACKBONES
+from training.recipe import ClassifyRecipe, Recipe, StageRecipe
 from training.steps import Result, Step, Steps, fingerprint, in_order
 
 PRECISIONS = ('int8', 'fp32')
@@ -54,7 +58,9 @@ class Pipeline:
     def weights(self, name: str) -> Step:
         """The weights of a stage, by training or by pruning."""
         stage = self.recipe.stages[name]
-        settings = [stage, self._seed(stage), *self._file_hashes(stage)]
+        if stage.classify is not None:
+            return self._classifier(name, stage, stage.classify)
+        settings = [self._detector_settings(stage), self._seed(stage), *self._file_hashes(stage)]
         start = [self.weights(stage.start)] if stage.start in self.recipe.stages else []
         if stage.prune is not None:
             needs = tuple(start)
@@ -62,9 +68,27 @@ class Pipeline:
             return Step(f'prune {name}', settings, needs, lambda folder: self._prune(stage, folder))
         taught = stage.teacher is not None and stage.teacher in self.recipe.stages
         teacher = [self.measure(str(stage.teacher), 'fp32')] if taught else []
+        backbone = [self.weights(str(stage.backbone))] if stage.backbone in self.recipe.stages else []
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
-        needs = (*start, *teacher, *images, self.prepare(self.recipe.validation))
+        needs = (*start, *teacher, *backbone, *images, self.prepare(self.recipe.validation))
         return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), resumes=True)
+
+    def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
+        before = [source for source in (stage.start, stage.teacher) if source in self.recipe.stages]
+        crops = [self.crops(image_set, settings) for image_set, settings in classify.crops.items()]
+        origin = [fingerprint(self.data / classify.folder)] if classify.folder else []
+        settings = [stage, self._seed(stage), *self._file_hashes(stage), *origin]
+        needs = (*(self.weights(str(source)) for source in before), *crops)
+        return Step(f'classify {name}', settings, needs, lambda folder: self._classify(stage, folder), resumes=True)
+
+    def crops(self, name: str, settings: CropSettings) -> Step:
+        """The objects of a labelled set as pictures to classify."""
+        return Step(
+            f'crops {name}',
+            settings,
+            (self.prepare(name),),
+            lambda folder: dict(write_crops(self._set(name), folder / 'crops', settings)),
+        )
 
     def export(self, name: str) -> Step:
         """The float network of a stage as ONNX."""
@@ -99,7 +123,9 @@ class Pipeline:
         """The table of stages, with latencies taken side by side."""
         settings = self.recipe.report
         needs = tuple(
-            self.measure(name, precision) for name in settings.stages or self.recipe.stages for precision in PRECISIONS
+            self.measure(name, precision)
+            for name in settings.stages or self.recipe.detectors
+            for precision in PRECISIONS
         )
         return Step('report', settings, needs, self._report)
 
@@ -128,6 +154,13 @@ class Pipeline:
 
     def _set(self, name: str) -> Path:
         return self._folder(self._images(name)) / 'set'
+
+    def _detector_settings(self, stage: StageRecipe) -> dict[str, Any]:
+        """Without what is left out and came later than the first recipes: what was made with them stays made."""
+        settings = dataclasses.asdict(stage)
+        return {
+            name: value for name, value in settings.items() if value or name not in ('classify', 'backbone', 'anchors')
+        }
 
     def _seed(self, stage: StageRecipe) -> int:
         return self.recipe.seed if stage.seed is None else stage.seed
@@ -162,7 +195,9 @@ class Pipeline:
     def _file_hashes(self, stage: StageRecipe) -> list[str]:
         """Of the files that a stage reads beside the data: weights, and model files of one's own."""
         hashes = [
-            fingerprint(self._file(source)) for source in (stage.start, stage.teacher or '') if source.endswith('.pt')
+            fingerprint(self._file(source))
+            for source in (stage.start, stage.teacher or '', stage.backbone or '')
+            if source.endswith('.pt')
         ]
         own = self.recipe.file.parent / stage.start
         return [*hashes, *([fingerprint(own)] if stage.start.endswith('.yaml') and own.is_file() else [])]
@@ -180,6 +215,19 @@ class Pipeline:
             teacher_is_unpruned=stage.teacher in self._ancestors(stage),
             sets={name: self._set(name) for name in [*stage.images, *stage.unlabelled]},
             classes_of=self._set(self.recipe.validation),
+            seed=self._seed(stage),
+            backbone=None if stage.backbone is None else self._weights_file(stage.backbone),
+        )
+
+    def _classify(self, stage: StageRecipe, folder: Path) -> Result:
+        assert stage.classify is not None
+        crops = [self._folder(self.crops(*item)) / 'crops' for item in stage.classify.crops.items()]
+        return stages.classify(
+            stage,
+            folder,
+            start=stage.start if stage.start in BACKBONES else self._weights_file(stage.start),
+            teacher=None if stage.teacher is None else self._weights_file(stage.teacher),
+            pictures=crops or [self.data / stage.classify.folder],
             seed=self._seed(stage),
         )
 
@@ -219,7 +267,7 @@ class Pipeline:
         )
 
     def _report(self, folder: Path) -> Result:
-        names = self.recipe.report.stages or tuple(self.recipe.stages)
+        names = self.recipe.report.stages or self.recipe.detectors
         networks = {name: {precision: self._network(name, precision) for precision in PRECISIONS} for name in names}
         records = {
             name: {

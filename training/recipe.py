@@ -11,11 +11,14 @@ from typing import Any
 
 import yaml
 
+from training.data.crops import CropSettings
 from training.data.sources import SourceSettings
 from training.data.unlabelled import UnlabelledSettings
+from training.distill.classification import ClassifySettings, MethodSettings
 from training.distill.settings import DistillSettings, FitSettings
 from training.errors import RecipeError
 from training.export.parity import QUANTIZED, ParityLimits
+from training.models.yolov4.backbones import BACKBONES
 from training.prune.pruning import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
@@ -27,12 +30,36 @@ ImageRange = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
-class StageRecipe:
-    """One stage that makes weights: by training, or by pruning.
+class ClassifyRecipe:
+    """How a stage trains a classifier, whose backbone a detector takes over.
 
     Attributes:
-        start: what it starts from: a stage before it, a weights file, or an Ultralytics model file (`yolov8n.yaml`, or one
-            beside the recipe) for random weights.
+        fit: how it is trained.
+        crops: data sets of the recipe whose objects, cut out, are the pictures.
+        folder: a classification set instead, SPLIT/CLASS/picture.jpg, relative to the data root.
+        method: what is learned from the stage's teacher, another classifier.
+    """
+
+    fit: ClassifySettings = field(default_factory=ClassifySettings)
+    crops: Mapping[str, CropSettings] = field(default_factory=dict)
+    folder: str = ''
+    method: MethodSettings | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.crops) == bool(self.folder):
+            raise ValueError('give either crops, the sets whose objects are classified, or folder')
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """One stage that makes weights: by training a detector or a classifier, or by pruning.
+
+    Attributes:
+        start: what it starts from: a stage before it, a weights file, or a model file for random weights: one of Ultralytics'
+            (`yolov8n.yaml`) or one beside the recipe (`networks/m_yolo.yaml`). For a classifier: the name of a backbone.
+        classify: trains a classifier instead of a detector.
+        backbone: a classifier whose backbone the detector of a model file begins with: a stage or a weights file.
+        anchors: find the anchors of the model file's YOLOv4 by k-means on the boxes of the images.
         images: labelled images by data set.
         unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
             left aside.
@@ -53,8 +80,14 @@ class StageRecipe:
     sparsity: SparsitySettings | None = None
     prune: PruneSettings | None = None
     seed: int | None = None
+    classify: ClassifyRecipe | None = None
+    backbone: str | None = None
+    anchors: bool = False
 
     def __post_init__(self) -> None:
+        if self.classify is not None:
+            self._check_classifier(self.classify)
+            return
         if self.prune is None and (self.fit is None or not self.images):
             raise ValueError('a stage that trains needs images and fit; one that prunes needs prune')
         trains = [name for name in ('images', 'unlabelled', 'teacher', 'distill', 'sparsity') if getattr(self, name)]
@@ -62,8 +95,17 @@ class StageRecipe:
             raise ValueError(f'a stage that prunes does not train: leave out {", ".join(trains)}')
         if (self.teacher is None) != (self.distill is None):
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
+        if (self.backbone is not None or self.anchors) and not self.start.endswith('.yaml'):
+            raise ValueError('backbone and anchors go with a fresh network: start from a model file (.yaml)')
         if self.unlabelled and self.distill is None:
             raise ValueError('unlabelled images teach nothing without teacher and distill')
+
+    def _check_classifier(self, classify: ClassifyRecipe) -> None:
+        names = ('images', 'unlabelled', 'fit', 'distill', 'sparsity', 'prune', 'backbone', 'anchors')
+        if others := [name for name in names if getattr(self, name)]:
+            raise ValueError(f'a stage that trains a classifier takes none of {", ".join(others)}')
+        if (self.teacher is None) != (classify.method is None):
+            raise ValueError('teacher and classify.method belong together: the one says who teaches, the other what')
 
 
 @dataclass(frozen=True)
@@ -199,10 +241,26 @@ class Recipe:
                 self._known(f'stages.{name}.images', image_set, self.data)
             for image_set in stage.unlabelled:
                 self._known(f'stages.{name}.unlabelled', image_set, {**self.data, **self.unlabelled})
-            for source in filter(None, [stage.start, stage.teacher]):
-                if not source.endswith(('.yaml', '.pt')):
-                    self._known(f'stages.{name}', source, before)
+            classifiers = {key: item for key, item in before.items() if item.classify is not None}
+            detectors = {key: item for key, item in before.items() if item.classify is None}
+            if stage.classify is None:
+                self._check_sources(f'stages.{name}', [stage.start, stage.teacher], detectors)
+                self._check_sources(f'stages.{name}.backbone', [stage.backbone], classifiers)
+            else:
+                self._check_sources(f'stages.{name}', [stage.start], {**classifiers, **BACKBONES})
+                self._check_sources(f'stages.{name}', [stage.teacher], classifiers)
+                for image_set in stage.classify.crops:
+                    self._known(f'stages.{name}.classify.crops', image_set, self.data)
             before[name] = stage
+        if self.stages[self.final].classify is not None:
+            raise ValueError(
+                f'the stage of the bundle, {self.final}, is a classifier: let a detector take its backbone'
+            )
+
+    def _check_sources(self, where: str, sources: Sequence[str | None], known: Mapping[str, Any]) -> None:
+        for source in filter(None, sources):
+            if not source.endswith(('.yaml', '.pt')):
+                self._known(where, source, known)
 
     @staticmethod
     def _known(where: str, name: str, known: Mapping[str, Any]) -> None:
@@ -215,6 +273,11 @@ class Recipe:
     def bundle_name(self) -> str:
         """The bundle's own, or the recipe's."""
         return self.bundle.name or self.name
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The stages that make detectors."""
+        return tuple(name for name, stage in self.stages.items() if stage.classify is None)
 
     @property
     def final(self) -> str:
@@ -238,7 +301,11 @@ def load_recipe(file: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     stages = document.get('stages')
     if isinstance(stages, Mapping) and isinstance(common, Mapping):
         for stage in stages.values():
-            if isinstance(stage, dict) and 'prune' not in stage and isinstance(stage.get('fit', {}), Mapping):
+            if (
+                isinstance(stage, dict)
+                and not {'prune', 'classify'} & stage.keys()
+                and isinstance(stage.get('fit', {}), Mapping)
+            ):
                 stage['fit'] = merged(common, stage.get('fit', {}))
     if 'file' in document:
         raise RecipeError(f'{file} has no entry "file"')

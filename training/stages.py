@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ from training.data.sources import SourceSettings
 from training.data.sources import prepare as prepare_source
 from training.data.unlabelled import UnlabelledSettings
 from training.data.unlabelled import extract as extract_pictures
-from training.errors import RecipeError
+from training.errors import RecipeError, WeightsError
 from training.prune.pruning import PruneSettings
 from training.quantize import qdq
 from training.recipe import ExportRecipe, ImageRange, Recipe, StageRecipe
@@ -55,6 +55,7 @@ def train(
     sets: Mapping[str, Path],
     classes_of: Path,
     seed: int,
+    backbone: Path | None = None,
 ) -> Result:
     """Train a stage; goes on from its last checkpoint.
 
@@ -64,6 +65,7 @@ def train(
         teacher_is_unpruned: the teacher is what the student was pruned from, so that channels can be matched by index.
         sets: folders of the image sets by name.
         classes_of: the set whose classes are trained.
+        backbone: a classifier's weights, whose backbone a fresh network begins with.
     """
     from training.distill.trainer import FitJob, fit
     from training.models.weights import read_kept
@@ -80,10 +82,15 @@ def train(
             f'the teacher finds next to nothing on the validation pictures (mAP50-95 {100 * teacher_map:.2f} %): it cannot '
             'teach; train it longer'
         )
+    images = [path for name, wanted in stage.images.items() for path in pictures(sets[name], wanted)]
+    student: Any = start
+    if backbone is not None or stage.anchors:
+        boxes_of = images if stage.anchors else []
+        student = fresh_yolov4(str(start), classes, backbone, boxes_of, stage.fit.image_size, seed)
     job = FitJob(
-        student=start,
+        student=student,
         classes=classes,
-        images=[path for name, wanted in stage.images.items() for path in pictures(sets[name], wanted)],
+        images=images,
         unlabelled=[path for name, wanted in stage.unlabelled.items() for path in pictures(sets[name], wanted)],
         settings=stage.fit,
         seed=seed,
@@ -96,6 +103,76 @@ def train(
     result = fit(job, folder)
     notes = {} if teacher_map is None else {'teacher_map': teacher_map}
     return {'steps': result.steps, 'weights': digest(result.weights), **notes}
+
+
+def fresh_yolov4(
+    architecture: str,
+    classes: Sequence[str],
+    backbone: Path | None,
+    images: Sequence[Path],
+    image_size: int,
+    seed: int,
+) -> Any:
+    """A YOLOv4 with fresh weights but for the backbone.
+
+    Args:
+        architecture: a model file.
+        classes: their names.
+        backbone: a classifier's weights; None leaves it fresh.
+        images: whose boxes give the anchors; none takes the architecture's.
+        image_size: of the training in pixels.
+        seed: of the fresh weights.
+
+    Raises:
+        WeightsError: the classifier has another backbone, or the architecture is no YOLOv4.
+        DataError: too few boxes for anchors.
+    """
+    import torch
+
+    from training.distill.classification import take_backbone
+    from training.models.weights import build_network
+    from training.models.yolov4.anchors import box_sizes, fit_anchors
+    from training.models.yolov4.network import YOLOv4
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: Any = build_network(architecture, classes)
+        if not isinstance(network, YOLOv4):
+            raise WeightsError(f'{architecture} is no YOLOv4: backbone and anchors are for that family')
+        if images:
+            anchors, _ = fit_anchors(box_sizes(images, len(classes), image_size), seed=seed)
+            network = build_network({**network.yaml, 'anchors': anchors.reshape(3, 3, 2).round(1).tolist()}, classes)
+    if backbone is not None:
+        take_backbone(network, backbone)
+    return network
+
+
+def classify(
+    stage: StageRecipe,
+    folder: Path,
+    *,
+    start: Path | str,
+    teacher: Path | None,
+    pictures: Sequence[Path],
+    seed: int,
+) -> Result:
+    """Train a classifier; goes on from its last checkpoint.
+
+    Args:
+        start: a backbone's name for fresh weights, or a classifier's weights.
+        teacher: another classifier's weights.
+        pictures: classification sets, taken together.
+    """
+    from training.data.image_folder import read_splits
+    from training.distill.classification import ClassifyJob, accuracy, fit_classifier, load_classifier
+
+    assert stage.classify is not None
+    settings = stage.classify.fit
+    file = start if isinstance(start, Path) else None
+    backbone = load_classifier(file)[0].name if file is not None else str(start)
+    job = ClassifyJob(backbone, settings, seed, file, teacher, stage.classify.method)
+    weights = fit_classifier(job, read_splits(pictures, ('train',), settings.size), folder)
+    return {'top1': accuracy(weights, read_splits(pictures, ('val',), settings.size)), 'weights': digest(weights)}
 
 
 def pictures(folder: Path, wanted: ImageRange) -> list[Path]:

@@ -81,10 +81,21 @@ def read_image_folder(folder: Path, size: int, classes: tuple[str, ...] | None =
     return ImageFolder(classes, torch.stack(images), torch.tensor(class_ids), tuple(left_out))
 
 
-def joined(parts: Sequence[ImageFolder]) -> ImageFolder:
-    """Several sets as one; their classes must be the same."""
+def read_splits(folders: Sequence[Path], splits: Sequence[str], size: int) -> ImageFolder:
+    """Some splits of several sets, `folder/SPLIT/CLASS/*.jpg`, as one; classes are those of all training splits.
+
+    Raises:
+        DataError: no pictures; see `read_image_folder`.
+    """
+    classes = tuple(sorted({path.name for folder in folders for path in (folder / 'train').glob('*') if path.is_dir()}))
+    found = [folder / split for split in splits for folder in folders if (folder / split).is_dir()]
+    if not classes or not found:
+        raise DataError(
+            f'no pictures of {", ".join(splits)} in {", ".join(map(str, folders))}: SPLIT/CLASS/picture.jpg'
+        )
+    parts = [read_image_folder(folder, size, classes) for folder in found]
     return ImageFolder(
-        parts[0].classes,
+        classes,
         torch.cat([part.images for part in parts]),
         torch.cat([part.class_ids for part in parts]),
         tuple(file for part in parts for file in part.left_out),

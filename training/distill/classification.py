@@ -31,6 +31,7 @@ from training.distill.losses import OnLevels, loss_class, make
 from training.distill.losses.factor import FT
 from training.errors import FitError, WeightsError
 from training.models.yolov4.backbones import Classifier
+from training.models.yolov4.network import YOLOv4
 from training.steps import digest
 
 _logger = logging.getLogger(__name__)
@@ -433,6 +434,18 @@ def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f'{file} is not a classifier of this toolkit: {error}') from error
     return classifier.eval(), tuple(saved['classes'])
+
+
+def take_backbone(network: YOLOv4, file: Path) -> None:
+    """Let a detector begin with the backbone of a classifier.
+
+    Raises:
+        WeightsError: no classifier's file, or of another backbone.
+    """
+    classifier, _ = load_classifier(file)
+    if classifier.name != network.yaml['backbone']:
+        raise WeightsError(f'{file} has the backbone {classifier.name}, the detector {network.yaml["backbone"]}')
+    network.backbone.load_state_dict(classifier.backbone.state_dict())
 
 
 def _write(content: Mapping[str, Any], file: Path) -> None:

@@ -25,8 +25,7 @@ from torch import nn
 
 from training.errors import ExportError
 from training.models import torchvision_nms
-from training.models.yolov4.backbones import RepViT
-from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, decode
+from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, decode, deployed
 
 torchvision_nms.ensure()
 
@@ -90,9 +89,8 @@ def _ultralytics(network: nn.Module, width: int, height: int) -> BoxesScores:
 
 def _yolov4(network: YOLOv4, width: int, height: int) -> BoxesScores:
     _check_size(width, height, max(cast(tuple[int, ...], network.strides)))
+    network = deployed(network)
     head = AnchorHead(network)
-    if isinstance(network.backbone, RepViT):
-        network.backbone.reparameterise()
     body = nn.Sequential(network.backbone, network.neck)
     fold_normalisation(_first_convolution(body))
     return BoxesScores(body, head)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from training.models import torchvision_nms
+from training.models.yolov4.network import YOLOv4, deployed
 from training.prune.channels import branches, level_maps
 
 torchvision_nms.ensure()
@@ -53,6 +54,11 @@ def count_parameters(network: nn.Module) -> int:
 
 def count_fused_parameters(network: Any) -> int:
     """The same after the batch normalisations are folded into the convolutions: what is exported."""
+    if isinstance(network, YOLOv4):
+        network = deployed(network)
+        return count_parameters(network) - sum(
+            module.num_features for module in network.modules() if isinstance(module, nn.BatchNorm2d)
+        )
     return count_parameters(copy.deepcopy(network).float().eval().fuse(verbose=False))
 
 
@@ -62,6 +68,10 @@ def count_gflops(network: Any, width: int, height: int) -> float:
     Detect heads are counted on shapes alone, RT-DETR's by running it once.
     """
     copied = copy.deepcopy(network).cpu().float().eval()
+    if isinstance(copied, YOLOv4):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            deployed(copied).to('meta')(torch.zeros(1, 3, height, width, device='meta'))
+        return float(counter.get_total_flops()) / 1e9
     head = copied.model[-1]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if not isinstance(head, Detect):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.crops import CropSettings, write_crops
-from training.data.image_folder import ImageFolder, joined, read_image_folder
+from training.data.image_folder import ImageFolder, read_splits
 from training.data.sources import SourceSettings, prepare
 from training.distill.answers import keep
 from training.distill.classification import (
@@ -21,7 +21,7 @@ from training.distill.classification import (
     load_classifier,
     shown,
 )
-from training.errors import DataError, StudyError
+from training.errors import StudyError
 from training.models.yolov4.backbones import BACKBONES, Classifier, mebibytes, parameter_count
 from training.recipe import override, read_document
 from training.schema import nearest, read
@@ -213,13 +213,7 @@ class Comparison:
 
 @functools.lru_cache(maxsize=4)
 def _pictures(folders: tuple[Path, ...], splits: tuple[str, ...], size: int) -> ImageFolder:
-    classes = tuple(sorted({path.name for folder in folders for path in (folder / 'train').glob('*') if path.is_dir()}))
-    found = [folder / split for split in splits for folder in folders if (folder / split).is_dir()]
-    if not classes or not found:
-        raise DataError(
-            f'no pictures in {", ".join(splits)} of {", ".join(map(str, folders))}: SPLIT/CLASS/picture.jpg'
-        )
-    return joined([read_image_folder(folder, size, classes) for folder in found])
+    return read_splits(folders, splits, size)
 
 
 def run_cell(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
+from kd_perception.core.errors import ImageError
+from kd_perception.evaluation.sources import read_image
+from training.data.loader import label_file, read_yolo_labels
 from training.errors import DataError
 
 Sizes = npt.NDArray[np.float64]
+MOST_IMAGES = 2000
 
 
 def fit_anchors(sizes: npt.ArrayLike, count: int = 9, *, seed: int = 0, rounds: int = 100) -> tuple[Sizes, float]:
@@ -43,6 +50,27 @@ def fit_anchors(sizes: npt.ArrayLike, count: int = 9, *, seed: int = 0, rounds: 
         )
     anchors = anchors[np.argsort(anchors.prod(1), kind='stable')]
     return anchors, float(shape_iou(boxes, anchors).max(1).mean())
+
+
+def box_sizes(images: Sequence[Path], classes: int, image_size: int) -> Sizes:
+    """Sizes (K, 2) in pixels of the boxes of labelled images whose longer side is scaled to `image_size`.
+
+    Of many images, MOST_IMAGES are taken, evenly spread.
+
+    Raises:
+        DataError: an image or its labels cannot be read.
+    """
+    every = max(1, len(images) // MOST_IMAGES)
+    found = [np.empty((0, 2))]
+    for file in images[::every]:
+        relative = read_yolo_labels(label_file(file), classes)[:, 3:]
+        if len(relative):
+            try:
+                height, width = read_image(file).shape[:2]
+            except ImageError as error:
+                raise DataError(f'{file}: {error}; remove it, or write it anew') from error
+            found.append(relative * np.array([width, height]) * image_size / max(width, height))
+    return np.concatenate(found)
 
 
 def _spread(boxes: Sizes, count: int, rng: np.random.Generator) -> Sizes:

@@ -117,6 +117,7 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: str, classes: int) -> None:
         super().__init__()
+        self.name = backbone
         self.backbone = make_backbone(backbone)
         self.channels = cast(Backbone, self.backbone).channels
         self.head = nn.Linear(self.channels[-1], classes)

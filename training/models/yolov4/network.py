@@ -5,6 +5,7 @@ With CSPDarknet53 and 80 classes it is the public network: 64,363,101 parameters
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import WeightsError
-from training.models.yolov4.backbones import Backbone, make_backbone
+from training.models.yolov4.backbones import Backbone, RepViT, make_backbone
 from training.models.yolov4.layers import ConvBN, DepthwiseConvBN, SpatialPyramidPooling
 
 ANCHORS = (
@@ -148,6 +149,14 @@ class YOLOv4(nn.Module):
         maps = self.neck(self.backbone(image))
         raw = [head(value) for head, value in zip(self.heads, maps, strict=True)]
         return [value.reshape(len(value), 3, 5 + self.classes, *value.shape[2:]) for value in raw]
+
+
+def deployed(network: YOLOv4) -> YOLOv4:
+    """A copy in evaluation mode as it is run: RepViT's branches joined."""
+    network = copy.deepcopy(network).float().eval()
+    if isinstance(network.backbone, RepViT):
+        network.backbone.reparameterise()
+    return network
 
 
 def decode(raw: Tensor, anchors: Tensor, stride: int, centre_scale: float) -> tuple[Tensor, Tensor]:
