@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import StudyError
 from training.schema import nearest
+from training.study.int8_command import add_int8
 from training.study.plan import Cell, Job, Study
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _run_kd_comparison(options: argparse.Namespace) -> int:
     return run_comparison(options)
 
 
-KINDS: list[Callable[[Any], None]] = [add_paired, add_kd_comparison]
+KINDS: list[Callable[[Any], None]] = [add_paired, add_kd_comparison, add_int8]
 """Each declares one kind of study; a new kind is one more."""
 
 
