@@ -144,6 +144,14 @@ def test_the_teacher_that_is_used_is_the_file_that_was_named(pictures, teacher, 
     used.check_unchanged()
 
 
+def test_a_teacher_by_its_architecture_alone_is_refused(pictures, tmp_path):
+    """The same fault from the other side: a yaml file names a network and holds no weights to teach with."""
+    file = tmp_path / 'teacher.yaml'
+    file.write_text('nc: 2\nbackbone: []\nhead: []\n')
+    with pytest.raises(WeightsError, match=r'teacher\.yaml'):
+        Teacher(file, CLASSES, torch.device('cpu'), torch.float32)
+
+
 def test_another_teacher_gives_another_student(pictures, teacher, tmp_path):
     torch.manual_seed(12)
     other = tmp_path / 'other.pt'
