@@ -47,7 +47,7 @@ demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SO
 test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, or those under TESTS=path
 	$(RUN) -m pytest $(TESTS)
 
-lint: $(PACKAGE) $(DEVELOPMENT)  ## style and types
+lint: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## style and types; torch, for its types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
