@@ -218,6 +218,6 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bundle(photographs, rec
     def content(out):
         document = yaml.safe_load((tmp_path / out / 'bundle/bundle.yaml').read_text())
         steps = document['provenance'].pop('steps')
-        return json.dumps([document, {name: step['result'] for name, step in steps.items()}], default=str)
+        return json.dumps([document, {name: step.get('result', step) for name, step in steps.items()}], default=str)
 
     assert content('killed') == content('whole')
