@@ -145,7 +145,12 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(('signal_name', 'status'), [('SIGINT', 130), ('SIGKILL', -9)])
 def test_an_interrupted_study_ends_its_processes_keeps_its_cells_and_goes_on(tmp_path, repository, signal_name, status):
     paths = os.pathsep.join([str(repository), str(repository / 'test')])
-    process = subprocess.Popen([sys.executable, '-c', PROGRAM, str(tmp_path)], env={**os.environ, 'PYTHONPATH': paths})
+    process = subprocess.Popen(
+        [sys.executable, '-c', PROGRAM, str(tmp_path)],
+        env={**os.environ, 'PYTHONPATH': paths},
+        # Whatever started these tests in the background may have made them deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     begun = tmp_path / 'gate.begun'
     _wait_until(lambda: begun.exists() and begun.read_text())
     subprocess.run(['kill', f'-{signal_name[3:]}', str(process.pid)], check=True)
