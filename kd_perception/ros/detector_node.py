@@ -433,6 +433,9 @@ def main(args: list[str] | None = None) -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # after a signal, publishing fails wherever it came in between
+            raise
     finally:
         if node is not None:
             node.destroy_node()

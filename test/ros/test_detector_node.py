@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
-from detector_process import wait_for
+from detector_process import REPOSITORY, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from networks import CELLS, SIZE, image_with_cells
@@ -203,6 +205,28 @@ def test_a_signal_ends_it_cleanly(start_detector, how):
     assert detector.stop(how) == 0
     assert 'Traceback' not in detector.log
     assert '1 frames received, 1 published, dropped: none' in detector.log
+
+
+SIGNAL_BEFORE_PUBLISHING = """
+import sys
+import rclpy
+from kd_perception.ros import detector_node
+
+def publish_too_late(node):
+    rclpy.shutdown()  # what rclpy does upon a signal
+    publish(node)
+
+publish = detector_node.DetectorNode._publish_diagnostics
+detector_node.DetectorNode._publish_diagnostics = publish_too_late
+sys.exit(detector_node.main())
+"""
+
+
+def test_a_signal_between_a_timer_and_its_publishing_ends_it_cleanly():
+    command = [sys.executable, '-c', SIGNAL_BEFORE_PUBLISHING]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, '')
+    assert '0 frames received' in ended.stdout
 
 
 def test_misspelt_parameter_is_pointed_out(start_detector):

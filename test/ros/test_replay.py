@@ -190,7 +190,7 @@ def test_nobody_there_says_what_to_start(play, tmp_path):
 
 def test_stepping_needs_somebody_who_answers(play, listener, tmp_path):
     with pytest.raises(ReplayError, match='nobody publishes /detections'):
-        play(cells_bag(tmp_path / 'bag'), wait=1.0, step=True)
+        play(cells_bag(tmp_path / 'bag'), wait=5.0, step=True)  # long enough for the two to find each other under load
 
 
 @pytest.mark.parametrize(
