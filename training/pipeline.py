@@ -70,7 +70,8 @@ class Pipeline:
         teacher = [self.measure(str(stage.teacher), 'fp32')] if taught else []
         backbone = [self.weights(str(stage.backbone))] if stage.backbone in self.recipe.stages else []
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
-        needs = (*start, *teacher, *backbone, *images, self.prepare(self.recipe.validation))
+        narrow = [self.weights(str(stage.widen))] if stage.widen in self.recipe.stages else []
+        needs = (*start, *teacher, *backbone, *narrow, *images, self.prepare(self.recipe.validation))
         return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), resumes=True)
 
     def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
@@ -159,7 +160,9 @@ class Pipeline:
         """Without what is left out and came later than the first recipes: what was made with them stays made."""
         settings = dataclasses.asdict(stage)
         return {
-            name: value for name, value in settings.items() if value or name not in ('classify', 'backbone', 'anchors')
+            name: value
+            for name, value in settings.items()
+            if value or name not in ('classify', 'backbone', 'anchors', 'widen')
         }
 
     def _seed(self, stage: StageRecipe) -> int:
@@ -196,7 +199,7 @@ class Pipeline:
         """Of the files that a stage reads beside the data: weights, and model files of one's own."""
         hashes = [
             fingerprint(self._file(source))
-            for source in (stage.start, stage.teacher or '', stage.backbone or '')
+            for source in (stage.start, stage.teacher or '', stage.backbone or '', stage.widen or '')
             if source.endswith('.pt')
         ]
         own = self.recipe.file.parent / stage.start
@@ -217,6 +220,7 @@ class Pipeline:
             classes_of=self._set(self.recipe.validation),
             seed=self._seed(stage),
             backbone=None if stage.backbone is None else self._weights_file(stage.backbone),
+            narrow=None if stage.widen is None else self._weights_file(stage.widen),
         )
 
     def _classify(self, stage: StageRecipe, folder: Path) -> Result:

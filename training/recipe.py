@@ -60,6 +60,7 @@ class StageRecipe:
         classify: trains a classifier instead of a detector.
         backbone: a classifier whose backbone the detector of a model file begins with: a stage or a weights file.
         anchors: find the anchors of the model file's YOLOv4 by k-means on the boxes of the images.
+        widen: a narrower detector, a stage or a weights file, with whose knowledge the wider one of the model file begins.
         images: labelled images by data set.
         unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
             left aside.
@@ -83,6 +84,7 @@ class StageRecipe:
     classify: ClassifyRecipe | None = None
     backbone: str | None = None
     anchors: bool = False
+    widen: str | None = None
 
     def __post_init__(self) -> None:
         if self.classify is not None:
@@ -95,13 +97,13 @@ class StageRecipe:
             raise ValueError(f'a stage that prunes does not train: leave out {", ".join(trains)}')
         if (self.teacher is None) != (self.distill is None):
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
-        if (self.backbone is not None or self.anchors) and not self.start.endswith('.yaml'):
-            raise ValueError('backbone and anchors go with a fresh network: start from a model file (.yaml)')
+        if (self.backbone or self.anchors or self.widen) and not self.start.endswith('.yaml'):
+            raise ValueError('backbone, anchors and widen go with a fresh network: start from a model file (.yaml)')
         if self.unlabelled and self.distill is None:
             raise ValueError('unlabelled images teach nothing without teacher and distill')
 
     def _check_classifier(self, classify: ClassifyRecipe) -> None:
-        names = ('images', 'unlabelled', 'fit', 'distill', 'sparsity', 'prune', 'backbone', 'anchors')
+        names = ('images', 'unlabelled', 'fit', 'distill', 'sparsity', 'prune', 'backbone', 'anchors', 'widen')
         if others := [name for name in names if getattr(self, name)]:
             raise ValueError(f'a stage that trains a classifier takes none of {", ".join(others)}')
         if (self.teacher is None) != (classify.method is None):
@@ -245,6 +247,7 @@ class Recipe:
             detectors = {key: item for key, item in before.items() if item.classify is None}
             if stage.classify is None:
                 self._check_sources(f'stages.{name}', [stage.start, stage.teacher], detectors)
+                self._check_sources(f'stages.{name}.widen', [stage.widen], detectors)
                 self._check_sources(f'stages.{name}.backbone', [stage.backbone], classifiers)
             else:
                 self._check_sources(f'stages.{name}', [stage.start], {**classifiers, **BACKBONES})

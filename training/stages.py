@@ -56,6 +56,7 @@ def train(
     classes_of: Path,
     seed: int,
     backbone: Path | None = None,
+    narrow: Path | None = None,
 ) -> Result:
     """Train a stage; goes on from its last checkpoint.
 
@@ -66,6 +67,7 @@ def train(
         sets: folders of the image sets by name.
         classes_of: the set whose classes are trained.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
+        narrow: a narrower detector's weights, with which a fresh network begins.
     """
     from training.distill.trainer import FitJob, fit
     from training.models.weights import read_kept
@@ -87,6 +89,8 @@ def train(
     if backbone is not None or stage.anchors:
         boxes_of = images if stage.anchors else []
         student = fresh_yolov4(str(start), classes, backbone, boxes_of, stage.fit.image_size, seed)
+    elif narrow is not None:
+        student = widened(str(start), classes, narrow, seed)
     job = FitJob(
         student=student,
         classes=classes,
@@ -103,6 +107,23 @@ def train(
     result = fit(job, folder)
     notes = {} if teacher_map is None else {'teacher_map': teacher_map}
     return {'steps': result.steps, 'weights': digest(result.weights), **notes}
+
+
+def widened(architecture: str, classes: Sequence[str], narrow: Path, seed: int) -> Any:
+    """A network of that architecture that knows what a narrower one knows.
+
+    Raises:
+        WeightsError: the narrow one has other classes or other layers.
+    """
+    from training.models.weights import build_network, load_network
+    from training.models.widening import widen
+
+    network, known = load_network(narrow)
+    if known != tuple(classes):
+        raise WeightsError(f'{narrow} knows the classes {", ".join(known)}, not {", ".join(classes)}')
+    wide = build_network(architecture, classes)
+    widen(wide, network, seed)
+    return wide
 
 
 def fresh_yolov4(
