@@ -13,7 +13,9 @@ from training.errors import LossError
 from training.models.yolov4.network import YOLOv4
 
 Branch = Mapping[str, Any]
-"""`boxes` (N, 4·bins, anchors), `scores` (N, classes, anchors), `feats`: the maps that the head reads."""
+"""Of a YOLO: `boxes` (N, 4·bins, anchors), `scores` (N, classes, anchors), `feats`: the maps that the head reads. Of RT-DETR's
+queries: `scores` (N, classes, Q) and `boxes` (N, 4, Q), x1, y1, x2, y2 as shares of the image."""
+QUERIES = 'queries'
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Outputs:
 
     Attributes:
         maps: (N, C, H, W) by the layer's name.
-        branches: of the head: `one2many`, and `one2one` where it has that too; none for RT-DETR.
+        branches: of the head: `one2many`, and `one2one` where it has that too; `queries` of RT-DETR when it does not train.
     """
 
     maps: Mapping[str, Tensor]
@@ -57,7 +59,11 @@ def to_float32(value: Any) -> Any:
 
 
 def branches_of(predictions: Any) -> dict[str, Branch]:
-    """The branches of what a head put out in training form; none where it is no YOLO's."""
+    """The branches of what a YOLO's head put out in training form, or RT-DETR's in evaluation; none of others."""
+    if isinstance(predictions, tuple) and len(predictions) == 2:  # detections, and what they are made of
+        boxes, scores = (value[-1].transpose(1, 2) for value in predictions[1][:2])  # of the last layer
+        halves = boxes[:, 2:] / 2
+        return {QUERIES: {'scores': scores, 'boxes': torch.cat([boxes[:, :2] - halves, boxes[:, :2] + halves], 1)}}
     if not isinstance(predictions, Mapping):
         return {}
     if 'one2many' in predictions:
@@ -106,7 +112,7 @@ class Shape:
         levels: the layers that the head reads, fine to coarse.
         classes: of its head; 0 where it is no YOLO's.
         bins: of each side's distribution; 1 where the side itself is predicted, 0 where the head is no YOLO's.
-        branches: of its head.
+        branches: of its head, see Outputs.
         strides: pixels of a cell on each level.
     """
 
@@ -155,6 +161,11 @@ def yolo_head(network: Any) -> Any:
     return head if hasattr(head, 'reg_max') else None
 
 
+def has_queries(network: Any) -> bool:
+    """Whether its head is RT-DETR's."""
+    return not isinstance(network, YOLOv4) and hasattr(network.model[-1], 'num_queries')
+
+
 @torch.no_grad()
 def measure_shape(network: Any, layers: Sequence[str], image_size: int) -> Shape:
     """Run one grey image through a network, without any effect on it."""
@@ -178,6 +189,6 @@ def measure_shape(network: Any, layers: Sequence[str], image_size: int) -> Shape
         levels=levels,
         classes=head.nc if head is not None else 0,
         bins=head.reg_max if head is not None else 0,
-        branches=branches if head is not None else (),
+        branches=branches if head is not None else (QUERIES,) if has_queries(network) else (),
         strides=tuple(image_size / maps[name].shape[2] for name in levels),
     )

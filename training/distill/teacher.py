@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from training.distill.controls import untrained
-from training.distill.outputs import Outputs, Probe, Shape, branches_of, layer_names, measure_shape, to_float32
+from training.distill.outputs import (
+    Outputs,
+    Probe,
+    Shape,
+    branches_of,
+    has_queries,
+    layer_names,
+    measure_shape,
+    to_float32,
+)
 from training.errors import FitError, WeightsError
 from training.models.weights import load_network
 from training.models.yolov4.network import YOLOv4
@@ -62,6 +71,9 @@ class Teacher:
         self.tensors = len(network.state_dict())
         if random_seed is not None:
             network = untrained(network, classes, random_seed)
+        if has_queries(network):
+            # Their boxes are shares of the image, of which bfloat16 keeps 8 bits: 2 pixels of 640.
+            precision = torch.float32
         self._network = _folded(network).to(device, precision, memory_format=torch.channels_last)
         self._precision = precision
         self._probe: Probe | None = None

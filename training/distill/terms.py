@@ -13,7 +13,8 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from training.distill.losses import loss_class, make, make_levels
-from training.distill.outputs import Branch, Outputs, Shape
+from training.distill.losses.queries import Cells
+from training.distill.outputs import QUERIES, Branch, Outputs, Shape
 from training.distill.settings import BASELINE, TermSettings
 from training.errors import LossError
 
@@ -30,6 +31,7 @@ class Term(nn.Module):
         name: in logs.
         settings: what it was made from.
         needs_boxes: whether it says nothing about unlabelled images.
+        of_objects: whether it says nothing where there is no object.
         needs_head: whether it compares what the heads put out, not maps alone.
     """
 
@@ -41,6 +43,7 @@ class Term(nn.Module):
         compare: Compare,
         *,
         needs_boxes: bool,
+        of_objects: bool,
         needs_head: bool,
     ) -> None:
         super().__init__()
@@ -48,6 +51,7 @@ class Term(nn.Module):
         self.settings = settings
         self.loss = loss
         self.needs_boxes = needs_boxes
+        self.of_objects = of_objects
         self.needs_head = needs_head
         self._compare = compare
 
@@ -81,10 +85,12 @@ def make_term(
     if settings.on == 'scores' and takes != 'map':
         raise LossError(f'{name}: on: scores is for losses of maps, {settings.loss} takes {takes}')
     on_scores = settings.on == 'scores' or takes in ('class scores', 'box distributions')
-    needs_head = on_scores or takes == 'baseline'
-    if needs_head:
+    needs_head = on_scores or takes in ('baseline', 'queries')
+    if takes == 'queries':
+        _check_queries(name, student, teacher)
+    elif needs_head:
         _check_heads(name, student, teacher)
-    if not on_scores or settings.on == 'scores':
+    if takes != 'queries' and (not on_scores or settings.on == 'scores'):
         _check_grids(name, student, teacher, layers)
     maker = _MAKERS.get(takes)
     if maker is None:
@@ -93,7 +99,15 @@ def make_term(
             'they put out, cwd and others their maps'
         )
     loss, compare = maker(settings, student, teacher, layers, kept)
-    return Term(name, settings, loss, compare, needs_boxes=takes == 'maps, boxes', needs_head=needs_head)
+    return Term(
+        name,
+        settings,
+        loss,
+        compare,
+        needs_boxes=takes == 'maps, boxes',
+        of_objects=takes in ('maps, boxes', 'queries'),
+        needs_head=needs_head,
+    )
 
 
 Made = tuple[nn.Module, Compare]
@@ -103,11 +117,24 @@ Kept = Sequence[Sequence[int]] | None
 
 def _check_heads(name: str, student: Shape, teacher: Shape) -> None:
     if not student.classes or not teacher.classes:
-        raise LossError(f'{name} compares heads of Ultralytics; RT-DETR and YOLOv4 are distilled by their maps only')
+        raise LossError(
+            f'{name} compares heads of YOLO; RT-DETR and YOLOv4 are distilled by their maps only, except that query_targets '
+            "learns from RT-DETR's queries"
+        )
     if student.strides != teacher.strides:
         raise LossError(
             f'{name}: the student predicts at strides {_listed(student.strides)}, the teacher at '
             f'{_listed(teacher.strides)}: compare maps of equal layers instead (student_layers, teacher_layers)'
+        )
+
+
+def _check_queries(name: str, student: Shape, teacher: Shape) -> None:
+    if not student.bins:
+        raise LossError(f'{name} teaches the head of a YOLO: RT-DETR and YOLOv4 are distilled by their maps only')
+    if not {QUERIES, 'one2one'} & set(teacher.branches):
+        raise LossError(
+            f'{name} needs a teacher that predicts each object once, like RT-DETR and YOLO26; others predict it at many '
+            'anchors, which bckd, binary_kd and ld compare one by one'
         )
 
 
@@ -224,6 +251,38 @@ def _of_distributions(settings: TermSettings, student: Shape, teacher: Shape, la
     )
 
 
+def _of_queries(settings: TermSettings, student: Shape, teacher: Shape, layers: Layers, kept: Kept) -> Made:
+    loss = make(settings.loss, **settings.settings)
+
+    def of_branch(name: str, branch: Branch, t: Outputs) -> Tensor:
+        points, pixels = make_anchors(branch['feats'], branch['scores'].new_tensor(student.strides), 0.5)
+        height, width = branch['feats'][0].shape[2:]
+        size = points.new_tensor([width, height]) * student.strides[0]
+        value: Tensor = loss(
+            branch['scores'],
+            student_boxes=decode(branch, student.bins, student.strides),
+            **_said_once(t, teacher, size),
+            cells=Cells(points * pixels, pixels.squeeze(1)),
+            distributions=branch['boxes'] if student.bins > 1 else None,
+            one_to_one=name == 'one2one',
+        )
+        return value
+
+    return loss, lambda s, t, _: torch.stack([of_branch(*named, t) for named in s.branches.items()]).mean()
+
+
+def _said_once(outputs: Outputs, shape: Shape, size: Tensor) -> dict[str, Tensor]:
+    """A teacher's class logits and boxes in pixels, within an image of that width and height, each object predicted once."""
+    corners = size.repeat(2).unsqueeze(1)
+    if QUERIES in outputs.branches:
+        branch = outputs.branches[QUERIES]
+        boxes = branch['boxes'] * corners
+    else:
+        branch = outputs.branches['one2one']
+        boxes = decode(branch, shape.bins, shape.strides)
+    return {'teacher': branch['scores'], 'teacher_boxes': boxes.clamp(min=0).minimum(corners)}
+
+
 class _Projectors(nn.ModuleList):
     """Those of Ultralytics' distillation: two 1×1 convolutions for each level."""
 
@@ -261,6 +320,7 @@ _MAKERS: dict[str, Callable[[TermSettings, Shape, Shape, Layers, Kept], Made]] =
     'vectors': _of_vectors,
     'class scores': _of_scores,
     'box distributions': _of_distributions,
+    'queries': _of_queries,
     'baseline': _of_ultralytics,
 }
 

@@ -27,6 +27,7 @@ from training.distill.losses.localisation import LD
 from training.distill.losses.logits import DKD, KD
 from training.distill.losses.masked import MGD
 from training.distill.losses.pearson import DIST, PKD
+from training.distill.losses.queries import QueryTargets
 from training.distill.losses.relation import CC, PKT, RKD, SP
 from training.distill.losses.selectivity import NST
 from training.distill.losses.variational import VID
@@ -55,6 +56,7 @@ LOSSES: Mapping[str, type[DistillationLoss]] = MappingProxyType(
         'nst': NST,
         'pkd': PKD,
         'pkt': PKT,
+        'query_targets': QueryTargets,
         'rkd': RKD,
         'sp': SP,
         'vid': VID,

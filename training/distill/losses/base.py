@@ -24,6 +24,7 @@ Takes = Literal[
     'maps, boxes',  # a sequence of (N, C, H, W) and the true boxes of each image
     'class scores',  # a detector's class logits (N, classes, anchors)
     'box distributions',  # a detector's box bins (N, 4·bins, anchors)
+    'queries',  # a dense head's class logits (N, classes, anchors) and boxes, and those of a set of queries
 ]
 
 

@@ -17,6 +17,7 @@ torch = pytest.importorskip('torch')
 from torch import Tensor  # noqa: E402
 
 from training.distill.losses import LOSSES, DistillationLoss, make  # noqa: E402
+from training.distill.losses.queries import Cells  # noqa: E402
 from training.errors import LossError  # noqa: E402
 
 LOGITS, VECTORS, MAP, SCORES, BINS = (4, 5), (4, 6), (4, 3, 6, 5), (2, 3, 7), (2, 16, 7)
@@ -24,6 +25,10 @@ BOXES = [torch.tensor([[4.0, 4, 20, 30]]), torch.zeros(0, 4), torch.tensor([[0.0
 BOXES = [*BOXES, BOXES[0]]
 CLASS_IDS = [0, 1, 2, 0, 1, 2, 0, 1]
 LABELS = torch.tensor([0, 4, 2, 2])
+CELLS = Cells(
+    torch.tensor([[8.0, 8.0], [24, 8], [40, 8], [8, 24], [24, 24], [40, 24], [24, 40]]), torch.full((7,), 16.0)
+)
+CELL_BOXES = torch.cat([CELLS.centres.T - 12, CELLS.centres.T + 12]).expand(2, 4, 7)
 
 
 def plain(loss: DistillationLoss, student: Tensor, teacher: Tensor) -> Tensor:
@@ -67,6 +72,9 @@ CASES = {
     'binary_kd': Case(SCORES, call=lambda loss, s, t: loss(s, t, positives=3)),
     'bckd': Case(SCORES, call=lambda loss, s, t: loss(s, t, positives=3)),
     'ld': Case(BINS, call=lambda loss, s, t: loss(s, t, torch.arange(14.0).reshape(2, 7))),
+    'query_targets': Case(
+        SCORES, call=lambda loss, s, t: loss(s, t, CELL_BOXES, CELL_BOXES, CELLS), zero_at_agreement=False
+    ),
     'fitnet': Case(MAP, more_channels=FOUR_CHANNELS),
     'at': Case(MAP, more_channels={}),
     'nst': Case(MAP, more_channels={}),
@@ -207,7 +215,9 @@ def test_half_precision_is_computed_in_single(name):
     torch.testing.assert_close(value, CASES[name].call(build(name), student.float(), teacher.float()))
 
 
-@pytest.mark.parametrize('name', ['kd', 'dkd', 'dist', 'bckd', 'binary_kd', 'ld', 'fitnet', 'cwd', 'pkd', 'ab', 'fgfi'])
+@pytest.mark.parametrize(
+    'name', ['kd', 'dkd', 'dist', 'bckd', 'binary_kd', 'query_targets', 'ld', 'fitnet', 'cwd', 'pkd', 'ab', 'fgfi']
+)
 def test_unequal_shapes_are_refused(name):
     student, teacher = pair(name)
     with pytest.raises(LossError, match='the student is'):
