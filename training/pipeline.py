@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from training import stages
 from training.data.crops import CropSettings, write_crops
@@ -17,6 +19,20 @@ from training.steps import Result, Step, Steps, fingerprint, in_order
 
 PRECISIONS = ('int8', 'fp32')
 """In the bundle's order of preference."""
+Named = ParamSpec('Named')
+
+
+def _once(name_step: Callable[Concatenate[Pipeline, Named], Step]) -> Callable[Concatenate[Pipeline, Named], Step]:
+    """One step object for each name: it knows its key, which hashes whole data sets, and others come back to it many times."""
+
+    @functools.wraps(name_step)
+    def named_once(pipeline: Pipeline, /, *args: Named.args, **kwargs: Named.kwargs) -> Step:
+        key = (name_step.__name__, *args, *kwargs.items())
+        if key not in pipeline.named:
+            pipeline.named[key] = name_step(pipeline, *args, **kwargs)
+        return pipeline.named[key]
+
+    return named_once
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,15 @@ class Pipeline:
         recipe: what is made.
         data: folder with the data sets.
         steps: makes the steps, in the recipe's working folder.
+        named: the steps that were named so far, by method and arguments; the data are hashed once a pipeline.
     """
 
     recipe: Recipe
     data: Path
     steps: Steps
+    named: dict[Hashable, Step] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    @_once
     def prepare(self, name: str) -> Step:
         """A labelled set in our form."""
         settings = self.recipe.data[name]
@@ -44,6 +63,7 @@ class Pipeline:
             lambda folder: stages.prepare(settings, self.data, folder / 'set'),
         )
 
+    @_once
     def extract(self, name: str) -> Step:
         """Pictures from an unlabelled source."""
         settings = self.recipe.unlabelled[name]
@@ -55,6 +75,7 @@ class Pipeline:
             lambda folder: stages.extract(settings.frames, source, folder / 'set'),
         )
 
+    @_once
     def weights(self, name: str) -> Step:
         """The weights of a stage, by training or by pruning."""
         stage = self.recipe.stages[name]
@@ -82,6 +103,7 @@ class Pipeline:
         needs = (*(self.weights(str(source)) for source in before), *crops)
         return Step(f'classify {name}', settings, needs, lambda folder: self._classify(stage, folder), resumes=True)
 
+    @_once
     def crops(self, name: str, settings: CropSettings) -> Step:
         """The objects of a labelled set as pictures to classify."""
         return Step(
@@ -91,11 +113,13 @@ class Pipeline:
             lambda folder: dict(write_crops(self._set(name), folder / 'crops', settings)),
         )
 
+    @_once
     def export(self, name: str) -> Step:
         """The float network of a stage as ONNX."""
         needs = (self.weights(name), self.prepare(self.recipe.validation))
         return Step(f'export {name}', self.recipe.export, needs, lambda folder: self._export(name, folder))
 
+    @_once
     def quantize(self, name: str) -> Step:
         """The INT8 network of a stage."""
         calibration = self.recipe.calibration
@@ -103,6 +127,7 @@ class Pipeline:
         settings = [self.recipe.quantize, calibration]
         return Step(f'quantize {name}', settings, needs, lambda folder: self._quantize(name, folder))
 
+    @_once
     def measure(self, name: str, precision: str) -> Step:
         """Accuracy of a stage's network on the validation pictures, on the runtime's path."""
         network = self.export(name) if precision == 'fp32' else self.quantize(name)
@@ -114,12 +139,14 @@ class Pipeline:
             lambda folder: self._measure(name, precision, folder),
         )
 
+    @_once
     def bundle(self) -> Step:
         """The bundle of the final stage."""
         final = self.recipe.final
         needs = tuple(self.measure(final, precision) for precision in PRECISIONS)
         return Step(f'bundle {final}', self.recipe.bundle, needs, self._bundle)
 
+    @_once
     def report(self) -> Step:
         """The table of stages, with latencies taken side by side."""
         settings = self.recipe.report

@@ -18,7 +18,10 @@ from kd_perception.core.bundle import load_bundle
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split
+from training.pipeline import Pipeline
+from training.recipe import load_recipe
 from training.stages import run_cell
+from training.steps import Steps
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning')
 
@@ -138,6 +141,19 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     measure = ['measure', str(tmp_path / 'bundle'), 'photographs', '--precision', 'fp32']
     assert main([*measure, *options(tmp_path, photographs)]) == 0
     assert '(1 images)' in capsys.readouterr().out
+
+
+def test_a_step_is_named_once_in_a_pipeline_and_anew_in_the_next(photographs, recipe, tmp_path):
+    def plan() -> Pipeline:
+        return Pipeline(load_recipe(recipe), photographs, Steps(tmp_path / 'out'))
+
+    first = plan()
+    assert first.weights('teacher') is first.weights('teacher')
+    assert first.prepare('real') in first.weights('teacher').needs
+    assert first.measure('teacher', 'fp32').key != first.measure('teacher', 'int8').key
+    (photographs / 'photographs/labels/train/A-1.txt').write_text('')
+    assert plan().prepare('real').key != first.prepare('real').key
+    assert plan().prepare('scenes').key == first.prepare('scenes').key
 
 
 def test_a_changed_entry_makes_anew_what_depends_on_it(photographs, recipe, tmp_path, capsys):
