@@ -30,9 +30,9 @@ from kd_perception.core.tiles import Tiling, parse
 from kd_perception.evaluation.accuracy import measure as measure_accuracy
 from kd_perception.evaluation.detector_options import image_size
 from training.data.dataset import LabelledImage, read_split
+from training.data.root import data_root
 from training.errors import TrainingError
 from training.measure import LOWEST_SCORE
-from training.recipe import data_root
 
 GRIDS = ('off', '2x1', '2x2', '2x2+whole', '3x2', '3x2+whole')
 MOSAIC_GRIDS = ('off', '2x2', '3x3', '4x4', '5x5', '5x5+whole')

@@ -97,11 +97,11 @@ def _common(command: argparse.ArgumentParser) -> None:
 
 
 def _measure(options: argparse.Namespace) -> int:
+    from training.data.root import data_set
     from training.measure import measure_bundle
-    from training.recipe import data_root
 
     bundle = load_bundle(options.bundle)
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     tiling = parse(options.tiles, options.tile_overlap)
     threads = options.threads
     print(measure_bundle(bundle, options.precision, dataset, options.split, threads=threads, tiling=tiling))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -381,15 +380,3 @@ def merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
         result[name] = merged(result[name], value) if both else copy.deepcopy(value)
     return result
-
-
-def data_root(given: Path | None) -> Path:
-    """The folder with the data sets: the one given, else `$KD_DATA`, else `../shared/data`.
-
-    Raises:
-        RecipeError: it does not exist.
-    """
-    root = given or Path(os.environ.get('KD_DATA') or '../shared/data')
-    if not root.is_dir():
-        raise RecipeError(f'no data at {root}: give --data FOLDER or set KD_DATA')
-    return root

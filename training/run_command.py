@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.data.root import data_root
 from training.errors import RecipeError
-from training.recipe import data_root, load_recipe, parse_overrides
+from training.recipe import load_recipe, parse_overrides
 from training.steps import Step, Steps, in_order
 
 EPILOG = """\

@@ -53,16 +53,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, print the layers that bear least, and leave table and picture in the folder."""
+    from training.data.root import data_set
     from training.errors import PruneError
     from training.models.weights import load_network
     from training.prune.pruning import PruneSettings
     from training.prune.sensitivity import draw, output_drift, sensitivity, write_table
-    from training.recipe import data_root
 
     if options.size % 32 or options.images < 1:
         raise PruneError('--size must be a multiple of 32 and --images at least 1')
     network, _ = load_network(options.weights)
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     images = read_images(dataset, options.split, options.images, options.size)
     settings = PruneSettings(method=options.method, ratio=0.5, round_to=1)
     rows = sensitivity(network, output_drift(network, images), settings, options.ratios)

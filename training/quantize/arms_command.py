@@ -44,12 +44,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Measure and print, and leave arms.json and the networks in the folder."""
     from kd_perception.core.bundle import load_bundle
+    from training.data.root import data_set
     from training.quantize.arms import ARMS, class_table, measure_arms, table
     from training.quantize.sensitivity_command import calibration_images
-    from training.recipe import data_root
 
     bundle = load_bundle(options.bundle)
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     arms = {**ARMS, **{f'min-max, {names} in float': leaving(source, names) for names in options.leave}}
     images = calibration_images(bundle, dataset, 'train', options.images)

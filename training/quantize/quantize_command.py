@@ -56,12 +56,12 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from kd_perception.core.bundle import load_bundle
+    from training.data.root import data_set
     from training.quantize.arms_command import leaving
     from training.quantize.qdq import QuantizeSettings
-    from training.recipe import data_root
 
     bundle = load_bundle(options.bundle)
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     settings = leaving(source, options.leave) if options.leave else QuantizeSettings()
     settings = replace(settings, method=options.method, percentile=options.percentile)

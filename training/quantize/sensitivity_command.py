@@ -50,13 +50,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Measure, choose, print the tables and leave them in the folder."""
     from kd_perception.core.bundle import load_bundle
+    from training.data.root import data_set
     from training.quantize.mixed import choose, spread
     from training.quantize.qdq import MixedSettings, QuantizeSettings
     from training.quantize.sensitivity import sensitivity, write_table
-    from training.recipe import data_root
 
     bundle = load_bundle(options.bundle)
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     images = calibration_images(bundle, dataset, 'train', options.images)
     settings = QuantizeSettings(method=options.method)

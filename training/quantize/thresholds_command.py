@@ -45,11 +45,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Choose, show, write."""
     from kd_perception.core.bundle import load_bundle
+    from training.data.root import data_set
     from training.quantize.thresholds import choose, table, write
-    from training.recipe import data_root
 
     bundle, rule = load_bundle(options.bundle), rule_of(options)
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     chosen = choose(bundle, rule, dataset, options.split, threads=options.threads)
     print(table(chosen.changes))
     for artifact in chosen.left:

@@ -153,7 +153,8 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
     Raises:
         RecipeError, StudyError: the recipe has no such section or no such arm.
     """
-    from training.recipe import data_root, load_recipe, parse_overrides
+    from training.data.root import data_root
+    from training.recipe import load_recipe, parse_overrides
 
     common = parse_overrides(options.set)
     recipe = load_recipe(options.recipe, common)

@@ -15,8 +15,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from training.data.root import data_set
 from training.errors import StudyError
-from training.recipe import data_root
 from training.schema import nearest
 from training.study.int8 import FLOAT, Measuring, Network, arms_of, networks_of, study_of
 from training.study.paired import Failure, Outcome, missing_cells, run
@@ -68,7 +68,7 @@ class Findings:
 
 def run_int8(options: argparse.Namespace) -> int:
     """What `python -m training study int8` does; returns the exit status."""
-    dataset = options.dataset if (options.dataset / 'images').is_dir() else data_root(options.data) / options.dataset
+    dataset = data_set(options.dataset, options.data)
     measuring = Measuring(dataset, options.split, options.images, options.recall, options.mixed_layers)
     networks = networks_of(options.networks, options.qat)
     names = list(dict.fromkeys(network.name for network in networks))

@@ -15,8 +15,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from training.data.root import data_root
 from training.errors import StudyError
-from training.recipe import data_root, parse_overrides
+from training.recipe import parse_overrides
 from training.schema import nearest
 from training.steps import Steps
 from training.study.command import run_study
