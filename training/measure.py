@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kd_perception.evaluation.ground_truth import GroundTruth
 from kd_perception.evaluation.matching import Judged, judge
 from kd_perception.evaluation.operating_point import at_recall, calibration, operating_point
 from training.data.dataset import read_split
+from training.steps import digest
 
 LOWEST_SCORE = 0.001
 """Average precision asks for the whole curve, so nearly everything is detected."""
@@ -145,5 +145,5 @@ def detect_split(
 
 def with_file(bundle: Bundle, file: Path, precision: str, engine: str = 'onnxruntime') -> Bundle:
     """The bundle with another network in place of its artifacts: same classes, input and thresholds."""
-    artifact = Artifact(engine, precision, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+    artifact = Artifact(engine, precision, file.name, digest(file))
     return replace(bundle, folder=file.parent, artifacts=(artifact,))

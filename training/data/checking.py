@@ -14,6 +14,7 @@ from training.data.class_rules import MIN_SIDE
 from training.data.picture import Image, Level, Picture, Problem, Source, is_turned
 from training.data.splits import shared_sessions
 from training.errors import DataError
+from training.steps import digest
 
 EXAMPLES = 5
 """Places named of every kind of problem."""
@@ -157,5 +158,5 @@ def _name_problems(pictures: Sequence[Picture]) -> Iterator[Problem]:
 
 def _digest(file: Path | None, image: Image) -> str:
     if file is not None and file.is_file():
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return digest(file)
     return hashlib.sha256(image.tobytes()).hexdigest()
