@@ -57,6 +57,12 @@ def _limit_threads(count: int) -> None:
     cv2.setNumThreads(count)
 
 
+def _usual_threads() -> int:
+    """More threads than the user left to this program would make it slower: they wait for each other."""
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    return int(given) if given.isdecimal() and int(given) else physical_cores()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         'python -m training', description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -91,8 +97,8 @@ def _common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         '--threads',
         type=int,
-        default=physical_cores(),
-        help='CPU threads; one per physical core (%(default)s) by default',
+        default=_usual_threads(),
+        help='CPU threads; $OMP_NUM_THREADS, else one per physical core, by default: %(default)s here',
     )
 
 

@@ -15,6 +15,7 @@ import yaml
 pytest.importorskip('ultralytics')
 
 from kd_perception.core.bundle import load_bundle
+from kd_perception.engines.cores import physical_cores
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split
@@ -237,3 +238,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bundle(photographs, rec
         return json.dumps([document, {name: step.get('result', step) for name, step in steps.items()}], default=str)
 
     assert content('killed') == content('whole')
+
+
+@pytest.mark.parametrize(('given', 'threads'), [('1', 1), ('3', 3), ('', physical_cores()), ('2,1', physical_cores())])
+def test_no_more_threads_than_the_environment_allows(monkeypatch, capsys, given, threads):
+    monkeypatch.setenv('OMP_NUM_THREADS', given)
+    with pytest.raises(SystemExit):
+        main(['run', '--help'])
+    assert f'by default: {threads} here' in ' '.join(capsys.readouterr().out.split())
