@@ -8,35 +8,22 @@ from dataclasses import dataclass
 from kd_perception import engines
 from kd_perception.core.bundle import Artifact, Bundle
 from kd_perception.engines.cores import physical_cores
+from kd_perception.engines.selection import Candidate
 
 
 @dataclass(frozen=True)
-class Configuration:
+class Configuration(Candidate):
     """One way to run one network.
 
     Attributes:
-        bundle: where the artifact is from.
-        artifact: the file.
-        engine: registry name.
-        precision: what the engine computes in.
         threads: CPU threads inside one inference.
     """
 
-    bundle: Bundle
-    artifact: Artifact
-    engine: str
-    precision: str
     threads: int
-
-    @property
-    def precision_text(self) -> str:
-        """The artifact's precision, and the engine's where it is another one."""
-        own = self.artifact.precision
-        return own if self.precision == own else f'{own} as {self.precision}'
 
     def __str__(self) -> str:
         threads = '1 thread' if self.threads == 1 else f'{self.threads} threads'
-        return f'{self.bundle.name} {self.precision_text} on {self.engine}, {threads}'
+        return f'{super().__str__()}, {threads}'
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kd_perception.benchmark.measure import Effort, Row
 from kd_perception.core import host
+from kd_perception.engines import selection
 
 HEAD = (
     *('model', 'engine', 'precision', 'threads', 'p50 ms', 'p95 ms', 'p99 ms', 'frames/s', 'memory MB', 'mJ/frame'),
@@ -83,8 +84,7 @@ def _name(row: Mapping[str, Any]) -> str:
 
 def precision_text(row: Mapping[str, Any]) -> str:
     """The artifact's precision, and the engine's where it is another one."""
-    own, run = str(row['artifact']), str(row['precision'])
-    return own if own == run else f'{own} as {run}'
+    return selection.precision_text(str(row['artifact']), str(row['precision']))
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -47,11 +47,15 @@ class Candidate:
     @property
     def precision_text(self) -> str:
         """The artifact's precision, and the engine's where it is another one."""
-        own = self.artifact.precision
-        return own if self.precision == own else f'{own} as {self.precision}'
+        return precision_text(self.artifact.precision, self.precision)
 
     def __str__(self) -> str:
         return f'{self.bundle.name} {self.precision_text} on {self.engine}'
+
+
+def precision_text(own: str, run_in: str) -> str:
+    """An artifact's precision, and what an engine runs it in where that is another one."""
+    return own if run_in == own else f'{own} as {run_in}'
 
 
 Measure = Callable[[Candidate], Timing]
