@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Hashable
@@ -15,6 +14,7 @@ from training.data.crops import CropSettings, write_crops
 from training.errors import RecipeError
 from training.models.yolov4.backbones import BACKBONES
 from training.recipe import ClassifyRecipe, Recipe, StageRecipe
+from training.schema import counted
 from training.steps import Result, Step, Steps, fingerprint, in_order
 
 PRECISIONS = ('int8', 'fp32')
@@ -87,12 +87,11 @@ class Pipeline:
             needs = tuple(start)
             settings += [self.recipe.export.width, self.recipe.export.height]
             return Step(f'prune {name}', settings, needs, lambda folder: self._prune(stage, folder))
-        taught = stage.teacher is not None and stage.teacher in self.recipe.stages
-        teacher = [self.measure(str(stage.teacher), 'fp32')] if taught else []
+        teachers = [self.measure(source, 'fp32') for source in stage.taught_by.values() if source in self.recipe.stages]
         backbone = [self.weights(str(stage.backbone))] if stage.backbone in self.recipe.stages else []
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
         narrow = [self.weights(str(stage.widen))] if stage.widen in self.recipe.stages else []
-        needs = (*start, *teacher, *backbone, *narrow, *images, self.prepare(self.recipe.validation))
+        needs = (*start, *teachers, *backbone, *narrow, *images, self.prepare(self.recipe.validation))
         return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), resumes=True)
 
     def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
@@ -185,11 +184,10 @@ class Pipeline:
 
     def _detector_settings(self, stage: StageRecipe) -> dict[str, Any]:
         """Without what is left out and came later than the first recipes: what was made with them stays made."""
-        settings = dataclasses.asdict(stage)
         return {
             name: value
-            for name, value in settings.items()
-            if value or name not in ('classify', 'backbone', 'anchors', 'widen')
+            for name, value in counted(stage).items()
+            if value or name not in ('classify', 'backbone', 'anchors')
         }
 
     def _seed(self, stage: StageRecipe) -> int:
@@ -226,23 +224,22 @@ class Pipeline:
         """Of the files that a stage reads beside the data: weights, and model files of one's own."""
         hashes = [
             fingerprint(self._file(source))
-            for source in (stage.start, stage.teacher or '', stage.backbone or '', stage.widen or '')
+            for source in (stage.start, *stage.taught_by.values(), stage.backbone or '', stage.widen or '')
             if source.endswith('.pt')
         ]
         own = self.recipe.file.parent / stage.start
         return [*hashes, *([fingerprint(own)] if stage.start.endswith('.yaml') and own.is_file() else [])]
 
     def _train(self, stage: StageRecipe, folder: Path) -> Result:
-        teacher_map = None
-        if stage.teacher is not None and stage.teacher in self.recipe.stages:
-            teacher_map = self.steps.made(self.measure(stage.teacher, 'fp32'))['map']
+        sources, ancestors = stage.taught_by, self._ancestors(stage)
+        measured = {name: source for name, source in sources.items() if source in self.recipe.stages}
         return stages.train(
             stage,
             folder,
             start=self._start(stage),
-            teacher=None if stage.teacher is None else self._weights_file(stage.teacher),
-            teacher_map=teacher_map,
-            teacher_is_unpruned=stage.teacher in self._ancestors(stage),
+            teachers={name: self._weights_file(source) for name, source in sources.items()},
+            teacher_maps={name: self.steps.made(self.measure(of, 'fp32'))['map'] for name, of in measured.items()},
+            unpruned=next((name for name, source in sources.items() if source in ancestors), None),
             sets={name: self._set(name) for name in [*stage.images, *stage.unlabelled]},
             classes_of=self._set(self.recipe.validation),
             seed=self._seed(stage),

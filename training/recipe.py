@@ -14,14 +14,14 @@ from training.data.crops import CropSettings
 from training.data.sources import SourceSettings
 from training.data.unlabelled import UnlabelledSettings
 from training.distill.classification import ClassifySettings, MethodSettings
-from training.distill.settings import DistillSettings, FitSettings
+from training.distill.settings import UNLABELLED, DistillSettings, FitSettings
 from training.errors import RecipeError
 from training.export.parity import QUANTIZED, ParityLimits
 from training.models.yolov4.backbones import BACKBONES
 from training.prune.pruning import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
-from training.schema import nearest, read
+from training.schema import added, nearest, read
 
 MAX_BYTES = 1 << 20
 ImageRange = int | tuple[int, int]
@@ -65,6 +65,7 @@ class StageRecipe:
             left aside.
         fit: how it is trained; the recipe's own `fit` holds what all stages have in common.
         teacher: a stage or a weights file, for `distill`.
+        teachers: several, by names that the log shows: `{large: teacher, other: networks/v5.pt}`.
         distill: what is learned from the teacher.
         sparsity: drives batch-norm scales to zero while it trains.
         prune: removes channels; such a stage does not train.
@@ -83,7 +84,8 @@ class StageRecipe:
     classify: ClassifyRecipe | None = None
     backbone: str | None = None
     anchors: bool = False
-    widen: str | None = None
+    widen: str | None = added(None)
+    teachers: Mapping[str, str] = added(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.classify is not None:
@@ -91,18 +93,40 @@ class StageRecipe:
             return
         if self.prune is None and (self.fit is None or not self.images):
             raise ValueError('a stage that trains needs images and fit; one that prunes needs prune')
-        trains = [name for name in ('images', 'unlabelled', 'teacher', 'distill', 'sparsity') if getattr(self, name)]
+        training = ('images', 'unlabelled', 'teacher', 'teachers', 'distill', 'sparsity')
+        trains = [name for name in training if getattr(self, name)]
         if self.prune is not None and trains:
             raise ValueError(f'a stage that prunes does not train: leave out {", ".join(trains)}')
-        if (self.teacher is None) != (self.distill is None):
+        if self.teacher and self.teachers:
+            raise ValueError('give teacher, or several by name as teachers, not both')
+        for name in self.teachers:
+            if not name.replace('_', '').isalnum() or f'/{name}' == UNLABELLED:
+                raise ValueError(f'a teacher cannot be called {name!r}: letters, digits and _ suit the log')
+        if (not self.taught_by) != (self.distill is None):
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
         if (self.backbone or self.anchors or self.widen) and not self.start.endswith('.yaml'):
             raise ValueError('backbone, anchors and widen go with a fresh network: start from a model file (.yaml)')
         if self.unlabelled and self.distill is None:
             raise ValueError('unlabelled images teach nothing without teacher and distill')
 
+    @property
+    def taught_by(self) -> Mapping[str, str]:
+        """The teachers by name; a single one's name is empty."""
+        return self.teachers if self.teacher is None else {'': self.teacher}
+
     def _check_classifier(self, classify: ClassifyRecipe) -> None:
-        names = ('images', 'unlabelled', 'fit', 'distill', 'sparsity', 'prune', 'backbone', 'anchors', 'widen')
+        names = (
+            'images',
+            'unlabelled',
+            'fit',
+            'distill',
+            'sparsity',
+            'prune',
+            'backbone',
+            'anchors',
+            'widen',
+            'teachers',
+        )
         if others := [name for name in names if getattr(self, name)]:
             raise ValueError(f'a stage that trains a classifier takes none of {", ".join(others)}')
         if (self.teacher is None) != (classify.method is None):
@@ -245,7 +269,7 @@ class Recipe:
             classifiers = {key: item for key, item in before.items() if item.classify is not None}
             detectors = {key: item for key, item in before.items() if item.classify is None}
             if stage.classify is None:
-                self._check_sources(f'stages.{name}', [stage.start, stage.teacher], detectors)
+                self._check_sources(f'stages.{name}', [stage.start, *stage.taught_by.values()], detectors)
                 self._check_sources(f'stages.{name}.widen', [stage.widen], detectors)
                 self._check_sources(f'stages.{name}.backbone', [stage.backbone], classifiers)
             else:

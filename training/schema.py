@@ -14,6 +14,51 @@ from training.errors import RecipeError, TrainingError
 Settings = TypeVar('Settings')
 
 
+def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
+    """A field that came after results were made: at its default it does not count, so that what was made stays made."""
+    return dataclasses.field(default=default, default_factory=default_factory, metadata={_COUNTS: 'unless default'})
+
+
+def aside(default: Any) -> Any:
+    """A field that no result depends on: where files are kept, how much room they may take."""
+    return dataclasses.field(default=default, metadata={_COUNTS: 'never'})
+
+
+def counted(settings: Any) -> Any:
+    """Settings as plain values, without the fields that do not count: what a result depends on.
+
+    Args:
+        settings: a dataclass, or lists and mappings of them.
+
+    Example:
+        >>> from training.distill.settings import TermSettings
+        >>> 'teacher' in counted(TermSettings('cwd')), 'teacher' in counted(TermSettings('cwd', teacher='large'))
+        (False, True)
+    """
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {
+            field.name: counted(getattr(settings, field.name))
+            for field in dataclasses.fields(settings)
+            if _counts(field, getattr(settings, field.name))
+        }
+    if isinstance(settings, Mapping):
+        return {name: counted(value) for name, value in settings.items()}
+    if isinstance(settings, (list, tuple)):
+        return [counted(value) for value in settings]
+    return settings
+
+
+def _counts(field: dataclasses.Field[Any], value: object) -> bool:
+    rule = field.metadata.get(_COUNTS, 'always')
+    if rule != 'unless default':
+        return bool(rule == 'always')
+    made = field.default_factory
+    return bool(value != (field.default if made is dataclasses.MISSING else made()))
+
+
+_COUNTS = 'counts'
+
+
 def read(kind: type[Settings], entries: object, where: str) -> Settings:
     """Build `kind`, a dataclass whose fields may be dataclasses themselves, tuples or mappings of them.
 

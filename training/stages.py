@@ -49,9 +49,9 @@ def train(
     folder: Path,
     *,
     start: Path | str,
-    teacher: Path | None,
-    teacher_map: float | None,
-    teacher_is_unpruned: bool,
+    teachers: Mapping[str, Path],
+    teacher_maps: Mapping[str, float],
+    unpruned: str | None,
     sets: Mapping[str, Path],
     classes_of: Path,
     seed: int,
@@ -62,8 +62,9 @@ def train(
 
     Args:
         start: weights, or an architecture.
-        teacher_map: measured mAP50-95 of the teacher, 0 … 1, where it was measured.
-        teacher_is_unpruned: the teacher is what the student was pruned from, so that channels can be matched by index.
+        teachers: their weights by name; the name of a single one is empty.
+        teacher_maps: mAP50-95 of those that were measured, 0 … 1.
+        unpruned: the teacher that the student was pruned from, so that channels can be matched by index; None: none.
         sets: folders of the image sets by name.
         classes_of: the set whose classes are trained.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
@@ -79,11 +80,12 @@ def train(
             raise RecipeError(
                 f'the set {name} has the classes {", ".join(read_classes(sets[name]))}, not {", ".join(classes)}'
             )
-    if teacher_map is not None and teacher_map < LEAST_TEACHER_MAP:
-        raise RecipeError(
-            f'the teacher finds next to nothing on the validation pictures (mAP50-95 {100 * teacher_map:.2f} %): it cannot '
-            'teach; train it longer'
-        )
+    for name, measured in teacher_maps.items():
+        if measured < LEAST_TEACHER_MAP:
+            raise RecipeError(
+                f'the teacher {name + " " if name else ""}finds next to nothing on the validation pictures (mAP50-95 '
+                f'{100 * measured:.2f} %): it cannot teach; train it longer'
+            )
     images = [path for name, wanted in stage.images.items() for path in pictures(sets[name], wanted)]
     student: Any = start
     if backbone is not None or stage.anchors:
@@ -98,15 +100,22 @@ def train(
         unlabelled=[path for name, wanted in stage.unlabelled.items() for path in pictures(sets[name], wanted)],
         settings=stage.fit,
         seed=seed,
-        teacher=teacher,
-        teacher_map=teacher_map,
+        teacher=teachers.get(''),
+        teacher_map=teacher_maps.get(''),
         distill=stage.distill,
         sparsity=stage.sparsity,
-        kept=read_kept(start) if isinstance(start, Path) and teacher_is_unpruned else None,
+        kept=read_kept(start) if isinstance(start, Path) and unpruned is not None else None,
+        teachers={name: file for name, file in teachers.items() if name},
+        teacher_maps={name: measured for name, measured in teacher_maps.items() if name},
+        kept_of=unpruned or '',
     )
     result = fit(job, folder)
-    notes = {} if teacher_map is None else {'teacher_map': teacher_map}
-    return {'steps': result.steps, 'weights': digest(result.weights), **notes}
+    notes: Result = {'steps': result.steps, 'weights': digest(result.weights)}
+    if '' in teacher_maps:
+        notes['teacher_map'] = teacher_maps['']
+    elif teacher_maps:
+        notes['teacher_maps'] = dict(teacher_maps)
+    return notes
 
 
 def widened(architecture: str, classes: Sequence[str], narrow: Path, seed: int) -> Any:
@@ -387,7 +396,7 @@ def provenance(recipe: Recipe, metrics: Mapping[str, Result], records: Result) -
     return {
         'method': recipe.bundle.method,
         'student': final.start,
-        'teacher': final.teacher or '',
+        'teacher': ', '.join(final.taught_by.values()),
         'recipe': f'training/recipes/{recipe.file.name}',
         'recipe_sha256': digest(recipe.file),
         'data': recipe.bundle.data,

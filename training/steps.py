@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import RecipeError
+from training.schema import counted
 
 Result = dict[str, Any]
 RECORD = 'step.json'
@@ -195,5 +196,5 @@ def commit() -> str:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
+        return counted(value)
     return str(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.distill.controls import CONTROLS
 from training.distill.losses import loss_class
-from training.schema import nearest
+from training.schema import added, nearest
 
 BASELINE = 'ultralytics'
 """Ultralytics' own distillation (`distill_model`), as a term to compare with."""
@@ -16,6 +16,9 @@ BASELINE_WEIGHT = 6.0
 INPUTS = ('auto', 'features', 'scores')
 OPTIMIZERS = ('adamw', 'sgd')
 PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
+WEIGHTINGS = ('fixed', 'confidence', 'learned')
+UNLABELLED = '/unlabelled'
+"""Behind a term's name in the log: its part on images without labels."""
 ADAPTERS = ('auto', 'identity', 'conv', 'conv_bn', 'conv_bn_relu')
 
 
@@ -143,6 +146,7 @@ class TermSettings:
             nothing where they are equal, else a 1×1 convolution.
         level_weights: factor of each level; none weighs all alike.
         settings: of the loss, `{temperature: 2}`.
+        teacher: of several, the one that it is for; it then has its own weight alone. None: for all, as their weights say.
     """
 
     loss: str
@@ -155,6 +159,7 @@ class TermSettings:
     adapter: str = 'auto'
     level_weights: tuple[float, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    teacher: str = added('')
 
     def __post_init__(self) -> None:
         if self.loss != BASELINE:
@@ -198,12 +203,22 @@ class DistillSettings:
         task_weight: factor of the task's own loss.
         unlabelled_weight: factor of every term on unlabelled images, beside its own.
         teacher_control: `none`; in control runs `random` or `shuffled`, see `training.distill.controls`.
+        weighting: of several teachers: `fixed`; `confidence`, image by image, the more the smaller a teacher's own error;
+            `learned` with the student. See `training.distill.weighting`.
+        teacher_weights: of each teacher by name where the weighting is fixed, of any sum; none weighs all alike, and one
+            whose weight is 0 is not asked.
+        weight_entropy: of a learned weighting, in the unit of the losses' shares: the larger, the more even.
+        weight_rate: of a learned weighting, the step of its logits.
     """
 
     terms: tuple[TermSettings, ...]
     task_weight: float = 1.0
     unlabelled_weight: float = 1.0
     teacher_control: str = 'none'
+    weighting: str = added('fixed')
+    teacher_weights: Mapping[str, float] = added(default_factory=dict)
+    weight_entropy: float = added(0.5)
+    weight_rate: float = added(0.02)
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -211,6 +226,18 @@ class DistillSettings:
         _within('task_weight', self.task_weight, 0, float('inf'))
         _within('unlabelled_weight', self.unlabelled_weight, 0, float('inf'))
         _one_of('teacher_control', self.teacher_control, CONTROLS)
+        self._check_weighting()
+
+    def _check_weighting(self) -> None:
+        _one_of('weighting', self.weighting, WEIGHTINGS)
+        _within('weight_entropy', self.weight_entropy, 0.1, 100)
+        _within('weight_rate', self.weight_rate, 0, 1 / self.weight_entropy)
+        if self.teacher_weights and self.weighting != 'fixed':
+            raise ValueError(f'teacher_weights are for weighting: fixed; {self.weighting} finds its own')
+        for name, weight in self.teacher_weights.items():
+            _within(f'teacher_weights.{name}', weight, 0, float('inf'))
+        if self.teacher_weights and not any(self.teacher_weights.values()):
+            raise ValueError('teacher_weights are all 0: one at least must be above')
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -29,32 +29,24 @@ from tqdm import tqdm
 
 from training.data.loader import Batch, Batches, BatchPlan, ImageSet
 from training.distill import checkpoint
+from training.distill.confidence import Truth
 from training.distill.controls import other_images
+from training.distill.faculty import Faculty, Pull
 from training.distill.families import family_of
-from training.distill.outputs import (
-    Outputs,
-    Probe,
-    branches_of,
-    layer_names,
-    measure_shape,
-    part_of,
-    to_float32,
-)
+from training.distill.outputs import Outputs, Probe, branches_of, measure_shape, part_of, to_float32
 from training.distill.precision import autocast_dtype
 from training.distill.processes import Group, joined
 from training.distill.settings import DistillSettings, FitSettings
 from training.distill.teacher import Teacher, fingerprint
-from training.distill.terms import make_term
 from training.errors import DataError, FitError, Interrupted
 from training.models.weights import build_network, load_network, save_weights
+from training.schema import counted
 
 if TYPE_CHECKING:
     from training.prune.sparsity import SparsitySettings
 
 _logger = logging.getLogger(__name__)
 WEIGHTS, LOG, RECORD = 'weights.pt', 'log.csv', 'fit.json'
-PROOF_EVERY = 100
-"""Steps between two proofs that every term pulls at the student."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +60,14 @@ class FitJob:
         settings: see FitSettings.
         seed: of fresh weights, order, augmentation and everything else.
         unlabelled: images without labels, taught by the teacher alone.
-        teacher: its weights file; needed by `distill`.
+        teacher: its weights file; `distill` needs this or `teachers`.
         teacher_map: its measured mAP50-95, for the record.
         distill: what is learned from the teacher.
         sparsity: see SparsitySettings.
         kept: for each level that the head reads, the teacher's channels that a pruned student kept.
+        teachers: several, by names that the log shows, their weights files.
+        teacher_maps: what was measured of them, by name.
+        kept_of: the one of several from which the student was pruned, whose channels `kept` names.
     """
 
     student: nn.Module | Path | str | Mapping[str, Any]
@@ -86,12 +81,27 @@ class FitJob:
     distill: DistillSettings | None = None
     sparsity: SparsitySettings | None = None
     kept: Sequence[Sequence[int]] | None = None
+    teachers: Mapping[str, Path] = field(default_factory=dict)
+    teacher_maps: Mapping[str, float] = field(default_factory=dict)
+    kept_of: str = ''
 
     def __post_init__(self) -> None:
-        if (self.teacher is None) != (self.distill is None):
+        if self.teacher is not None and self.teachers:
+            raise FitError('give teacher, or several by name as teachers, not both')
+        if (not self.faculty) != (self.distill is None):
             raise FitError('teacher and distill belong together: give both or none')
         if self.unlabelled and (self.distill is None or not self.settings.unlabelled_batch):
             raise FitError('unlabelled images need a teacher, terms to distil by, and unlabelled_batch above 0')
+
+    @property
+    def faculty(self) -> Mapping[str, Path]:
+        """The teachers' weights files by name; a single one's name is empty."""
+        return self.teachers if self.teacher is None else {'': self.teacher}
+
+    @property
+    def measured(self) -> Mapping[str, float]:
+        """What was measured of the teachers, by the same names."""
+        return self.teacher_maps if self.teacher_map is None else {'': self.teacher_map}
 
 
 @dataclass(frozen=True)
@@ -174,14 +184,14 @@ class _Run:
         self.epochs_per_step = per_step / self.images
 
         self.precision = autocast_dtype(self.settings.precision, group.device)
-        self.teacher: Teacher | None = None
+        self.faculty: Faculty | None = None
         self.terms = nn.ModuleList()
         self.probe = Probe(self.student, ())
         if job.distill is None:
             # As with terms: what a head keeps from its first pass must be the same in both arms of a study.
             measure_shape(self.student, (), self.settings.image_size)
         else:
-            self._prepare_terms(job.distill)
+            self._engage(job.distill)
         self.terms.to(group.device)
 
         # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
@@ -195,35 +205,32 @@ class _Run:
             if value % self.group.size:
                 raise FitError(f'{name} {value} cannot be shared by {self.group.size} processes: choose a multiple')
 
-    def _prepare_terms(self, settings: DistillSettings) -> None:
-        assert self.job.teacher is not None
-        layer_dtype = self.precision or torch.float32
-        fresh = self.job.seed if settings.teacher_control == 'random' else None
-        self.teacher = Teacher(self.job.teacher, self.job.classes, self.group.device, layer_dtype, fresh)
-        if self.group.first:
-            measured = '' if self.job.teacher_map is None else f', measured mAP50-95 {self.job.teacher_map:.4g}'
-            _logger.info(
-                'teacher %s: %d of %d tensors loaded, sha256 %s%s',
-                self.teacher.file, self.teacher.tensors, self.teacher.tensors, self.teacher.sha256[:16], measured,
-            )  # fmt: skip
+    def _engage(self, settings: DistillSettings) -> None:
+        """Load the teachers, and join them to the student by the terms."""
+        teachers = {name: self._teacher(name, place) for place, name in enumerate(self.job.faculty)}
         for name, term in zip(settings.names, settings.terms, strict=True):
             if settings.task_weight and term.is_initialisation:
                 _logger.warning('%s is made for a stage of its own before the task is trained: task_weight 0', name)
-        layers = [
-            (layer_names(self.student, term.student_layers), self.teacher.layer_names(term.teacher_layers))
-            for term in settings.terms
-        ]
-        ours = [name for own, _ in layers for name in own]
-        others = [name for _, of_teacher in layers for name in of_teacher]
-        student = measure_shape(self.student, ours, self.settings.image_size)
-        teacher = self.teacher.shape(others, self.settings.image_size)
         with _seeded(self.job.seed, -2):
-            self.terms.extend(
-                make_term(name, term, student, teacher, pair, self.job.kept)
-                for name, term, pair in zip(settings.names, settings.terms, layers, strict=True)
+            self.faculty = Faculty(
+                settings, teachers, self.student, self.settings.image_size, {self.job.kept_of: self.job.kept}
             )
-        self.probe = Probe(self.student, ours)
-        self.teacher.watch(others, with_head=any(term.needs_head for term in self.terms))
+        self.terms = self.faculty.terms
+        self.probe = Probe(self.student, self.faculty.student_layers)
+
+    def _teacher(self, name: str, place: int) -> Teacher:
+        settings, group = self.job.distill, self.group
+        fresh = self.job.seed + place if settings is not None and settings.teacher_control == 'random' else None
+        file, dtype = self.job.faculty[name], self.precision or torch.float32
+        teacher = Teacher(file, self.job.classes, group.device, dtype, fresh)
+        if group.first:
+            measured = self.job.measured.get(name)
+            _logger.info(
+                'teacher %s%s: %d of %d tensors loaded, sha256 %s%s',
+                f'{name}, ' if name else '', file, teacher.tensors, teacher.tensors, teacher.sha256[:16],
+                '' if measured is None else f', measured mAP50-95 {measured:.4g}',
+            )  # fmt: skip
+        return teacher
 
     # What `fit` does.
 
@@ -244,6 +251,8 @@ class _Run:
         self.terms.load_state_dict(state['terms'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.scaler.load_state_dict(state['scaler'])
+        if self.faculty is not None and 'weighting' in state:
+            self.faculty.weighting.restore(state['weighting'])
         for name, value in state['averaged'].items():
             self.averaged[name].copy_(value)
         self.log.start_at(state['log'], self.step)
@@ -263,6 +272,8 @@ class _Run:
                 if values is None:
                     batches = self._batches_from(self.step)
                     continue
+                if self.faculty is not None:
+                    self.faculty.learn(values)
                 values['gradient'] = self._update()
                 if self.penalty is not None:
                     values['sparsity'] = self.penalty.value()
@@ -298,13 +309,14 @@ class _Run:
             'optimizer': self.optimizer.state_dict(),
             'scaler': self.scaler.state_dict(),
             'log': self.log.flushed(),
+            'weighting': {} if self.faculty is None else self.faculty.weighting.state(),
         }
         checkpoint.write(self.folder, state)
 
     def finish(self) -> FitResult:
         """Write the result, and prove that the teacher is what it was."""
-        if self.teacher is not None:
-            self.teacher.check_unchanged()
+        if self.faculty is not None:
+            self.faculty.check_unchanged()
         result = FitResult(self.folder / WEIGHTS, self.steps, self.folder / LOG)
         if self.group.first:
             self.probe.remove()
@@ -316,14 +328,25 @@ class _Run:
                 'steps': self.steps,
                 'halved_batch': self.halved,
                 'weights_sha256': _sha256(result.weights),
-                'teacher': None if self.teacher is None else str(self.teacher.file),
-                'teacher_sha256': None if self.teacher is None else self.teacher.sha256,
-                'teacher_map': self.job.teacher_map,
+                **self._teachers_record(),
             }
             (self.folder / RECORD).write_text(json.dumps(record, indent=1), encoding='utf-8')
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
         self.group.wait()
         return result
+
+    def _teachers_record(self) -> dict[str, Any]:
+        known = {} if self.faculty is None else self.faculty.teachers
+        records = {
+            name: {
+                'teacher': str(teacher.file),
+                'teacher_sha256': teacher.sha256,
+                'teacher_map': self.job.measured.get(name),
+            }
+            for name, teacher in known.items()
+        }
+        nobody = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
+        return {'teachers': records} if self.job.teachers else records.get('', nobody)
 
     # What a step does.
 
@@ -407,64 +430,36 @@ class _Run:
         task, parts = self.family.loss(self.student, targets, own)
         values = {'task': task, **{f'task/{name}': value for name, value in parts.items()}}
 
-        distilled = self._distil(images, predictions, batch, prove)
-        values.update({name: value for name, (value, _) in distilled.items()})
+        pulls, shares = self._distil(images, predictions, batch, prove)
+        values.update({name: pull.value for name, pull in pulls.items()})
         total = task * (self.job.distill.task_weight if self.job.distill is not None else 1.0)
-        for value, weight in distilled.values():
-            total = total + weight * value
+        for pull in pulls.values():
+            total = total + pull.weighted
         # Of all images of a step, like Ultralytics', so that its learning rates hold.
         self.scaler.scale(total * batch.labelled).backward()
-        return {'loss': total, **values}
+        return {'loss': total, **values, **shares}
 
-    def _distil(self, images: Tensor, predictions: Any, batch: Batch, prove: bool) -> dict[str, tuple[Tensor, float]]:
-        """Value and weight of each term, that of unlabelled images beside that of labelled ones."""
+    def _distil(
+        self, images: Tensor, predictions: Any, batch: Batch, prove: bool
+    ) -> tuple[dict[str, Pull], dict[str, Tensor]]:
+        """What the teachers ask of the student, and how much each of several counts."""
         maps = self.probe.take()
         settings = self.job.distill
-        if settings is None or self.teacher is None:
-            return {}
-        weights = [term.weight_at(self.step, self.step * self.epochs_per_step) for term in settings.terms]
+        if settings is None or self.faculty is None:
+            return {}, {}
+        weights = self.faculty.weights_at(self.step, self.step * self.epochs_per_step)
         if not any(weights):
-            return {}
-        student, teacher = Outputs(maps, branches_of(predictions)), self.teacher(images)
+            return {}, {}
+        student, said = Outputs(maps, branches_of(predictions)), self.faculty.say(images, weights)
         if settings.teacher_control == 'shuffled':
-            teacher = teacher.part(other_images(len(images), self.job.seed, self.step))
-        parts = {'': slice(batch.labelled)}
-        if batch.labelled < len(images):
-            parts['/unlabelled'] = slice(batch.labelled, len(images))
-        boxes = _boxes_by_image(batch, self.settings.image_size, self.group.device)
-        found: dict[str, tuple[Tensor, float]] = {}
-        for suffix, of_batch in parts.items():
-            whole = len(parts) == 1
-            pair = (student, teacher) if whole else (student.part(of_batch), teacher.part(of_batch))
-            factor = settings.unlabelled_weight if suffix else 1.0
-            for term, weight in zip(self.terms, weights, strict=True):
-                if weight and not (suffix and term.needs_boxes):
-                    found[f'{term.name}{suffix}'] = (term(*pair, boxes), weight * factor)
+            others = other_images(len(images), self.job.seed, self.step)
+            said = {name: outputs.part(others) for name, outputs in said.items()}
+        truth = _truth(batch, self.settings.image_size, self.group.device)
+        pulls, shares = self.faculty.teach(student, said, images, truth, weights)
         if prove:
-            self._prove(found, weights)
-        return found
-
-    def _prove(self, found: Mapping[str, tuple[Tensor, float]], weights: Sequence[float]) -> None:
-        """Make sure, at a term's first step and from time to time, that it moves the student."""
-        settings = self.job.distill
-        assert settings is not None
-        parameters = [value for value in self.student.parameters() if value.requires_grad]
-        for name, (value, weight) in found.items():
-            place = settings.names.index(name.removesuffix('/unlabelled'))
-            before = settings.terms[place].weight_at(self.step - 1, (self.step - 1) * self.epochs_per_step)
-            first = self.step == 0 or before == 0
-            if weight == 0 or not (first or self.step % PROOF_EVERY == 0):
-                continue
-            if self.terms[place].needs_boxes and float(value.detach()) == 0:
-                continue  # no object in this batch
-            if value.requires_grad:
-                gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-                if any(bool(gradient.any()) for gradient in gradients if gradient is not None):
-                    continue
-            raise FitError(
-                f'{name} has no effect: its gradient on the student is exactly 0 at step {self.step + 1}. Do student and '
-                'teacher already agree, or is the layer frozen?'
-            )
+            parameters = [value for value in self.student.parameters() if value.requires_grad]
+            self.faculty.prove(pulls, parameters, self.step, self.epochs_per_step)
+        return pulls, shares
 
     def _update(self) -> float:
         """One step of the optimizer and of the averaged weights; the length of the gradient before it was cut."""
@@ -681,11 +676,12 @@ def _targets(batch: Batch, images: Tensor) -> dict[str, Any]:
     }
 
 
-def _boxes_by_image(batch: Batch, size: int, device: torch.device) -> list[Tensor]:
+def _truth(batch: Batch, size: int, device: torch.device) -> Truth:
     centres, halves = batch.boxes[:, :2], batch.boxes[:, 2:] / 2
     corners = torch.cat([centres - halves, centres + halves], 1).to(device) * size
-    ids = batch.image_ids.to(device)
-    return [corners[ids == image] for image in range(batch.labelled)]
+    ids, class_ids = batch.image_ids.to(device), batch.class_ids.to(device).long()
+    of_images = [ids == image for image in range(batch.labelled)]
+    return Truth([corners[own] for own in of_images], [class_ids[own] for own in of_images], size)
 
 
 @contextlib.contextmanager
@@ -720,10 +716,15 @@ def _identity(job: FitJob) -> dict[str, str]:
         'seed': job.seed,
         'teacher': None if job.teacher is None else _sha256(job.teacher),
         'kept channels': job.kept,
-        'fit settings': asdict(job.settings),
-        'distillation': None if job.distill is None else asdict(job.distill),
-        'sparsity': None if job.sparsity is None else asdict(job.sparsity),
+        'fit settings': counted(job.settings),
+        'distillation': counted(job.distill),
+        'sparsity': counted(job.sparsity),
     }
+    if job.teachers:
+        parts['teachers'] = {
+            'files': {name: _sha256(file) for name, file in job.teachers.items()},
+            'kept of': job.kept_of,
+        }
     for name in ('workers', 'checkpoint_minutes', 'checkpoint_steps'):
         parts['fit settings'].pop(name)
     return {

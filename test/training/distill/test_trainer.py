@@ -82,6 +82,7 @@ USABLE = {
     'vectors': ('sp', 'cc', 'rkd', 'pkt'),
     'class scores': ('bckd', 'binary_kd'),
     'box distributions': ('ld',),
+    'queries': (),  # needs a teacher that predicts each object once
 }
 
 
