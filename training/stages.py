@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from kd_perception.core.bundle import Bundle, write_bundle
-from kd_perception.core.letterbox import Letterbox
-from training.data.dataset import read_classes, read_split
+from training.data.dataset import read_classes
 from training.data.sources import SourceSettings
 from training.data.sources import prepare as prepare_source
+from training.data.spread import letterboxed, spread_images
 from training.data.unlabelled import UnlabelledSettings
 from training.data.unlabelled import extract as extract_pictures
 from training.errors import RecipeError, WeightsError
@@ -26,7 +23,6 @@ from training.quantize import qdq
 from training.recipe import ExportRecipe, ImageRange, Recipe, StageRecipe
 from training.steps import Result, commit, digest
 
-Image = npt.NDArray[np.uint8]
 LIBRARIES = ('torch', 'ultralytics', 'torch-pruning', 'onnx', 'onnxruntime', 'numpy', 'opencv-python-headless')
 WEIGHTS = 'weights.pt'
 LEAST_TEACHER_MAP = 0.001
@@ -249,34 +245,22 @@ def export(weights: Path, target: Path, settings: ExportRecipe, validation: Path
         'gflops': round(count_gflops(network, settings.width, settings.height), 3),
     }
     module = write_onnx(network, settings.width, settings.height, target)
-    images = letterboxed(validation, 'val', settings.parity_images, settings)
-    return {**counts, 'parity': check_parity(module, target, images)}
+    images = spread_images(validation, 'val', settings.parity_images)
+    return {**counts, 'parity': check_parity(module, target, letterboxed(images, settings.width, settings.height))}
 
 
 def quantize(
     source: Path, target: Path, settings: qdq.QuantizeSettings, sets: Mapping[Path, int], size: ExportRecipe
 ) -> Result:
     """Write the INT8 network, its ranges set by training images as the runtime shows them."""
-    images = [image for folder, count in sets.items() for image in letterboxed(folder, 'train', count, size)]
+    taken = (image for folder, count in sets.items() for image in spread_images(folder, 'train', count))
+    images = list(letterboxed(taken, size.width, size.height))
     left = qdq.quantize(source, target, images, settings)
     return {
         'calibration_images': len(images),
         'calibration_sha256': qdq.calibration_hash(images),
         'float_nodes': len(left),
     }
-
-
-def spread(folder: Path, split: str, count: int) -> list[Image]:
-    """Images of a set, evenly spread over the split."""
-    images = [item.image for item in read_split(folder, split)]
-    return [images[index] for index in np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int)]
-
-
-def letterboxed(folder: Path, split: str, count: int, size: ExportRecipe) -> Iterator[Image]:
-    """The same as the runtime shows them to the network."""
-    for image in spread(folder, split, count):
-        canvas = np.empty((size.height, size.width, 3), np.uint8)
-        yield Letterbox((image.shape[1], image.shape[0]), (size.width, size.height)).apply(image, canvas).copy()
 
 
 def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
@@ -316,7 +300,7 @@ def bundle(
     parity = check_bundle_parity(
         boxes_scores(network, size.width, size.height),
         networks,
-        spread(validation, 'val', size.parity_images),
+        list(spread_images(validation, 'val', size.parity_images)),
         classes=classes,
         width=size.width,
         height=size.height,

@@ -82,18 +82,9 @@ def read_images(dataset: Path, split: str, count: int, size: int) -> torch.Tenso
     import numpy as np
     import torch
 
-    from kd_perception.core.letterbox import Letterbox
-    from kd_perception.evaluation.sources import read_image
-    from training.data.dataset import image_files
-    from training.errors import DataError
+    from training.data.spread import letterboxed, spread_images
 
-    files = image_files(dataset, split)
-    if not files:
-        raise DataError(f'{dataset / "images" / split} holds no image; is this the data set folder?')
-    images = np.empty((min(count, len(files)), size, size, 3), np.uint8)
-    for image, k in zip(images, np.linspace(0, len(files) - 1, len(images)).round().astype(int), strict=True):
-        picture = read_image(files[k])
-        Letterbox((picture.shape[1], picture.shape[0]), (size, size)).apply(picture, image)
+    images = np.stack(list(letterboxed(spread_images(dataset, split, count), size, size)))
     return torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2).float() / 255
 
 

@@ -45,14 +45,14 @@ def run(options: argparse.Namespace) -> int:
     """Measure and print, and leave arms.json and the networks in the folder."""
     from kd_perception.core.bundle import load_bundle
     from training.data.root import data_set
+    from training.data.spread import images_for
     from training.quantize.arms import ARMS, class_table, measure_arms, table
-    from training.quantize.sensitivity_command import calibration_images
 
     bundle = load_bundle(options.bundle)
     dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     arms = {**ARMS, **{f'min-max, {names} in float': leaving(source, names) for names in options.leave}}
-    images = calibration_images(bundle, dataset, 'train', options.images)
+    images = images_for(bundle, dataset, 'train', options.images)
     results = measure_arms(
         bundle, dataset, images, options.results, arms, rounds=options.rounds, threads=options.threads
     )

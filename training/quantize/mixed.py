@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from training.data.spread import spread
 from training.errors import QuantizationError
 from training.quantize.calibration import Image
 from training.quantize.qdq import MixedSettings, QuantizeSettings, float_nodes, quantize_model, ranges_of, with_shapes
@@ -122,11 +121,6 @@ def by_gain_per_cost(table: SensitivityTable, target: MixedSettings) -> list[Sen
         return table.gain(row) / max(cost, 1e-9)
 
     return sorted(gaining, key=worth, reverse=True)
-
-
-def spread(images: Sequence[Image], count: int) -> list[Image]:
-    """Some images, evenly spread."""
-    return [images[int(k)] for k in np.linspace(0, len(images) - 1, min(count, len(images))).round()]
 
 
 def with_choice(settings: QuantizeSettings, mixed: Mixed) -> QuantizeSettings:

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import tempfile
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,10 +90,10 @@ def requantize(
     """
     from kd_perception.core.bundle import write_bundle
     from training.data.dataset import read_split
+    from training.data.spread import images_for
     from training.export.parity import QUANTIZED, bare_bundle, check, detections_of
     from training.measure import measure_artifact, with_file
     from training.quantize import qdq
-    from training.quantize.sensitivity_command import calibration_images
 
     float_artifact, spec = bundle.artifact('onnxruntime', 'fp32'), bundle.input
     if (spec.dtype, spec.layout, spec.colour) != ('uint8', 'nhwc', 'bgr'):
@@ -101,11 +102,11 @@ def requantize(
             'are quantized'
         )
     source, name = bundle.folder / float_artifact.file, f'{bundle.name}_int8.onnx'
-    images = calibration_images(bundle, dataset, 'train', count)
+    images = images_for(bundle, dataset, 'train', count)
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / name
         left = qdq.quantize(source, made, images, settings)
-        sample = [item.image for item in read_split(dataset, 'val')][:PARITY_IMAGES]
+        sample = [item.image for item in islice(read_split(dataset, 'val'), PARITY_IMAGES)]
         bare = bare_bundle(bundle.classes, spec.width, spec.height)
         found = [detections_of(bare, file, precision, sample) for file, precision in ((source, 'fp32'), (made, 'int8'))]
         parity = check(made, *found, QUANTIZED)

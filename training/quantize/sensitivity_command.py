@@ -51,14 +51,15 @@ def run(options: argparse.Namespace) -> int:
     """Measure, choose, print the tables and leave them in the folder."""
     from kd_perception.core.bundle import load_bundle
     from training.data.root import data_set
-    from training.quantize.mixed import choose, spread
+    from training.data.spread import images_for, spread
+    from training.quantize.mixed import choose
     from training.quantize.qdq import MixedSettings, QuantizeSettings
     from training.quantize.sensitivity import sensitivity, write_table
 
     bundle = load_bundle(options.bundle)
     dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
-    images = calibration_images(bundle, dataset, 'train', options.images)
+    images = images_for(bundle, dataset, 'train', options.images)
     settings = QuantizeSettings(method=options.method)
     table = sensitivity(source, images, settings, judged=spread(images, options.judged), threads=options.threads)
     write_table(table, options.results)
@@ -77,27 +78,6 @@ def run(options: argparse.Namespace) -> int:
         print(f'\n{_accuracy(bundle, source, dataset, images, settings, chosen, options)}')
     print(f'\n{options.results}: sensitivity.csv, .json, .md, .svg')
     return 0
-
-
-def calibration_images(bundle: Bundle, dataset: Path, split: str, count: int) -> list[Image]:
-    """Images of a split as the bundle's network sees them, evenly spread over the split."""
-    import numpy as np
-
-    from kd_perception.core.letterbox import Letterbox
-    from kd_perception.evaluation.sources import read_image
-    from training.data.dataset import image_files
-    from training.errors import DataError
-
-    files = image_files(dataset, split)
-    if not files:
-        raise DataError(f'{dataset / "images" / split} holds no image; is this the data set folder?')
-    spec = bundle.input
-    images = []
-    for k in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int):
-        picture = read_image(files[k])
-        letterbox = Letterbox((picture.shape[1], picture.shape[0]), (spec.width, spec.height), spec.resize, spec.pad)
-        images.append(letterbox.apply(picture, np.empty((spec.height, spec.width, 3), np.uint8)).copy())
-    return images
 
 
 def _accuracy(

@@ -20,11 +20,11 @@ from kd_perception.evaluation.operating_point import (
     operating_point,
     precision_recall_curve,
 )
+from training.data.spread import images_for
 from training.errors import QuantizationError, StudyError
 from training.measure import LOWEST_CALIBRATED_SCORE, detect_split, with_file
 from training.quantize.calibration import Image
 from training.quantize.qdq import MixedSettings, QuantizeSettings, activations, quantize, ranges_of, with_shapes
-from training.quantize.sensitivity_command import calibration_images
 from training.schema import nearest, read
 from training.steps import digest
 from training.study.plan import Study
@@ -222,7 +222,7 @@ def run_cell(
         wanted = read(QuantizeSettings, settings, 'int8')
         target = Path(networks) / f'{arm}_seed{seed}.onnx'
         target.parent.mkdir(parents=True, exist_ok=True)
-        pictures = calibration_images(loaded, Path(dataset), 'train', images)
+        pictures = images_for(loaded, Path(dataset), 'train', images)
         if trained is None:
             left = quantize(source, target, pictures, wanted)
         else:

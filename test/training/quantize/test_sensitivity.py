@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
+from training.data.spread import spread  # noqa: E402
 from training.errors import QuantizationError  # noqa: E402
-from training.quantize.mixed import by_gain_per_cost, choose, spread, with_choice  # noqa: E402
+from training.quantize.mixed import by_gain_per_cost, choose, with_choice  # noqa: E402
 from training.quantize.qdq import (  # noqa: E402
     MixedSettings,
     QuantizeSettings,
