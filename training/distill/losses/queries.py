@@ -42,7 +42,8 @@ class QueryTargets(DistillationLoss):
     - alignment of query q and anchor a, whose centre lies in the query's box: m_qa = σ(s_a,c)^½ · IoU(b_a, B_q)^6, with c the
       query's best class; q takes its `candidates` best anchors, and an anchor taken by several goes to the largest p_q · IoU, so
       that a duplicate of low score displaces nothing;
-    - quality u_a = m_qa / max_a m_qa · max_a IoU(b_a, B_q), over the anchors of q = q(a); 0 for all other anchors;
+    - share u_a = m_qa / max_a m_qa over the anchors of q = q(a), 0 for all other anchors. (TOOD multiplies it by the best IoU,
+      so that the score says how good the box is. Here the teacher's score says that already, and from the first step on.);
     - targets y_ac = u_a · σ(t_qc), all classes of the query; weights w_a = u_a · p_q;
 
     L = [Σ_ac |y − σ(s)|^γ · BCE(σ(s), y) + Σ_a w_a · (w_b · (1 − GIoU(b_a, B_q)) + w_d · D_a)] / Σ_a w_a
@@ -151,16 +152,16 @@ class QueryTargets(DistillationLoss):
                 continue
             own, box = scores[image, :, chosen], boxes[image, :, chosen]
             probabilities = student[image].sigmoid()[own.argmax(0)]
-            quality, query = self._assign(probabilities, student_boxes[image], own.amax(0), box, cells, one_to_one)
-            wanted[image] = quality * own[:, query]
+            share, query = self._assign(probabilities, student_boxes[image], own.amax(0), box, cells, one_to_one)
+            wanted[image] = share * own[:, query]
             wanted_boxes[image] = box[:, query]
-            weights[image] = quality * own.amax(0)[query]
+            weights[image] = share * own.amax(0)[query]
         return confident.any(1), wanted, wanted_boxes, weights
 
     def _assign(
         self, probabilities: Tensor, found: Tensor, confidence: Tensor, boxes: Tensor, cells: Cells, one_to_one: bool
     ) -> tuple[Tensor, Tensor]:
-        """Of each anchor its quality u (A), 0 where it is nobody's, and its query (A).
+        """Of each anchor its share u (A), 0 where it is nobody's, and its query (A).
 
         Args:
             probabilities: (q, A) that the student gives to each query's class.
@@ -178,9 +179,9 @@ class QueryTargets(DistillationLoss):
         taken &= torch.arange(len(boxes.T), device=query.device).unsqueeze(1) == query
         if one_to_one:
             taken &= _best(aligned * taken, 1)
-        aligned, overlaps = aligned * taken, overlaps * taken
-        quality = aligned / (aligned.amax(1, keepdim=True) + _TINY) * overlaps.amax(1, keepdim=True)
-        return quality.amax(0), query
+        aligned = aligned * taken
+        shares = aligned / aligned.amax(1, keepdim=True).clamp(min=torch.finfo(aligned.dtype).tiny)
+        return shares.amax(0), query
 
 
 def _check(student: Tensor, scores: Tensor, student_boxes: Tensor, boxes: Tensor, cells: Cells) -> None:
