@@ -307,7 +307,7 @@ def bundle(
         limits=recipe.parity,
     )
     lay_networks(folder, networks, recipe)
-    write_bundle(folder, document(folder, networks, metrics, validation, recipe, {**records, 'parity': parity}))
+    write_bundle(folder, document(folder, networks, metrics, validation, recipe, {'steps': records, 'parity': parity}))
     return {'parity': parity}
 
 
@@ -375,7 +375,11 @@ def stated(recipe: Recipe, source: str, precision: str, metrics: Result) -> Resu
 
 
 def provenance(recipe: Recipe, metrics: Mapping[str, Result], records: Result) -> dict[str, Any]:
-    """Where the bundle comes from."""
+    """Where the bundle comes from.
+
+    Args:
+        records: `steps`, what each gave, and `parity`, how near its networks are to each other.
+    """
     final = recipe.stages[recipe.final]
     return {
         'method': recipe.bundle.method,
@@ -389,7 +393,7 @@ def provenance(recipe: Recipe, metrics: Mapping[str, Result], records: Result) -
         'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),
         'tools': {'python': sys.version.split()[0], **{name: metadata.version(name) for name in LIBRARIES}},
         'int8_relative_map_loss': round(1 - metrics['int8']['map'] / max(metrics['fp32']['map'], 1e-9), 4),
-        'steps': records,
+        **records,
     }
 
 

@@ -126,6 +126,8 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     assert (bundle.classes, bundle.input.width, bundle.input.height) == (CLASSES, 96, 64)
     assert all(artifact.measured_map is not None for artifact in bundle.artifacts)
     steps = bundle.provenance['steps']
+    assert all(step.keys() == {'result', 'key'} for step in steps.values())
+    assert bundle.provenance['parity'].keys() == {'fp32', 'int8'}
     assert steps['prepare real']['result']['train'] == 8
     before, after = steps['prune pruned']['result']['parameters']
     assert after < 0.6 * before
@@ -235,7 +237,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bundle(photographs, rec
     def content(out):
         document = yaml.safe_load((tmp_path / out / 'bundle/bundle.yaml').read_text())
         steps = document['provenance'].pop('steps')
-        return json.dumps([document, {name: step.get('result', step) for name, step in steps.items()}], default=str)
+        return json.dumps([document, {name: step['result'] for name, step in steps.items()}], default=str)
 
     assert content('killed') == content('whole')
 
