@@ -19,10 +19,12 @@ from kd_perception.engines.cores import physical_cores
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split
+from training.errors import StudyError
 from training.pipeline import Pipeline
 from training.recipe import load_recipe
 from training.stages import run_cell
 from training.steps import Steps
+from training.study.recipe_cells import cell_bundle
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning')
 
@@ -197,6 +199,10 @@ def test_arms_share_what_they_have_in_common(photographs, recipe, tmp_path, teac
     assert {'map50', 'map', 'parameters', 'gflops', 'map50 car'} <= found['cwd'].keys()
     made = [path.name.rsplit('-', 1)[0] for path in (tmp_path / 'out/tiny').iterdir() if path.is_dir()]
     assert (made.count('train-teacher'), made.count('prune-pruned'), made.count('train-distilled')) == (1, 1, 2)
+    assert load_bundle(cell_bundle(recipe, 'cwd', 1, tmp_path / 'out', photographs)).artifact('onnxruntime', 'fp32')
+    for arm, seed, says in (('cwd', 2, 'was not run: .* --arms cwd --seeds 2'), ('cvd', 1, "did you mean 'cwd'")):
+        with pytest.raises(StudyError, match=says):
+            cell_bundle(recipe, arm, seed, tmp_path / 'out', photographs)
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bundle(photographs, recipe, tmp_path):

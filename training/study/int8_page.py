@@ -15,13 +15,14 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from training.data.root import data_set
+from training.data.root import data_root, data_set
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.int8 import FLOAT, Measuring, Network, arms_of, networks_of, study_of
 from training.study.paired import Failure, Outcome, missing_cells, run
 from training.study.plan import Cell, Result, Study
 from training.study.plots import save_figure
+from training.study.recipe_cells import cell_bundle
 from training.study.statistics import compare, mean_deviation, values_of
 from training.study.tables import Report, cells_csv, figure, header, is_winner, lower_is_better, signed
 
@@ -70,7 +71,8 @@ def run_int8(options: argparse.Namespace) -> int:
     """What `python -m training study int8` does; returns the exit status."""
     dataset = data_set(options.dataset, options.data)
     measuring = Measuring(dataset, options.split, options.images, options.recall, options.mixed_layers)
-    networks = networks_of(options.networks, options.qat)
+    given = [text for network in options.networks for text in cells_of(network, options)]
+    networks = networks_of(given, options.qat)
     names = list(dict.fromkeys(network.name for network in networks))
     baseline = options.baseline or names[0]
     if baseline not in names:
@@ -97,6 +99,21 @@ def run_int8(options: argparse.Namespace) -> int:
     write_page(findings, page, shlex.join(['python', '-m', 'training', *sys.argv[1:]]))
     print(f'{network_table(findings, "map")}\n\nwritten: {os.path.relpath(page)}')
     return 1 if any(findings.failures.values()) else 0
+
+
+def cells_of(text: str, options: argparse.Namespace) -> list[str]:
+    """`NAME=RECIPE.yaml` as the bundles of that arm's cells, `NAME@SEED=BUNDLE`; anything else as it is.
+
+    Raises:
+        StudyError: no such arm, or a cell that was not run.
+        RecipeError: the file is no recipe with a study.
+    """
+    name, _, path = text.partition('=')
+    if not path.endswith('.yaml') or '@' in name:
+        return [text]
+    data = data_root(options.data)
+    seeds = dict.fromkeys(options.seeds)
+    return [f'{name}@{seed}={cell_bundle(Path(path), name, seed, options.out, data)}' for seed in seeds]
 
 
 def _show_plan(studies: Sequence[tuple[Network, Study]]) -> int:

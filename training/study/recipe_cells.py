@@ -1,0 +1,57 @@
+"""What a cell of a recipe's study leaves behind: the arm's steps with the cell's seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.errors import RecipeError, StudyError
+from training.pipeline import Pipeline
+from training.recipe import load_recipe
+from training.schema import nearest
+from training.steps import Steps
+
+
+def cell_pipeline(
+    recipe_file: Path, overrides: Mapping[str, Any], seed: int, out: Path, data: Path
+) -> tuple[Pipeline, str]:
+    """The steps of one arm with one seed, and the stage that is measured.
+
+    Args:
+        recipe_file: with a section `study`.
+        overrides: what the arm sets.
+        seed: of the stages that the study seeds.
+        out: working files of all recipes.
+        data: data root.
+
+    Raises:
+        RecipeError: the recipe has no study, or cannot be with what the arm sets.
+    """
+    study = load_recipe(recipe_file, overrides).study
+    if study is None:
+        raise RecipeError(f'{recipe_file} has no entry study')
+    seeds = {f'stages.{name}.seed': seed for name in study.seeded}
+    recipe = load_recipe(recipe_file, {**overrides, **seeds})
+    return Pipeline(recipe, data, Steps(out / recipe.name)), study.measure or recipe.final
+
+
+def cell_bundle(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -> Path:
+    """The float network of a cell that was run, as a bundle.
+
+    Raises:
+        StudyError: no such arm, or the cell was not run.
+        RecipeError: as `cell_pipeline`.
+    """
+    study = load_recipe(recipe_file).study
+    arms = {} if study is None else study.arms
+    if arm not in arms:
+        raise StudyError(f'{recipe_file} has no arm {arm!r}{nearest(arm, arms)}; arms are {", ".join(arms) or "none"}')
+    pipeline, measured = cell_pipeline(recipe_file, arms[arm], seed, out, data)
+    step = pipeline.measure(measured, 'fp32')
+    if pipeline.steps.result(step) is None:
+        raise StudyError(
+            f'the cell {arm}, seed {seed}, was not run: python -m training study paired {recipe_file} --arms {arm} '
+            f'--seeds {seed}'
+        )
+    return pipeline.steps.folder(step) / 'bundle'
