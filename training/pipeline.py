@@ -245,6 +245,7 @@ class Pipeline:
             seed=self._seed(stage),
             backbone=None if stage.backbone is None else self._weights_file(stage.backbone),
             narrow=None if stage.widen is None else self._weights_file(stage.widen),
+            answers=self.steps.root / 'answers',
         )
 
     def _classify(self, stage: StageRecipe, folder: Path) -> Result:

@@ -53,6 +53,7 @@ def train(
     seed: int,
     backbone: Path | None = None,
     narrow: Path | None = None,
+    answers: Path | None = None,
 ) -> Result:
     """Train a stage; goes on from its last checkpoint.
 
@@ -65,6 +66,7 @@ def train(
         classes_of: the set whose classes are trained.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
         narrow: a narrower detector's weights, with which a fresh network begins.
+        answers: folder where what teachers say is kept for all stages, arms and seeds, if `distill` says so.
     """
     from training.distill.trainer import FitJob, fit
     from training.models.weights import read_kept
@@ -104,6 +106,7 @@ def train(
         teachers={name: file for name, file in teachers.items() if name},
         teacher_maps={name: measured for name, measured in teacher_maps.items() if name},
         kept_of=unpruned or '',
+        answers=answers,
     )
     result = fit(job, folder)
     notes: Result = {'steps': result.steps, 'weights': digest(result.weights)}

@@ -151,10 +151,10 @@ class Faculty:
             of_terms[lesson.place] if not lesson.shared or lesson.teacher in heard else 0.0 for lesson in self.lessons
         ]
 
-    def say(self, images: Tensor, weights: Sequence[float]) -> dict[str, Outputs]:
-        """What the teachers say of images (N, 3, H, W), those with a lesson whose weight is not 0."""
-        asked = {lesson.teacher for lesson, weight in zip(self.lessons, weights, strict=True) if weight}
-        return {name: teacher(images) for name, teacher in self.teachers.items() if name in asked}
+    def asked(self, weights: Sequence[float]) -> dict[str, Teacher]:
+        """The teachers who have a lesson whose weight is not 0."""
+        names = {lesson.teacher for lesson, weight in zip(self.lessons, weights, strict=True) if weight}
+        return {name: teacher for name, teacher in self.teachers.items() if name in names}
 
     def teach(
         self, student: Outputs, said: Mapping[str, Outputs], images: Tensor, truth: Truth, weights: Sequence[float]

@@ -8,7 +8,7 @@ from typing import Any
 
 from training.distill.controls import CONTROLS
 from training.distill.losses import loss_class
-from training.schema import added, nearest
+from training.schema import added, aside, nearest
 
 BASELINE = 'ultralytics'
 """Ultralytics' own distillation (`distill_model`), as a term to compare with."""
@@ -19,6 +19,7 @@ PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
 WEIGHTINGS = ('fixed', 'confidence', 'learned')
 UNLABELLED = '/unlabelled'
 """Behind a term's name in the log: its part on images without labels."""
+CACHE_PRECISIONS = ('own', 'float16')
 ADAPTERS = ('auto', 'identity', 'conv', 'conv_bn', 'conv_bn_relu')
 
 
@@ -86,6 +87,8 @@ class FitSettings:
         workers: processes that make batches; 0 makes them in the training process.
         freeze: layers that are not trained, by the beginning of their names: `model.0.`.
         augment: see AugmentSettings.
+        data_seed: of order and augmentation; None: the run's. Runs of different seeds that give the same one see the same
+            pictures in the same order.
     """
 
     image_size: int = 640
@@ -109,6 +112,7 @@ class FitSettings:
     workers: int = 0
     freeze: tuple[str, ...] = ()
     augment: AugmentSettings = field(default_factory=AugmentSettings)
+    data_seed: int | None = added(None)
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 32:
@@ -209,6 +213,10 @@ class DistillSettings:
             whose weight is 0 is not asked.
         weight_entropy: of a learned weighting, in the unit of the losses' shares: the larger, the more even.
         weight_rate: of a learned weighting, the step of its logits.
+        cache: keep on disk what the teachers say, so that a later run with the same pictures asks nobody; give all the same
+            `fit.data_seed`. Changes no result.
+        cache_gb: the most that may be kept.
+        cache_precision: `own` keeps what the teacher computes in, bit by bit; `float16` rounds, also what is not kept yet.
     """
 
     terms: tuple[TermSettings, ...]
@@ -219,6 +227,9 @@ class DistillSettings:
     teacher_weights: Mapping[str, float] = added(default_factory=dict)
     weight_entropy: float = added(0.5)
     weight_rate: float = added(0.02)
+    cache: bool = aside(False)
+    cache_gb: float = aside(20.0)
+    cache_precision: str = added('own')
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -226,6 +237,10 @@ class DistillSettings:
         _within('task_weight', self.task_weight, 0, float('inf'))
         _within('unlabelled_weight', self.unlabelled_weight, 0, float('inf'))
         _one_of('teacher_control', self.teacher_control, CONTROLS)
+        _one_of('cache_precision', self.cache_precision, CACHE_PRECISIONS)
+        _within('cache_gb', self.cache_gb, 0, float('inf'))
+        if self.cache_precision != 'own' and not self.cache:
+            raise ValueError(f'cache_precision: {self.cache_precision} is for cache: true')
         self._check_weighting()
 
     def _check_weighting(self) -> None:

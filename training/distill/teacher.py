@@ -35,6 +35,9 @@ class Teacher:
         file: of its weights.
         sha256: of that file.
         tensors: number of tensors that were loaded: all of the network's.
+        precision: in which it computes.
+        layers: whose maps it puts out.
+        with_head: whether its head runs.
     """
 
     def __init__(
@@ -75,7 +78,9 @@ class Teacher:
             # Their boxes are shares of the image, of which bfloat16 keeps 8 bits: 2 pixels of 640.
             precision = torch.float32
         self._network = _folded(network).to(device, precision, memory_format=torch.channels_last)
-        self._precision = precision
+        self.precision = precision
+        self.layers: tuple[str, ...] = ()
+        self.with_head = True
         self._probe: Probe | None = None
         self._head: nn.Module | None = None
         self._first = fingerprint(self._network)
@@ -91,6 +96,7 @@ class Teacher:
     def watch(self, layers: Sequence[str], *, with_head: bool = True) -> None:
         """Choose the layers whose maps it puts out, and whether its head, a third of its time, runs at all."""
         self._probe = Probe(self._network, layers)
+        self.layers, self.with_head = tuple(layers), with_head
         if not with_head and not isinstance(self._network, YOLOv4):
             self._head = self._network.model[-1]
             self._network.model[-1] = _NoHead(self._head)
@@ -98,7 +104,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Outputs:
         """What it makes of images (N, 3, H, W) from 0 to 1; float32."""
-        predictions = self._network(images.to(self._precision))
+        predictions = self._network(images.to(self.precision))
         maps = self._probe.take() if self._probe is not None else {}
         return Outputs(maps, to_float32(branches_of(predictions)))
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
+import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -36,6 +38,7 @@ from training.distill.families import family_of
 from training.distill.outputs import Outputs, Probe, branches_of, measure_shape, part_of, to_float32
 from training.distill.precision import autocast_dtype
 from training.distill.processes import Group, joined
+from training.distill.replay import HEAD, Recorder, Replay, hash_of, key_of
 from training.distill.settings import DistillSettings, FitSettings
 from training.distill.teacher import Teacher, fingerprint
 from training.errors import DataError, FitError, Interrupted
@@ -68,6 +71,8 @@ class FitJob:
         teachers: several, by names that the log shows, their weights files.
         teacher_maps: what was measured of them, by name.
         kept_of: the one of several from which the student was pruned, whose channels `kept` names.
+        answers: folder where what teachers say is kept, for all trainings that may share it, if `distill` says so; the
+            training's own by default.
     """
 
     student: nn.Module | Path | str | Mapping[str, Any]
@@ -84,6 +89,7 @@ class FitJob:
     teachers: Mapping[str, Path] = field(default_factory=dict)
     teacher_maps: Mapping[str, float] = field(default_factory=dict)
     kept_of: str = ''
+    answers: Path | None = None
 
     def __post_init__(self) -> None:
         if self.teacher is not None and self.teachers:
@@ -177,7 +183,7 @@ class _Run:
             unlabelled = ImageSet(
                 job.unlabelled, len(job.classes), self.settings.image_size, self.settings.augment, labelled=False
             )
-        self.batches = Batches(images, unlabelled, job.seed, self.settings.workers)
+        self.batches = Batches(images, unlabelled, self._data_seed, self.settings.workers)
         self.images = len(images)
         per_step = self.settings.batch * self.settings.accumulate
         self.steps = self.settings.steps or math.ceil(self.settings.epochs * self.images / per_step)
@@ -185,6 +191,7 @@ class _Run:
 
         self.precision = autocast_dtype(self.settings.precision, group.device)
         self.faculty: Faculty | None = None
+        self.recorder: Recorder | None = None
         self.terms = nn.ModuleList()
         self.probe = Probe(self.student, ())
         if job.distill is None:
@@ -356,13 +363,12 @@ class _Run:
     def _plans(self, first: int) -> Iterator[BatchPlan]:
         batch, spare, accumulate = self._sizes()
         rank, size = self.group.rank, self.group.size
-        mosaics_end = self.steps * (1 - self.settings.augment.close_mosaic)
         for step in range(first, self.steps):
             for part in range(accumulate):
                 place = step * accumulate + part
                 own, others = place * batch + rank * batch // size, place * spare + rank * spare // size
                 yield BatchPlan(
-                    range(own, own + batch // size), range(others, others + spare // size), step < mosaics_end
+                    range(own, own + batch // size), range(others, others + spare // size), self._has_mosaics(step)
                 )
 
     def _sizes(self) -> tuple[int, int, int]:
@@ -397,7 +403,7 @@ class _Run:
         try:
             for part in range(accumulate):
                 with _seeded(self.job.seed, (self.step * accumulate + part) * self.group.size + self.group.rank):
-                    values = self._backward(next(batches), prove=part == 0)
+                    values = self._backward(next(batches), part)
                 for name, value in values.items():
                     sums[name] = sums.get(name, torch.zeros((), device=self.group.device)) + value.detach() / accumulate
         except RuntimeError as error:
@@ -417,8 +423,8 @@ class _Run:
                 raise FitError(f'{name} became {mean} at step {self.step + 1}{self._last_good()}')
         return row
 
-    def _backward(self, batch: Batch, prove: bool) -> dict[str, Tensor]:
-        """Forward and backward of one batch; the values of the losses."""
+    def _backward(self, batch: Batch, part: int) -> dict[str, Tensor]:
+        """Forward and backward of the step's batch of that number; the values of the losses."""
         images = batch.images.to(self.group.device, non_blocking=True)
         images = images.to(memory_format=torch.channels_last).float() / 255
         targets = _targets(batch, images)
@@ -430,7 +436,7 @@ class _Run:
         task, parts = self.family.loss(self.student, targets, own)
         values = {'task': task, **{f'task/{name}': value for name, value in parts.items()}}
 
-        pulls, shares = self._distil(images, predictions, batch, prove)
+        pulls, shares = self._distil(images, predictions, batch, part)
         values.update({name: pull.value for name, pull in pulls.items()})
         total = task * (self.job.distill.task_weight if self.job.distill is not None else 1.0)
         for pull in pulls.values():
@@ -440,7 +446,7 @@ class _Run:
         return {'loss': total, **values, **shares}
 
     def _distil(
-        self, images: Tensor, predictions: Any, batch: Batch, prove: bool
+        self, images: Tensor, predictions: Any, batch: Batch, part: int
     ) -> tuple[dict[str, Pull], dict[str, Tensor]]:
         """What the teachers ask of the student, and how much each of several counts."""
         maps = self.probe.take()
@@ -450,16 +456,82 @@ class _Run:
         weights = self.faculty.weights_at(self.step, self.step * self.epochs_per_step)
         if not any(weights):
             return {}, {}
-        student, said = Outputs(maps, branches_of(predictions)), self.faculty.say(images, weights)
+        student = Outputs(maps, branches_of(predictions))
+        said = self._ask(self.faculty.asked(weights), images, batch, part)
         if settings.teacher_control == 'shuffled':
             others = other_images(len(images), self.job.seed, self.step)
             said = {name: outputs.part(others) for name, outputs in said.items()}
         truth = _truth(batch, self.settings.image_size, self.group.device)
         pulls, shares = self.faculty.teach(student, said, images, truth, weights)
-        if prove:
+        if part == 0:
             parameters = [value for value in self.student.parameters() if value.requires_grad]
             self.faculty.prove(pulls, parameters, self.step, self.epochs_per_step)
         return pulls, shares
+
+    def _ask(self, teachers: Mapping[str, Teacher], images: Tensor, batch: Batch, part: int) -> dict[str, Outputs]:
+        """What teachers say of a batch: what is kept of an earlier run, where the settings say so."""
+        settings = self.job.distill
+        assert settings is not None
+        if not settings.cache:
+            return {name: teacher(images) for name, teacher in teachers.items()}
+        if self.recorder is None:
+            self.recorder = self._open_answers(settings)
+        pictures, place = hash_of(batch.images), self._places(self.step)[part]
+        device, recorder = images.device, self.recorder
+        return {
+            name: recorder(name, place, pictures, device, functools.partial(teacher, images), self._places_left)
+            for name, teacher in teachers.items()
+        }
+
+    def _open_answers(self, settings: DistillSettings) -> Recorder:
+        """What is kept for the teachers, the pictures and the size of batches of this run."""
+        assert self.faculty is not None
+        folder, group = self.job.answers or self.folder / 'answers', self.group
+        data = {**counted(self._pictures_identity()), 'sizes': self._sizes()[:2], 'process': [group.rank, group.size]}
+        round_to = torch.float16 if settings.cache_precision == 'float16' else None
+        replays = {}
+        for name, teacher in self.faculty.teachers.items():
+            fresh = [self.job.seed, name] if settings.teacher_control == 'random' else None
+            who = key_of(
+                teacher.sha256, fresh, str(teacher.precision), str(round_to), group.device.type, torch.__version__
+            )
+            items = [*teacher.layers, *([HEAD] if teacher.with_head else [])]
+            replays[name] = Replay(folder / who / key_of(data), items, teacher.precision, round_to)
+            if group.first:
+                places = self._places_left()
+                lacking = max(replays[name].missing(places).values())
+                _logger.info(
+                    'teacher %s: answers to %d of %d batches are kept in %s',
+                    name, len(places) - lacking, len(places), replays[name].folder,
+                )  # fmt: skip
+        return Recorder(folder, replays, settings.cache_gb * 1e9, group.size)
+
+    def _pictures_identity(self) -> dict[str, Any]:
+        """What the pictures of a step depend on, beside the step."""
+        augment = dataclasses.replace(self.settings.augment, close_mosaic=0.0)
+        return {
+            'images': [str(file) for file in self.job.images],
+            'unlabelled': [str(file) for file in self.job.unlabelled],
+            'size': self.settings.image_size,
+            'augment': augment,
+            'seed': self._data_seed,
+        }
+
+    @property
+    def _data_seed(self) -> int:
+        return self.job.seed if self.settings.data_seed is None else self.settings.data_seed
+
+    def _places(self, step: int) -> list[str]:
+        """Names for the batches of a step; one without mosaics shows other pictures."""
+        accumulate = self._sizes()[2]
+        mosaics = '' if self._has_mosaics(step) else '-plain'
+        return [f'{step * accumulate + part:07d}{mosaics}' for part in range(accumulate)]
+
+    def _places_left(self) -> list[str]:
+        return [place for step in range(self.step, self.steps) for place in self._places(step)]
+
+    def _has_mosaics(self, step: int) -> bool:
+        return step < self.steps * (1 - self.settings.augment.close_mosaic)
 
     def _update(self) -> float:
         """One step of the optimizer and of the averaged weights; the length of the gradient before it was cut."""
@@ -511,6 +583,7 @@ class _Run:
                 f'the memory does not suffice for a batch of {batch}: lower batch and raise accumulate'
             ) from failure
         self.halved = True
+        self.recorder = None
         if self.group.device.type == 'cuda':
             torch.cuda.empty_cache()
         if self.group.first:
