@@ -24,19 +24,23 @@ from ultralytics.nn.modules import C2PSA, C2f  # noqa: E402
 from ultralytics.nn.modules.conv import Conv  # noqa: E402
 
 
-class SplitC2f(nn.Module):
-    """A C2f block (v8), or one of its kind (C3k2 of 11 and 26), whose first convolution is two.
+class SplitBlock(nn.Module):
+    """A block whose first convolution is two.
 
     Args:
         block: the block; its layers are taken over, not copied.
     """
 
-    def __init__(self, block: C2f) -> None:
+    def __init__(self, block: C2f | C2PSA) -> None:
         super().__init__()
         self.first, self.second = halves(block.cv1)
         self.m = block.m
         self.cv2 = block.cv2
         _take_place(self, block)
+
+
+class SplitC2f(SplitBlock):
+    """A C2f block (v8), or one of its kind (C3k2 of 11 and 26)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See C2f.forward."""
@@ -46,19 +50,8 @@ class SplitC2f(nn.Module):
         return mixed
 
 
-class SplitC2PSA(nn.Module):
-    """The attention block of 11 and 26, whose first convolution is two.
-
-    Args:
-        block: the block; its layers are taken over, not copied.
-    """
-
-    def __init__(self, block: C2PSA) -> None:
-        super().__init__()
-        self.first, self.second = halves(block.cv1)
-        self.m = block.m
-        self.cv2 = block.cv2
-        _take_place(self, block)
+class SplitC2PSA(SplitBlock):
+    """The attention block of 11 and 26."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See C2PSA.forward."""
@@ -104,7 +97,7 @@ def _take_place(new: nn.Module, old: nn.Module) -> None:
 
 def is_split(network: nn.Module) -> bool:
     """Whether `split` went over the network."""
-    return any(isinstance(module, (SplitC2f, SplitC2PSA)) for module in network.modules())
+    return any(isinstance(module, SplitBlock) for module in network.modules())
 
 
 def keep_outputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
