@@ -11,6 +11,25 @@ SIDE = 64
 BLOCKS = {'v8': 'C2f', 'v5': 'C3', '11': 'C3k2', '26': 'C3k2'}
 """The repeated block of each family."""
 
+SPARE = {
+    'scales': {'z': [0.33, 0.125, 256]},
+    'backbone': [
+        [-1, 1, 'Conv', [64, 3, 2]],
+        [-1, 1, 'Conv', [128, 3, 2]],
+        [-1, 1, 'C2f', [128, True]],
+        [-1, 1, 'Conv', [256, 3, 2]],
+        [-1, 1, 'Conv', [512, 3, 2]],
+        [-1, 1, 'Conv', [512, 3, 2]],
+    ],
+    'head': [
+        [-1, 1, 'nn.Upsample', [None, 2, 'nearest']],
+        [[-1, 4], 1, 'Concat', [1]],
+        [-1, 1, 'C2f', [256]],
+        [[3, 8, 5], 1, 'Detect', ['nc']],
+    ],
+}
+"""A YOLOv8 of three levels at strides 8, 16, 32 and no more blocks than a skip connection needs."""
+
 
 def architecture(family: str = 'v8', **changes: Any) -> dict[str, Any]:
     """A yaml's content: three levels at strides 8, 16, 32, shortcuts in the backbone, attention where the family has it."""
@@ -43,6 +62,19 @@ def architecture(family: str = 'v8', **changes: Any) -> dict[str, Any]:
     if family == '26':
         mapping |= {'end2end': True, 'reg_max': 1}
     return copy.deepcopy(mapping | changes)
+
+
+def with_random_statistics(network: Any) -> Any:
+    """The network in evaluation mode, its batch normalisations random, so that fusing matters."""
+    import torch
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    return network.eval()
 
 
 def detector(family: str = 'v8', seed: int = 0) -> Any:

@@ -3,6 +3,8 @@
 import numpy as np
 import onnx
 import pytest
+import yaml
+from tiny_detectors import SPARE, with_random_statistics
 
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
@@ -15,40 +17,19 @@ from training.models.architecture import DetectionModel  # noqa: E402
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')
 CELLS = (12 * 8) + (6 * 4) + (3 * 2)
-TINY = """\
-nc: 80
-scales: {z: [0.33, 0.125, 256]}
-backbone:
-  - [-1, 1, Conv, [64, 3, 2]]
-  - [-1, 1, Conv, [128, 3, 2]]
-  - [-1, 1, C2f, [128, True]]
-  - [-1, 1, Conv, [256, 3, 2]]
-  - [-1, 1, Conv, [512, 3, 2]]
-  - [-1, 1, Conv, [512, 3, 2]]
-head:
-  - [-1, 1, nn.Upsample, [None, 2, nearest]]
-  - [[-1, 4], 1, Concat, [1]]
-  - [-1, 1, C2f, [256]]
-  - [[3, 8, 5], 1, Detect, [nc]]
-"""
 
 
 @pytest.fixture(scope='module')
 def network(tmp_path_factory):
     """A YOLOv8 of width 0.125 with random weights and random batch-norm statistics, so that fusing matters."""
     file = tmp_path_factory.mktemp('tiny') / 'tiny.yaml'
-    file.write_text(TINY)
+    file.write_text(yaml.safe_dump({'nc': 80, **SPARE}))
     torch.manual_seed(0)
     model = DetectionModel(str(file), nc=len(CLASSES), verbose=False)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.1)
+    with_random_statistics(model)
     for branch in model.model[-1].cv3:
         branch[-1].bias.data.zero_()
-    return model.eval()
+    return model
 
 
 @pytest.fixture

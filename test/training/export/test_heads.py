@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from tiny_detectors import SPARE, with_random_statistics
 
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -16,23 +17,6 @@ from training.prune import structure  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')
-DISTANCES = {
-    'scales': {'z': [0.33, 0.125, 256]},
-    'backbone': [
-        [-1, 1, 'Conv', [64, 3, 2]],
-        [-1, 1, 'Conv', [128, 3, 2]],
-        [-1, 1, 'C2f', [128, True]],
-        [-1, 1, 'Conv', [256, 3, 2]],
-        [-1, 1, 'Conv', [512, 3, 2]],
-        [-1, 1, 'Conv', [512, 3, 2]],
-    ],
-    'head': [
-        [-1, 1, 'nn.Upsample', [None, 2, 'nearest']],
-        [[-1, 4], 1, 'Concat', [1]],
-        [-1, 1, 'C2f', [256]],
-        [[3, 8, 5], 1, 'Detect', ['nc']],
-    ],
-}
 FAMILIES = {
     'bins': {},
     'no_bins': {'reg_max': 1},
@@ -40,25 +24,14 @@ FAMILIES = {
 }
 QUERIES = {
     'scales': {'z': [0.33, 0.25, 256]},
-    'backbone': DISTANCES['backbone'],
+    'backbone': SPARE['backbone'],
     'head': [[[3, 4, 5], 1, 'RTDETRDecoder', ['nc', 32, 20, 2, 4, 2, 64]]],
 }
 
 
-def with_statistics(network):
-    """Random batch-norm statistics, so that fusing matters, and scores that are not all near 0."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-            module.weight.data.uniform_(0.5, 1.5)
-            module.bias.data.normal_(0, 0.1)
-    return network.eval()
-
-
 def distances(family):
     torch.manual_seed(0)
-    network = with_statistics(build_network(DISTANCES | FAMILIES[family], CLASSES))
+    network = with_random_statistics(build_network(SPARE | FAMILIES[family], CLASSES))
     head = network.model[-1]
     for name in ('cv3', 'one2one_cv3'):
         for branch in getattr(head, name, None) or ():
@@ -129,7 +102,7 @@ def _decoded(head, raw):
 
 def test_queries_become_corners_in_pixels(image):
     torch.manual_seed(0)
-    network = with_statistics(build_network(QUERIES, CLASSES))
+    network = with_random_statistics(build_network(QUERIES, CLASSES))
     with torch.no_grad():
         _, (boxes, logits, *_) = network(rgb(image))
     centres, sides = boxes[0].split(2, dim=2)
@@ -140,7 +113,7 @@ def test_queries_become_corners_in_pixels(image):
 
 def test_anchors_decode_as_yolov4_decodes_them(image):
     torch.manual_seed(0)
-    network = with_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise'))
+    network = with_random_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise'))
     with torch.no_grad():
         levels = zip(network(rgb(image)), network.anchors, network.strides, (1.2, 1.1, 1.05), strict=True)
         decoded = [decode(*level) for level in levels]
@@ -153,8 +126,8 @@ def test_anchors_decode_as_yolov4_decodes_them(image):
     [
         lambda: distances('no_bins'),
         lambda: distances('two_branches'),
-        lambda: with_statistics(build_network(QUERIES, CLASSES)),
-        lambda: with_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise')),
+        lambda: with_random_statistics(build_network(QUERIES, CLASSES)),
+        lambda: with_random_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise')),
     ],
     ids=['no_bins', 'two_branches', 'queries', 'anchors'],
 )
@@ -190,7 +163,7 @@ def test_an_unknown_head_is_refused():
 
 
 def test_an_input_of_other_than_three_channels_is_refused():
-    network = build_network(DISTANCES, CLASSES)
+    network = build_network(SPARE, CLASSES)
     network.model[0].conv = torch.nn.Conv2d(4, 8, 3, 2, 1)
     with pytest.raises(ExportError, match='convolution of three channels'):
         boxes_scores(network, WIDTH, HEIGHT)
