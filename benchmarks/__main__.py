@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,7 @@ def main() -> int:
     except (KdPerceptionError, RuntimeError) as error:
         print(f'benchmarks: {error}', file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / 'bench.json').write_text(json.dumps(results, indent=1) + '\n')
-    text = report.markdown(results)
-    (options.out / 'bench.md').write_text(text + '\n')
-    print(text)
+    report.publish('bench', results, report.markdown(results), options.out)
     return 0
 
 

@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from benchmarks import machine, report
-from training.errors import TrainingError
-from training.export.onnx_export import export
+from benchmarks import random_networks, report
+from benchmarks.random_networks import PRECISIONS, write_files
 from training.models.weights import build_network
 from training.prune.cost import Cost, Latency, cost, measure_latency
 from training.prune.pruning import PruneSettings, prune
-from training.quantize.qdq import QuantizeSettings, quantize
 
 ACTIVATIONS = {'silu': 'nn.SiLU()', 'relu': 'nn.ReLU()'}
-PRECISIONS = ('fp32', 'int8')
-CALIBRATION_IMAGES = 2
 EPILOG = """\
 examples:
   python -m benchmarks.pruning
@@ -65,20 +58,7 @@ def main() -> int:
     """Build, export, quantize and time; nothing else should run on the machine meanwhile."""
     options = _options()
     warnings.filterwarnings('ignore', category=DeprecationWarning)
-    torch.set_num_threads(1)
-    results: dict[str, Any] = {'machine': machine.describe(), 'options': vars(options) | {'out': str(options.out)}}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            results['rows'] = _measure(options, Path(folder))
-    except TrainingError as error:
-        print(f'benchmarks.pruning: {error}', file=sys.stderr)
-        return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / 'pruning.json').write_text(json.dumps(results, indent=1) + '\n')
-    text = markdown(results)
-    (options.out / 'pruning.md').write_text(text + '\n')
-    print(text)
-    return 0
+    return random_networks.run('pruning', options, _measure, markdown)
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -115,12 +95,7 @@ def _build(variant: Variant, options: argparse.Namespace, folder: Path) -> tuple
         settings = PruneSettings(method='random', ratio=variant.ratio, round_to=variant.round_to)
         pruned = prune(network, settings, width, height)
         network, counted = pruned.network, pruned.after
-    files = {precision: folder / f'{precision}.onnx' for precision in PRECISIONS}
-    export(network, width, height, files['fp32'])
-    numbers = np.random.default_rng(0)
-    images = [numbers.integers(0, 256, (height, width, 3), np.uint8) for _ in range(CALIBRATION_IMAGES)]
-    quantize(files['fp32'], files['int8'], images, QuantizeSettings())
-    return counted, files
+    return counted, write_files(network, width, height, folder)
 
 
 def _row(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 OVERHEAD_TARGETS_MS = {(640, 480): 3.0, (1920, 1080): 12.0}
@@ -28,6 +30,14 @@ def markdown(results: dict[str, Any]) -> str:
     if 'soak' in results:
         parts.append(_soak(results['soak']))
     return '\n\n'.join(parts)
+
+
+def publish(name: str, results: dict[str, Any], text: str, folder: Path) -> None:
+    """Leave the results as `<name>.json` and their page as `<name>.md` in the folder, and print the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{name}.json').write_text(json.dumps(results, indent=1) + '\n')
+    (folder / f'{name}.md').write_text(text + '\n')
+    print(text)
 
 
 def machine_line(machine: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ network's input. All grids take turns on every frame, so that other load on the 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -98,6 +97,7 @@ def main() -> int:
     try:
         bundle = load_bundle(find_bundle(options.model))
         artifact = bundle.artifact('onnxruntime', options.precision)
+        bundle = bundle.operated_as(artifact)
         engine = engines.load(bundle, artifact, EngineOptions(threads=options.threads))
         images = list(read_split(data_root(options.data) / options.dataset, options.split))
         results |= {'network': f'{bundle.name} {artifact.precision}', 'threads': options.threads}
@@ -107,11 +107,7 @@ def main() -> int:
     except (KdPerceptionError, TrainingError) as error:
         print(f'benchmarks.tiles: {error}', file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / 'tiles.json').write_text(json.dumps(results, indent=1) + '\n')
-    text = markdown(results)
-    (options.out / 'tiles.md').write_text(text + '\n')
-    print(text)
+    report.publish('tiles', results, markdown(results), options.out)
     return 0
 
 
@@ -177,7 +173,7 @@ def _laid_out(parts: Sequence[Detections], corners: Sequence[np.ndarray]) -> Det
 
 
 def measure(bundle: Bundle, engine: Engine, frames: Frames, overlap: float, rounds: int) -> list[Row]:
-    """One row a grid: nearly everything is detected for the accuracy, and times are those at the bundle's own threshold."""
+    """One row a grid: nearly everything is detected for the accuracy, and times are those at the artifact's own threshold."""
     everything = replace(bundle.thresholds, score=LOWEST_SCORE)
     detectors = [
         Detector(bundle, engine, max_detections=frames.most, tiling=parse(grid, overlap)) for grid in frames.grids

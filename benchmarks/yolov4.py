@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks import machine, report
-from training.errors import TrainingError
-from training.export.onnx_export import export
+from benchmarks import random_networks, report
+from benchmarks.random_networks import PRECISIONS, write_files
 from training.models.weights import build_network
 from training.models.yolov4.backbones import mebibytes, parameter_count
 from training.prune.cost import Latency, measure_latency
-from training.quantize.qdq import QuantizeSettings, quantize
 
 NETWORKS = {
     'YOLOv4': {'backbone': 'cspdarknet53', 'neck': 'full'},
@@ -35,8 +30,6 @@ NETWORKS = {
     'RV-YOLO': {'backbone': 'repvit_m1_1', 'neck': 'full'},
     'RV-YOLO light': {'backbone': 'repvit_m0_9', 'neck': 'depthwise'},
 }
-PRECISIONS = ('fp32', 'int8')
-CALIBRATION_IMAGES = 2
 EPILOG = """\
 examples:
   python -m benchmarks.yolov4
@@ -63,20 +56,7 @@ def main() -> int:
     """Build, export, quantize and time; nothing else should run on the machine meanwhile."""
     options = _options()
     warnings.filterwarnings('ignore')  # of the exporter, whose graphs are checked elsewhere
-    torch.set_num_threads(1)
-    results: dict[str, Any] = {'machine': machine.describe(), 'options': vars(options) | {'out': str(options.out)}}
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            results['rows'] = _measure(options, Path(folder))
-    except TrainingError as error:
-        print(f'benchmarks.yolov4: {error}', file=sys.stderr)
-        return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / 'yolov4.json').write_text(json.dumps(results, indent=1) + '\n')
-    text = markdown(results)
-    (options.out / 'yolov4.md').write_text(text + '\n')
-    print(text)
-    return 0
+    return random_networks.run('yolov4', options, _measure, markdown)
 
 
 def _measure(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -99,12 +79,7 @@ def _build(architecture: dict[str, str], options: argparse.Namespace, folder: Pa
     torch.manual_seed(0)
     classes = [f'class {number}' for number in range(options.classes)]
     network = build_network({'family': 'yolov4', **architecture}, classes).eval()
-    files = {precision: folder / f'{precision}.onnx' for precision in PRECISIONS}
-    export(network, width, height, files['fp32'])
-    numbers = np.random.default_rng(0)
-    images = [numbers.integers(0, 256, (height, width, 3), np.uint8) for _ in range(CALIBRATION_IMAGES)]
-    quantize(files['fp32'], files['int8'], images, QuantizeSettings())
-    return Built(parameter_count(network), mebibytes(network), files)
+    return Built(parameter_count(network), mebibytes(network), write_files(network, width, height, folder))
 
 
 def _row(
