@@ -16,6 +16,7 @@ from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.tiles import OFF, OVERLAP, parse
 from kd_perception.engines.cores import physical_cores
 from training import run_command
+from training.commands import add_dataset, add_places, declare
 from training.data import prepare_command
 from training.errors import Interrupted, TrainingError
 from training.prune import sensitivity_command as prune_sensitivity_command
@@ -29,6 +30,12 @@ examples:
   python -m training measure models/aerial_traffic aerial_traffic     mAP, precision, recall of a bundle on a data set
   python -m training study paired training/recipes/s4_aerial.yaml     arms against a baseline, paired by seed
   python -m training COMMAND --help                                   more of each
+"""
+MEASURE_EPILOG = """\
+examples:
+  python -m training measure models/aerial_traffic aerial_traffic                      its first artifact, on val
+  python -m training measure models/mine my_photos --precision fp32 --split test
+  python -m training measure models/mine my_photos --tiles 2x2+whole                   small objects in large images
 """
 
 
@@ -77,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     _common(thresholds_command.add_parser(commands))
     _common(prune_sensitivity_command.add_parser(commands))
     text = 'measure a bundle on a data set, through the runtime that the robot uses'
-    command = commands.add_parser('measure', help=text, description=text)
+    command = declare(commands, 'measure', text, MEASURE_EPILOG)
     command.add_argument('bundle', type=Path, help='folder of the bundle')
-    command.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
+    add_dataset(command)
     command.add_argument('--precision', default='auto', help="of the artifact; the bundle's first by default")
     command.add_argument('--split', default='val', help='val by default')
     command.add_argument(
@@ -92,8 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _common(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
-    command.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
+    add_places(command)
     command.add_argument(
         '--threads',
         type=int,

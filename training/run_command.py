@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.commands import declare
 from training.data.root import data_root
 from training.errors import RecipeError
-from training.recipe import load_recipe, parse_overrides
 from training.steps import Step, Steps, in_order
 
 EPILOG = """\
@@ -27,9 +27,7 @@ where it stopped, in the middle of a training too. Working files lie in out/trai
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     text = 'make all of a recipe: data, weights stage by stage, ONNX, INT8, measurements, bundle and report'
-    parser: argparse.ArgumentParser = commands.add_parser(
-        'run', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = declare(commands, 'run', text, EPILOG)
     parser.add_argument('recipe', type=Path, help='YAML file, see training/recipes')
     parser.add_argument('--target', type=Path, help="the bundle's folder; models/<name> by default")
     parser.add_argument('--until', metavar='STAGE', help='stop behind the weights of this stage')
@@ -45,6 +43,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Run the recipe as the options say."""
     from training.pipeline import Pipeline
+    from training.recipe import load_recipe, parse_overrides
 
     recipe = load_recipe(options.recipe, parse_overrides(options.set))
     pipeline = Pipeline(recipe, data_root(options.data), Steps(options.out / recipe.name))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from training.commands import declare
 from training.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ examples:
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `prepare`."""
     text = 'convert a data set to our form, check it, show what it holds'
-    parser = commands.add_parser(
-        'prepare', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = declare(commands, 'prepare', text, EPILOG)
     parser.add_argument('source', nargs='?', type=Path, metavar='SOURCE', help='folder of the data set; not for scenes')
     parser.add_argument('--format', choices=FORMATS, help='of SOURCE; without it SOURCE is a prepared folder')
     parser.add_argument('--out', type=Path, default=Path(), metavar='FOLDER', help='of the prepared data set')

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commands import declare
+
 if TYPE_CHECKING:
     import torch
 
@@ -28,13 +30,7 @@ examples:
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     text = "prune a detector layer by layer, and tell how much each changes the detector's outputs"
-    parser: argparse.ArgumentParser = commands.add_parser(
-        'prune-sensitivity',
-        help=text,
-        description=text,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = declare(commands, 'prune-sensitivity', text, EPILOG)
     parser.add_argument('weights', type=Path, help='weights file of a detector, as the trainer writes it')
     parser.add_argument('dataset', type=Path, help='folder with images/SPLIT, or its name in the data root')
     parser.add_argument('--split', default='val', help='%(default)s by default')

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commands import add_dataset, declare
 from training.errors import QuantizationError
 from training.schema import nearest
 
@@ -28,11 +29,9 @@ Ranges come from images of the train split; accuracy is measured on the val spli
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     text = 'quantize a bundle in every way there is, and measure each'
-    parser: argparse.ArgumentParser = commands.add_parser(
-        'arms', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = declare(commands, 'arms', text, EPILOG)
     parser.add_argument('bundle', type=Path, help='folder of a bundle with an fp32 artifact')
-    parser.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
+    add_dataset(parser)
     parser.add_argument('--images', type=int, default=24, help='calibration images; %(default)s by default')
     parser.add_argument('--leave', metavar='LAYER,…', action='append', default=[], help='an arm with these in float')
     parser.add_argument('--rounds', type=int, default=20, help='timed inferences of each; %(default)s by default')

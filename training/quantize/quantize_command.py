@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from kd_perception.core.bundle import BUNDLE_FILE
+from training.commands import add_dataset, declare
 from training.errors import QuantizationError
 from training.steps import commit, digest
 
@@ -39,11 +40,9 @@ runtime that the robot uses. Nothing is written where INT8 turned out to be anot
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     text = 'give a bundle an INT8 artifact, or make it anew'
-    parser: argparse.ArgumentParser = commands.add_parser(
-        'quantize', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = declare(commands, 'quantize', text, EPILOG)
     parser.add_argument('bundle', type=Path, help='folder of a bundle with an fp32 artifact for onnxruntime')
-    parser.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
+    add_dataset(parser)
     parser.add_argument('--images', type=int, default=64, help='calibration images; %(default)s by default')
     parser.add_argument('--method', default='percentile', help='minmax, percentile or entropy; %(default)s by default')
     parser.add_argument('--percentile', type=float, default=99.99, help='share that is kept; %(default)s by default')

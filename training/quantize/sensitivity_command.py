@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commands import add_dataset, declare
+
 if TYPE_CHECKING:
     from kd_perception.core.bundle import Bundle
     from training.quantize.calibration import Image
@@ -31,11 +33,9 @@ float_nodes in mixed.json go into a recipe: quantize: {float_nodes: [...]}.
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     text = 'quantize a bundle layer by layer, and tell what each layer costs in accuracy, size and time'
-    parser: argparse.ArgumentParser = commands.add_parser(
-        'sensitivity', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = declare(commands, 'sensitivity', text, EPILOG)
     parser.add_argument('bundle', type=Path, help='folder of a bundle with an fp32 artifact')
-    parser.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
+    add_dataset(parser)
     parser.add_argument('--method', default='minmax', help='of calibration: minmax, percentile, entropy (%(default)s)')
     parser.add_argument('--images', type=int, default=24, help='calibration images; %(default)s by default')
     parser.add_argument('--judged', type=int, default=8, help='of them, images that judge; %(default)s by default')

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commands import add_dataset, declare
+
 if TYPE_CHECKING:
     from training.quantize.thresholds import Rule
 
@@ -27,11 +29,9 @@ independent of it: better choose on a split that neither trains nor measures.
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
     text = "choose the score threshold of each of a bundle's artifacts by a rule, and write it into the bundle"
-    parser: argparse.ArgumentParser = commands.add_parser(
-        'thresholds', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = declare(commands, 'thresholds', text, EPILOG)
     parser.add_argument('bundle', type=Path, help='folder of the bundle')
-    parser.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
+    add_dataset(parser)
     parser.add_argument('--split', default='val', help='on which they are chosen; val by default')
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument('--recall', type=float, metavar='SHARE', help='of the objects that is to be found, 0 … 1')

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.commands import add_places, declare
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.int8_command import add_int8
@@ -21,6 +22,14 @@ from training.study.plan import Cell, Job, Study
 if TYPE_CHECKING:
     from training.study.paired import Failure
     from training.study.tables import Report
+
+EPILOG = """\
+examples:
+  python -m training study paired training/recipes/s4_small.yaml --seeds 0 1 2
+  python -m training study kd-comparison training/recipes/s1_kd_comparison_small.yaml
+  python -m training study int8 aerial_traffic --networks shipped=models/aerial_traffic
+  python -m training study KIND --help                                       more of each
+"""
 
 PAIRED_EPILOG = """\
 An arm is a set of changes to the recipe, named in its section `study`:
@@ -59,7 +68,7 @@ examples:
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `study` and its kinds."""
     text = 'arms against a baseline, paired by seed, with intervals'
-    kinds = commands.add_parser('study', help=text, description=text).add_subparsers(required=True, metavar='KIND')
+    kinds = declare(commands, 'study', text, EPILOG).add_subparsers(required=True, metavar='KIND')
     for add_kind in KINDS:
         add_kind(kinds)
 
@@ -67,13 +76,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `study paired`."""
     text = 'run a recipe with different settings, every one with the same seeds'
-    parser = kinds.add_parser(
-        'paired',
-        help=text,
-        description=text,
-        epilog=PAIRED_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = declare(kinds, 'paired', text, PAIRED_EPILOG)
     parser.add_argument('recipe', type=Path, help='YAML file with a section `study`')
     parser.add_argument('--arms', nargs='+', metavar='ARM', help="the recipe's by default; the baseline always joins")
     parser.add_argument('--baseline', help="the recipe's by default")
@@ -81,13 +84,11 @@ def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe, in all arms'
     )
     add_study_options(parser)
-    parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
-    parser.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
     parser.set_defaults(command=_run_paired)
 
 
 def add_study_options(parser: argparse.ArgumentParser) -> None:
-    """Declare what every kind of study takes: seeds, where its cells run, what is shown."""
+    """Declare what every kind of study takes: seeds, where its cells run, what is shown, where files lie."""
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='0 1 2 by default')
     parser.add_argument(
         '--workers', type=int, help='cells at a time: physical cores or GPUs by default; 0 runs them in this process'
@@ -105,19 +106,14 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         '--report', type=Path, metavar='FILE.md', help="the page; report.md in the study's folder by default"
     )
     parser.add_argument('--dry-run', action='store_true', help='only say what is done and what is missing')
+    add_places(parser)
     parser.set_defaults(threads=1)
 
 
 def add_kd_comparison(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `study kd-comparison`."""
     text = 'methods of distilling a backbone as a classifier, on several students'
-    parser = kinds.add_parser(
-        'kd-comparison',
-        help=text,
-        description=text,
-        epilog=KD_COMPARISON_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = declare(kinds, 'kd-comparison', text, KD_COMPARISON_EPILOG)
     parser.add_argument('recipe', type=Path, help='YAML file, see training/recipes/s1_kd_comparison_small.yaml')
     parser.add_argument('--students', nargs='+', metavar='BACKBONE', help="the recipe's by default")
     parser.add_argument('--methods', nargs='+', metavar='METHOD', help="the recipe's by default; plain always joins")
@@ -125,8 +121,6 @@ def add_kd_comparison(kinds: argparse._SubParsersAction[argparse.ArgumentParser]
         '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe'
     )
     add_study_options(parser)
-    parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
-    parser.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
     parser.set_defaults(command=_run_kd_comparison)
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from training.commands import add_dataset, add_places, declare
+
 EPILOG = """\
 Every network is quantized by every arm and measured through the runtime that the robot uses. Each cell is kept as it ends: the
 same command goes on with what is missing, and so does one with more networks, seeds or arms.
@@ -25,10 +27,8 @@ examples:
 def add_int8(kinds: Any) -> None:
     """Declare `study int8`."""
     text = 'networks in INT8 by every arm: mAP, precision at a recall, false alarms, calibration error'
-    parser: argparse.ArgumentParser = kinds.add_parser(
-        'int8', help=text, description=text, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
+    parser = declare(kinds, 'int8', text, EPILOG)
+    add_dataset(parser)
     parser.add_argument(
         '--networks', nargs='+', required=True, metavar='NAME[@SEED]=BUNDLE', help='bundles with an fp32 artifact'
     )
@@ -52,8 +52,7 @@ def add_int8(kinds: Any) -> None:
         '--report', type=Path, metavar='FILE.md', help="the page; int8.md in the study's folder by default"
     )
     parser.add_argument('--dry-run', action='store_true', help='only say what is done and what is missing')
-    parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')
-    parser.add_argument('--out', type=Path, default=Path('out/training'), help='working files; %(default)s by default')
+    add_places(parser)
     parser.set_defaults(command=_run, threads=1)
 
 
