@@ -136,7 +136,7 @@ class QueryTargets(DistillationLoss):
         loss = loss + self.box_weight * torch.sum(weight * (1 - generalised_iou(found, box)))
         if distributions is not None:
             sides = _sides(box, cells, anchor)
-            bins = widened(distributions)[image, :, anchor].unflatten(1, (4, -1))
+            bins = widened(distributions)[image, :, anchor].reshape(-1, 4, distributions.shape[1] // 4)
             loss = loss + self.distribution_weight * torch.sum(weight * _distribution_distance(bins, sides).mean(1))
         return loss / weights.sum().clamp(min=1)
 
@@ -202,15 +202,15 @@ def _iou(a: Tensor, b: Tensor) -> Tensor:
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
-    overlap = width * height
-    return overlap / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - overlap).clamp(min=_TINY)
+    common = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - common
+    overlap: Tensor = common / union.clamp(min=_TINY)
+    return overlap
 
 
 def _inside(boxes: Tensor, cells: Cells) -> Tensor:
-    """Whether each anchor's centre lies in each box (q, A); boxes smaller than a cell of the second level grow to its size."""
-    strides = cells.strides.unique()
-    least = strides[min(1, len(strides) - 1)]
-    middles, halves = (boxes[:2] + boxes[2:]) / 2, ((boxes[2:] - boxes[:2]) / 2).clamp(min=least / 2)
+    """Whether each anchor's centre lies in each box (q, A); boxes smaller than two of the finest cells grow to that size."""
+    middles, halves = (boxes[:2] + boxes[2:]) / 2, ((boxes[2:] - boxes[:2]) / 2).clamp(min=cells.strides.amin())
     away = (cells.centres.T.unsqueeze(1) - middles.unsqueeze(2)).abs()
     return torch.all(away < halves.unsqueeze(2), 0)
 
