@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from training import stages
 from training.data.crops import CropSettings, write_crops
+from training.data.dataset import Image
 from training.errors import RecipeError
 from training.models.yolov4.backbones import BACKBONES
 from training.recipe import ClassifyRecipe, Recipe, StageRecipe
@@ -91,7 +92,10 @@ class Pipeline:
         backbone = [self.weights(str(stage.backbone))] if stage.backbone in self.recipe.stages else []
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
         narrow = [self.weights(str(stage.widen))] if stage.widen in self.recipe.stages else []
-        needs = (*start, *teachers, *backbone, *narrow, *images, self.prepare(self.recipe.validation))
+        rounded = [self.prepare(image_set) for image_set in self.recipe.calibration.images] if stage.qat else []
+        if stage.qat:
+            settings += [self.recipe.calibration, self.recipe.export]
+        needs = (*start, *teachers, *backbone, *narrow, *images, *rounded, self.prepare(self.recipe.validation))
         return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), resumes=True)
 
     def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
@@ -122,7 +126,9 @@ class Pipeline:
     def quantize(self, name: str) -> Step:
         """The INT8 network of a stage."""
         calibration = self.recipe.calibration
-        needs = (self.export(name), *(self.prepare(image_set) for image_set in calibration.images))
+        stage = self.recipe.stages[name]
+        began = [self.export(stage.start)] if stage.qat else []
+        needs = (self.export(name), *began, *(self.prepare(image_set) for image_set in calibration.images))
         settings = [self.recipe.quantize, calibration]
         return Step(f'quantize {name}', settings, needs, lambda folder: self._quantize(name, folder))
 
@@ -246,6 +252,7 @@ class Pipeline:
             backbone=None if stage.backbone is None else self._weights_file(stage.backbone),
             narrow=None if stage.widen is None else self._weights_file(stage.widen),
             answers=self.steps.root / 'answers',
+            calibration=self._calibration() if stage.qat else None,
         )
 
     def _classify(self, stage: StageRecipe, folder: Path) -> Result:
@@ -269,9 +276,18 @@ class Pipeline:
         return stages.export(weights, folder / 'fp32.onnx', self.recipe.export, self._set(self.recipe.validation))
 
     def _quantize(self, name: str, folder: Path) -> Result:
-        calibration = {self._set(image_set): count for image_set, count in self.recipe.calibration.images.items()}
-        source = self._folder(self.export(name)) / 'fp32.onnx'
-        return stages.quantize(source, folder / 'int8.onnx', self.recipe.quantize, calibration, self.recipe.export)
+        stage = self.recipe.stages[name]
+        return stages.quantize(
+            self._network(name, 'fp32'),
+            folder / 'int8.onnx',
+            self.recipe.quantize,
+            self._calibration(),
+            began=self._network(stage.start, 'fp32') if stage.qat else None,
+        )
+
+    def _calibration(self) -> list[Image]:
+        sets = {self._set(image_set): count for image_set, count in self.recipe.calibration.images.items()}
+        return stages.calibration_images(sets, self.recipe.export)
 
     def _network(self, name: str, precision: str) -> Path:
         step = self.export(name) if precision == 'fp32' else self.quantize(name)

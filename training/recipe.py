@@ -59,6 +59,7 @@ class StageRecipe:
         classify: trains a classifier instead of a detector.
         backbone: a classifier whose backbone the detector of a model file begins with: a stage or a weights file.
         anchors: find the anchors of the model file's YOLOv4 by k-means on the boxes of the images.
+        qat: quantization-aware: it trains as INT8 will compute, its ranges set by the recipe's calibration images.
         widen: a narrower detector, a stage or a weights file, with whose knowledge the wider one of the model file begins.
         images: labelled images by data set.
         unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
@@ -85,6 +86,7 @@ class StageRecipe:
     backbone: str | None = None
     anchors: bool = False
     widen: str | None = added(None)
+    qat: bool = added(False)
     teachers: Mapping[str, str] = added(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,7 +95,7 @@ class StageRecipe:
             return
         if self.prune is None and (self.fit is None or not self.images):
             raise ValueError('a stage that trains needs images and fit; one that prunes needs prune')
-        training = ('images', 'unlabelled', 'teacher', 'teachers', 'distill', 'sparsity')
+        training = ('images', 'unlabelled', 'teacher', 'teachers', 'distill', 'sparsity', 'qat')
         trains = [name for name in training if getattr(self, name)]
         if self.prune is not None and trains:
             raise ValueError(f'a stage that prunes does not train: leave out {", ".join(trains)}')
@@ -106,6 +108,8 @@ class StageRecipe:
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
         if (self.backbone or self.anchors or self.widen) and not self.start.endswith('.yaml'):
             raise ValueError('backbone, anchors and widen go with a fresh network: start from a model file (.yaml)')
+        if self.qat and self.start.endswith(('.yaml', '.pt')):
+            raise ValueError('qat goes on from a stage that was trained in float: name it as start')
         if self.unlabelled and self.distill is None:
             raise ValueError('unlabelled images teach nothing without teacher and distill')
 
@@ -125,6 +129,7 @@ class StageRecipe:
             'backbone',
             'anchors',
             'widen',
+            'qat',
             'teachers',
         )
         if others := [name for name in names if getattr(self, name)]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_perception.core.bundle import Bundle, write_bundle
-from training.data.dataset import read_classes
+from training.data.dataset import Image, read_classes
 from training.data.sources import SourceSettings
 from training.data.sources import prepare as prepare_source
 from training.data.spread import letterboxed, spread_images
@@ -54,6 +54,7 @@ def train(
     backbone: Path | None = None,
     narrow: Path | None = None,
     answers: Path | None = None,
+    calibration: Sequence[Image] | None = None,
 ) -> Result:
     """Train a stage; goes on from its last checkpoint.
 
@@ -67,9 +68,11 @@ def train(
         backbone: a classifier's weights, whose backbone a fresh network begins with.
         narrow: a narrower detector's weights, with which a fresh network begins.
         answers: folder where what teachers say is kept for all stages, arms and seeds, if `distill` says so.
+        calibration: images that set the ranges in which the network trains as INT8 will compute; None trains in float.
     """
     from training.distill.trainer import FitJob, fit
-    from training.models.weights import read_kept
+    from training.models.weights import load_network, read_kept
+    from training.quantize.qat import prepare_qat
 
     assert stage.fit is not None
     classes = read_classes(classes_of)
@@ -91,6 +94,8 @@ def train(
         student = fresh_yolov4(str(start), classes, backbone, boxes_of, stage.fit.image_size, seed)
     elif narrow is not None:
         student = widened(str(start), classes, narrow, seed)
+    elif calibration is not None:
+        student = prepare_qat(load_network(Path(start))[0], calibration)
     job = FitJob(
         student=student,
         classes=classes,
@@ -252,13 +257,23 @@ def export(weights: Path, target: Path, settings: ExportRecipe, validation: Path
     return {**counts, 'parity': check_parity(module, target, letterboxed(images, settings.width, settings.height))}
 
 
-def quantize(
-    source: Path, target: Path, settings: qdq.QuantizeSettings, sets: Mapping[Path, int], size: ExportRecipe
-) -> Result:
-    """Write the INT8 network, its ranges set by training images as the runtime shows them."""
+def calibration_images(sets: Mapping[Path, int], size: ExportRecipe) -> list[Image]:
+    """So many training images of each set, evenly spread, as the runtime shows them to the network."""
     taken = (image for folder, count in sets.items() for image in spread_images(folder, 'train', count))
-    images = list(letterboxed(taken, size.width, size.height))
-    left = qdq.quantize(source, target, images, settings)
+    return list(letterboxed(taken, size.width, size.height))
+
+
+def quantize(
+    source: Path, target: Path, settings: qdq.QuantizeSettings, images: Sequence[Image], began: Path | None = None
+) -> Result:
+    """Write the INT8 network.
+
+    Args:
+        images: of `calibration_images`.
+        began: the float network at which quantization-aware training began, whose extremes are the ranges.
+    """
+    fixed = None if began is None else qdq.ranges_of_start(began, source, images, settings)
+    left = qdq.quantize(source, target, images, settings, fixed)
     return {
         'calibration_images': len(images),
         'calibration_sha256': qdq.calibration_hash(images),
@@ -451,19 +466,11 @@ def run_cell(
     import cv2
     import torch
 
-    from training.pipeline import Pipeline
-    from training.recipe import load_recipe
-    from training.steps import Steps
+    from training.study.recipe_cells import cell_pipeline
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    plain = load_recipe(Path(recipe_file), overrides)
-    if plain.study is None:
-        raise RecipeError(f'{recipe_file} has no entry study')
-    seeds = {f'stages.{name}.seed': seed for name in plain.study.seeded}
-    recipe = load_recipe(Path(recipe_file), {**overrides, **seeds})
-    pipeline = Pipeline(recipe, Path(data), Steps(Path(out) / recipe.name))
-    measured = plain.study.measure or recipe.final
+    pipeline, measured = cell_pipeline(Path(recipe_file), overrides, seed, Path(out), Path(data))
     counts = pipeline.steps.made(pipeline.export(measured))
     metrics = pipeline.steps.made(pipeline.measure(measured, 'fp32'))
     per_class = {

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import torch
 import yaml
+from onnx import numpy_helper
 
 pytest.importorskip('ultralytics')
 
@@ -20,11 +23,12 @@ from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split
 from training.errors import StudyError
+from training.models.weights import load_network
 from training.pipeline import Pipeline
 from training.recipe import load_recipe
 from training.stages import run_cell
 from training.steps import Steps
-from training.study.recipe_cells import cell_bundle
+from training.study.recipe_cells import cell_bundle, cell_weights
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning')
 
@@ -203,6 +207,39 @@ def test_arms_share_what_they_have_in_common(photographs, recipe, tmp_path, teac
     for arm, seed, says in (('cwd', 2, 'was not run: .* --arms cwd --seeds 2'), ('cvd', 1, "did you mean 'cwd'")):
         with pytest.raises(StudyError, match=says):
             cell_bundle(recipe, arm, seed, tmp_path / 'out', photographs)
+    assert cell_weights(recipe, 'cwd', 'pruned', 1, tmp_path / 'out', photographs).is_file()
+    with pytest.raises(StudyError, match='stages are teacher, sparse, pruned, distilled'):
+        cell_weights(recipe, 'cwd', 'tuned', 1, tmp_path / 'out', photographs)
+
+
+def test_a_stage_trains_as_int8_will_compute_and_keeps_the_ranges_it_began_with(photographs, recipe, tmp_path):
+    document = yaml.safe_load(recipe.read_text())
+    document['stages'] = {
+        'alone': {'start': str(NETWORK), 'images': {'real': 8}},
+        'tuned': {'start': 'alone', 'qat': True, 'images': {'real': 8}, 'fit': {'steps': 2}},
+    }
+    del document['report'], document['study']
+    recipe.write_text(yaml.safe_dump(document, sort_keys=False))
+    pipeline = Pipeline(load_recipe(recipe), photographs, Steps(tmp_path / 'out/tiny', lambda _: None))
+    files = {}
+    for stage in ('alone', 'tuned'):
+        pipeline.steps.made(pipeline.measure(stage, 'int8'))
+        files[stage] = onnx.load(pipeline.steps.folder(pipeline.quantize(stage)) / 'int8.onnx').graph
+    ranges = {
+        stage: {value.name: numpy_helper.to_array(value).item() for value in graph.initializer if is_range(value)}
+        for stage, graph in files.items()
+    }
+    assert len(ranges['alone']) > 20
+    assert ranges['tuned'] == ranges['alone']
+    weights = [pipeline.steps.folder(pipeline.weights(stage)) / 'weights.pt' for stage in files]
+    alone, tuned = (load_network(file)[0].state_dict() for file in weights)
+    assert alone.keys() == tuned.keys()
+    assert not torch.equal(alone['model.0.conv.weight'], tuned['model.0.conv.weight'])
+
+
+def is_range(value):
+    """The scale of an activation, not of weights, which have one for each channel."""
+    return value.name.endswith('_scale') and not value.dims
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_bundle(photographs, recipe, tmp_path):

@@ -17,8 +17,8 @@ NOISE = 0.05
 def widen(wide: nn.Module, narrow: nn.Module, seed: int, noise: float = NOISE) -> None:
     """Fill a network with the weights of a narrower one of the same layers, so that it computes the same.
 
-    Net2WiderNet (Chen, Goodfellow, Shlens, ICLR 2016, section 2.3): every channel is copied, and what reads the copies divides its
-    weights by their number. Here all channels are copied equally often and side by side, so splits and concatenations, of
+    Net2WiderNet (Chen, Goodfellow and Shlens, ICLR 2016, section 2.3): every channel is copied, and what reads the copies divides
+    its weights by their number. Here all channels are copied equally often and side by side, so splits and concatenations, of
     which these detectors are full, keep their meaning. YOLOv8n becomes YOLOv8s, or any two whose widths are multiples.
 
     Args:

@@ -13,7 +13,7 @@ are named.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,26 @@ def ranges_of(model: onnx.ModelProto, images: Sequence[Image], settings: Quantiz
         percentile=settings.percentile,
         symmetric=settings.target == 'tensorrt',
     )
+
+
+def ranges_of_start(
+    began: Path, trained: Path, images: Sequence[Image], settings: QuantizeSettings
+) -> dict[str, Range]:
+    """The ranges for a network of quantization-aware training: the extremes of the float network at which it began.
+
+    Args:
+        began: ONNX file of that float network.
+        trained: ONNX file of the trained one.
+        images: the calibration images of that training.
+        settings: which activations are quantized; its method is not used.
+
+    Raises:
+        QuantizationError: the two are not one network, or there are no images.
+    """
+    ranges = ranges_of(with_shapes(began), images, replace(settings, method='minmax'))
+    if missing := set(activations(with_shapes(trained).graph, settings)) - set(ranges):
+        raise QuantizationError(f'{trained} did not begin as {began}, which has no tensor {min(missing)}')
+    return ranges
 
 
 def activations(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[str]:

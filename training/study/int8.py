@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from kd_perception.core.bundle import Bundle, load_bundle
 from kd_perception.evaluation.accuracy import measure
 from kd_perception.evaluation.matching import judge
@@ -21,10 +19,10 @@ from kd_perception.evaluation.operating_point import (
     precision_recall_curve,
 )
 from training.data.spread import images_for
-from training.errors import QuantizationError, StudyError
+from training.errors import StudyError
 from training.measure import LOWEST_CALIBRATED_SCORE, detect_split, with_file
 from training.quantize.calibration import Image
-from training.quantize.qdq import MixedSettings, QuantizeSettings, activations, quantize, ranges_of, with_shapes
+from training.quantize.qdq import MixedSettings, QuantizeSettings, quantize, ranges_of_start
 from training.schema import nearest, read
 from training.steps import digest
 from training.study.plan import Study
@@ -246,12 +244,7 @@ def quantize_trained(
     network, _ = load_network(weights)
     exported = target.with_suffix('.float.onnx')
     export(network, bundle.input.width, bundle.input.height, exported)
-    began = ranges_of(with_shapes(source), images, settings)
-    if missing := set(activations(onnx.shape_inference.infer_shapes(onnx.load(exported)).graph, settings)) - set(began):
-        raise QuantizationError(
-            f'{weights} is not the network of {bundle.name}: tensor {min(missing)} is not in its float artifact'
-        )
-    return quantize(exported, target, images, settings, began)
+    return quantize(exported, target, images, settings, ranges_of_start(source, exported, images, settings))
 
 
 def behaviour(bundle: Bundle, dataset: Path, split: str, recall: float, threads: int) -> dict[str, Any]:

@@ -15,10 +15,15 @@ same command goes on with what is missing, and so does one with more networks, s
 arms: fp32, then min-max with one thing changed each, last convolutions in INT8 too: per_tensor, per_channel, entropy, percentile;
 with these in float: head_float, percentile_head_float, mixed (more layers in float, by measured sensitivity), qat (given weights)
 
+A network is a bundle, or an arm of a recipe's paired study: NAME=RECIPE.yaml stands for the cells NAME of that study, one network
+for each of --seeds.
+
 examples:
   python -m training study int8 aerial_traffic --networks shipped=models/aerial_traffic
   python -m training study int8 my_photos --networks teacher=models/large student@0=models/s0 student@1=models/s1 \\
     distilled@0=models/d0 distilled@1=models/d1 --baseline student --report docs/results/int8.md
+  python -m training study int8 aerial_traffic --networks teacher=models/aerial_traffic alone=training/recipes/s3_aerial.yaml \\
+    distilled=training/recipes/s3_aerial.yaml --seeds 0 1 2 --qat-stage tuned --baseline alone
   python -m training study int8 my_photos --networks mine=models/mine --qat mine=out/qat/weights.pt --arms head_float qat
   python -m training study int8 my_photos --networks mine=models/mine --dry-run      what is done and what would be run
 """
@@ -30,10 +35,18 @@ def add_int8(kinds: Any) -> None:
     parser = declare(kinds, 'int8', text, EPILOG)
     add_dataset(parser)
     parser.add_argument(
-        '--networks', nargs='+', required=True, metavar='NAME[@SEED]=BUNDLE', help='bundles with an fp32 artifact'
+        '--networks',
+        nargs='+',
+        required=True,
+        metavar='NAME[@SEED]=BUNDLE|RECIPE.yaml',
+        help="bundles with an fp32 artifact, or arms of a recipe's study",
     )
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of arms; 0 1 2 by default')
     parser.add_argument(
         '--qat', nargs='+', default=[], metavar='NAME[@SEED]=WEIGHTS', help="QAT's weights, begun at that fp32 artifact"
+    )
+    parser.add_argument(
+        '--qat-stage', metavar='STAGE', help='of the recipes: whose weights these are; trained where that was not done'
     )
     parser.add_argument('--baseline', metavar='NAME', help='with which networks are compared; the first by default')
     parser.add_argument('--arms', nargs='+', default=[], metavar='ARM', help='all by default; fp32 always joins')

@@ -22,7 +22,7 @@ from training.study.int8 import FLOAT, Measuring, Network, arms_of, networks_of,
 from training.study.paired import Failure, Outcome, missing_cells, run
 from training.study.plan import Cell, Result, Study
 from training.study.plots import save_figure
-from training.study.recipe_cells import cell_bundle
+from training.study.recipe_cells import cell_bundle, cell_weights
 from training.study.statistics import compare, mean_deviation, values_of
 from training.study.tables import Report, cells_csv, figure, header, is_winner, lower_is_better, signed
 
@@ -71,8 +71,7 @@ def run_int8(options: argparse.Namespace) -> int:
     """What `python -m training study int8` does; returns the exit status."""
     dataset = data_set(options.dataset, options.data)
     measuring = Measuring(dataset, options.split, options.images, options.recall, options.mixed_layers)
-    given = [text for network in options.networks for text in cells_of(network, options)]
-    networks = networks_of(given, options.qat)
+    networks = networks_of(*_given(options))
     names = list(dict.fromkeys(network.name for network in networks))
     baseline = options.baseline or names[0]
     if baseline not in names:
@@ -101,19 +100,26 @@ def run_int8(options: argparse.Namespace) -> int:
     return 1 if any(findings.failures.values()) else 0
 
 
-def cells_of(text: str, options: argparse.Namespace) -> list[str]:
-    """`NAME=RECIPE.yaml` as the bundles of that arm's cells, `NAME@SEED=BUNDLE`; anything else as it is.
+def _given(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Bundles and weights of QAT as `networks_of` takes them, `NAME=RECIPE.yaml` replaced by the cells of that arm.
 
     Raises:
-        StudyError: no such arm, or a cell that was not run.
+        StudyError: no such arm or stage, or a cell that was not run.
         RecipeError: the file is no recipe with a study.
     """
-    name, _, path = text.partition('=')
-    if not path.endswith('.yaml') or '@' in name:
-        return [text]
-    data = data_root(options.data)
-    seeds = dict.fromkeys(options.seeds)
-    return [f'{name}@{seed}={cell_bundle(Path(path), name, seed, options.out, data)}' for seed in seeds]
+    bundles, weights = [], list(options.qat)
+    for text in options.networks:
+        name, _, path = text.partition('=')
+        if not path.endswith('.yaml') or '@' in name:
+            bundles.append(text)
+            continue
+        for seed in dict.fromkeys(options.seeds):
+            place = {'out': options.out, 'data': data_root(options.data)}
+            bundles.append(f'{name}@{seed}={cell_bundle(Path(path), name, seed, **place)}')
+            if options.qat_stage:
+                trained = cell_weights(Path(path), name, options.qat_stage, seed, **place)
+                weights.append(f'{name}@{seed}={trained}')
+    return bundles, weights
 
 
 def _show_plan(studies: Sequence[tuple[Network, Study]]) -> int:

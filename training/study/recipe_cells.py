@@ -10,6 +10,7 @@ from training.errors import RecipeError, StudyError
 from training.pipeline import Pipeline
 from training.recipe import load_recipe
 from training.schema import nearest
+from training.stages import WEIGHTS
 from training.steps import Steps
 
 
@@ -43,11 +44,7 @@ def cell_bundle(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -
         StudyError: no such arm, or the cell was not run.
         RecipeError: as `cell_pipeline`.
     """
-    study = load_recipe(recipe_file).study
-    arms = {} if study is None else study.arms
-    if arm not in arms:
-        raise StudyError(f'{recipe_file} has no arm {arm!r}{nearest(arm, arms)}; arms are {", ".join(arms) or "none"}')
-    pipeline, measured = cell_pipeline(recipe_file, arms[arm], seed, out, data)
+    pipeline, measured = _of_arm(recipe_file, arm, seed, out, data)
     step = pipeline.measure(measured, 'fp32')
     if pipeline.steps.result(step) is None:
         raise StudyError(
@@ -55,3 +52,28 @@ def cell_bundle(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -
             f'--seeds {seed}'
         )
     return pipeline.steps.folder(step) / 'bundle'
+
+
+def cell_weights(recipe_file: Path, arm: str, stage: str, seed: int, out: Path, data: Path) -> Path:
+    """The weights of a stage of a cell; what was not trained is trained.
+
+    Raises:
+        StudyError: no such arm or stage.
+        RecipeError: as `cell_pipeline`.
+        TrainingError: what the training raises.
+    """
+    pipeline, _ = _of_arm(recipe_file, arm, seed, out, data)
+    known = pipeline.recipe.stages
+    if stage not in known:
+        raise StudyError(f'{recipe_file} has no stage {stage!r}{nearest(stage, known)}; stages are {", ".join(known)}')
+    step = pipeline.weights(stage)
+    pipeline.steps.made(step)
+    return pipeline.steps.folder(step) / WEIGHTS
+
+
+def _of_arm(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -> tuple[Pipeline, str]:
+    study = load_recipe(recipe_file).study
+    arms = {} if study is None else study.arms
+    if arm not in arms:
+        raise StudyError(f'{recipe_file} has no arm {arm!r}{nearest(arm, arms)}; arms are {", ".join(arms) or "none"}')
+    return cell_pipeline(recipe_file, arms[arm], seed, out, data)
