@@ -270,8 +270,10 @@ def scaled(outputs: Outputs, shares: Tensor) -> Outputs:
     mean = shares.mean()
     factors = torch.where(mean > 0, shares / mean, torch.zeros_like(shares))
 
+    apply: Any = _Scaled.apply
+
     def of(value: Tensor) -> Tensor:
-        return _Scaled.apply(value, factors) if value.requires_grad else value
+        return apply(value, factors) if value.requires_grad else value
 
     maps = {name: of(value) for name, value in outputs.maps.items()}
     branches = {

@@ -252,7 +252,7 @@ def _narrowest(value: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 
 def _bytes(value: Tensor) -> memoryview:
-    return memoryview(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return value.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _write(file: Path, pictures: str, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
@@ -263,7 +263,8 @@ def _write(file: Path, pictures: str, tensors: Mapping[str, Tensor], dtype: torc
             entries.append({'name': name, 'shape': list(value.shape)})
             continue
         # As they lie in memory: sums over a tensor that lies otherwise may differ in the last bit.
-        order = sorted(range(value.ndim), key=lambda dim: (-value.stride(dim), dim))
+        strides = value.stride()
+        order = sorted(range(value.ndim), key=lambda dim, strides=strides: (-strides[dim], dim))
         kept = value.detach().permute(order).to('cpu', _narrowest(value, dtype))
         entries.append({'name': name, 'shape': list(kept.shape), 'order': order, 'dtype': str(kept.dtype)[6:]})
         parts.append(_bytes(kept))

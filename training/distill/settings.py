@@ -85,7 +85,8 @@ class FitSettings:
         checkpoint_minutes: between checkpoints; 0 writes none by time.
         checkpoint_steps: between checkpoints; 0 writes none by steps.
         workers: processes that make batches; 0 makes them in the training process.
-        freeze: layers that are not trained, by the beginning of their names: `model.0.`.
+        freeze: layers that are not trained, by the beginning of their names, `[model.0., model.22.]`, or so many from the
+            image on, `10` for the backbone of YOLOv8. The statistics of their normalisations stay, too.
         augment: see AugmentSettings.
         data_seed: of order and augmentation; None: the run's. Runs of different seeds that give the same one see the same
             pictures in the same order.
@@ -110,7 +111,7 @@ class FitSettings:
     checkpoint_minutes: float = 10.0
     checkpoint_steps: int = 0
     workers: int = 0
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[str, ...] | int = ()
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     data_seed: int | None = added(None)
 
@@ -125,6 +126,8 @@ class FitSettings:
             _within(name, getattr(self, name), 0, 10_000_000)
         for name in ('weight_decay', 'gradient_clip', 'checkpoint_minutes'):
             _within(name, getattr(self, name), 0, float('inf'))
+        if isinstance(self.freeze, int):
+            _within('freeze', self.freeze, 1, 10_000)
         for name in ('final_share', 'momentum', 'ema_decay'):
             _within(name, getattr(self, name), 0, 1)
         if not self.learning_rate > 0:

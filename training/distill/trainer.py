@@ -704,16 +704,24 @@ def _student(job: FitJob) -> Any:
         return build_network(job.student, job.classes)
 
 
-def _freeze(network: nn.Module, prefixes: Sequence[str]) -> None:
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name, _ in network.named_parameters()):
-            first = next(name for name, _ in network.named_parameters())
-            raise FitError(f'freeze: no layer begins with {prefix!r}; names are like {first}')
+def _freeze(network: nn.Module, layers: Sequence[str] | int) -> None:
+    names = [name for name, _ in network.named_parameters()]
+    if isinstance(layers, int):
+        prefixes = tuple(f'model.{number}.' for number in range(layers))
+        if not any(name.startswith('model.0.') for name in names):
+            raise FitError(
+                f'freeze: {layers} counts the layers of Ultralytics; name those of this network, like {names[0]}'
+            )
+    else:
+        prefixes = tuple(layers)
+        for prefix in prefixes:
+            if not any(name.startswith(prefix) for name in names):
+                raise FitError(f'freeze: no layer begins with {prefix!r}; names are like {names[0]}')
     for name, parameter in network.named_parameters():
         # The integral of a distribution is fixed, not learned.
-        parameter.requires_grad_(not name.startswith(tuple(prefixes)) and '.dfl.' not in name)
+        parameter.requires_grad_(not name.startswith(prefixes) and '.dfl.' not in name)
     for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and f'{name}.'.startswith(tuple(prefixes)):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and f'{name}.'.startswith(prefixes):
             module.eval()
 
 

@@ -359,6 +359,34 @@ def test_frozen_layers_stay(pictures, tmp_path):
         fit(job(pictures, settings=dataclasses.replace(SETTINGS, freeze=('backbone',))), tmp_path / 'x')
 
 
+@pytest.mark.parametrize(
+    ('freeze', 'stays'),
+    [(10, tuple(f'model.{layer}.' for layer in range(10))), (('model.15.', 'model.22.'), ('model.15.', 'model.22.'))],
+    ids=['the backbone by number', 'the upper layers by name'],
+)
+def test_fine_tuning_a_weights_file_leaves_frozen_layers_as_they_were(pictures, tmp_path, freeze, stays):
+    """Also the statistics of their normalisations, and through the average of weights."""
+    torch.manual_seed(1)
+    network = build_network(architecture(), CLASSES)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    save_weights(network, tmp_path / 'teacher.pt', CLASSES)
+    settings = dataclasses.replace(SETTINGS, freeze=freeze, ema_decay=0.9, ema_ramp=0)
+    result = state(fit(job(pictures, student=tmp_path / 'teacher.pt', settings=settings), tmp_path / 'run'))
+    before = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], result[name])}
+    assert not [name for name in changed if name.startswith(stays)]
+    assert {name for name in before if name.startswith('model.12.')} <= changed
+
+
+def test_layers_that_cannot_be_counted_are_to_be_named():
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
+    with pytest.raises(FitError, match=r'freeze: 10 counts the layers of Ultralytics; name those .* like 0\.weight'):
+        trainer._freeze(network, 10)
+
+
 def test_a_pruned_student_is_compared_by_its_own_channels(pictures, teacher, tmp_path):
     """kept: the student's channel j is the teacher's channel kept[j]; no adapter is trained."""
     shape = trainer.measure_shape(build_network(architecture(), CLASSES), (), SIZE)
@@ -382,6 +410,7 @@ def test_a_pruned_student_is_compared_by_its_own_channels(pictures, teacher, tmp
         ({'batch': 0}, 'batch must be from 1'),
         ({'learning_rate': 0.0}, 'above 0'),
         ({'final_share': 2.0}, 'final_share must be from 0 to 1'),
+        ({'freeze': 0}, 'freeze must be from 1'),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
