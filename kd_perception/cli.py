@@ -55,10 +55,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    bundle = commands.add_parser('bundle', help='show, check and make model bundles')
+    bundle = commands.add_parser(
+        'bundle', help='show, check and make model bundles', epilog='example: kd_perception bundle show aerial_traffic'
+    )
     actions = bundle.add_subparsers(metavar='ACTION', required=True)
 
-    show = actions.add_parser('show', help='check every hash of a bundle and print what it holds')
+    show = actions.add_parser(
+        'show',
+        help='check every hash of a bundle and print what it holds',
+        epilog='example: kd_perception bundle show models/aerial_traffic',
+    )
     show.add_argument('bundle', help='folder, or name of an installed bundle')
     show.set_defaults(run=_show)
 
@@ -88,6 +94,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         'demo',
         help='show the detector node at work: camera, detector and recorder over DDS',
         description='Leaves an annotated video, a contact sheet, summary.json and both logs in the output folder.',
+        epilog='example: kd_perception demo --model models/aerial_traffic_small --frames 150 --out out/small',
     )
     add_arguments(demo)
     demo.set_defaults(run=_demo)

@@ -16,7 +16,11 @@ from kd_perception.engines import cache
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `engine build` and `engine cache`."""
-    engine = commands.add_parser('engine', help='build engines ahead of time, show and clear what is kept')
+    engine = commands.add_parser(
+        'engine',
+        help='build engines ahead of time, show and clear what is kept',
+        epilog='example: kd_perception engine build aerial_traffic --engine tensorrt',
+    )
     actions = engine.add_subparsers(metavar='ACTION', required=True)
 
     build = actions.add_parser(
@@ -38,6 +42,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         'cache',
         help='list what is kept, or remove it',
         description=f'Engines are kept in ${cache.FOLDER_VARIABLE}, by default ~/.cache/kd_perception.',
+        epilog='example: kd_perception engine cache --clear',
     )
     kept.add_argument('--clear', action='store_true', help='remove everything; it is built again when it is needed')
     kept.set_defaults(run=_cache)

@@ -17,7 +17,9 @@ _SCENE_FRAMES = 300
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare `bag` and its actions."""
     bag = commands.add_parser(
-        'bag', help='make bags with ground truth of videos, images and scenes; see what is in one'
+        'bag',
+        help='make bags with ground truth of videos, images and scenes; see what is in one',
+        epilog='example: kd_perception bag from-scene --out flight',
     )
     actions = bag.add_subparsers(metavar='ACTION', required=True)
 
@@ -34,20 +36,32 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_form(video, frames=0, fps="the video's own")
     video.set_defaults(run=_from_video)
 
-    images = actions.add_parser('from-images', help='a bag of a folder of images, in the order of their names')
+    images = actions.add_parser(
+        'from-images',
+        help='a bag of a folder of images, in the order of their names',
+        epilog='example: kd_perception bag from-images photos --ground-truth photos.json --fps 5 --out photos_bag',
+    )
     images.add_argument('folder', type=Path)
     images.add_argument('--ground-truth', type=Path, metavar='COCO', help='COCO file that names the images')
     _add_form(images, frames=0, fps='5')
     images.set_defaults(run=_from_images)
 
-    scene = actions.add_parser('from-scene', help='a bag of a synthetic flight over traffic, with exact boxes')
+    scene = actions.add_parser(
+        'from-scene',
+        help='a bag of a synthetic flight over traffic, with exact boxes',
+        epilog='example: kd_perception bag from-scene --seed 3 --frames 300 --out flight',
+    )
     scene.add_argument('--seed', type=int, default=0, help='default: %(default)s')
     scene.add_argument('--width', type=int, default=640, help='pixels (default: %(default)s)')
     scene.add_argument('--height', type=int, default=480, help='pixels (default: %(default)s)')
     _add_form(scene, frames=_SCENE_FRAMES, fps='30')
     scene.set_defaults(run=_from_scene)
 
-    info = actions.add_parser('info', help='topics, rate, image size and ground truth of a bag')
+    info = actions.add_parser(
+        'info',
+        help='topics, rate, image size and ground truth of a bag',
+        epilog='example: kd_perception bag info flight',
+    )
     info.add_argument('bag', type=Path, help='folder, .mcap or .db3 file')
     info.set_defaults(run=_info)
 

@@ -1,0 +1,8 @@
+"""`python -m kd_perception`: the command line of a checkout that is not installed."""
+
+import sys
+
+from kd_perception.cli import main
+
+if __name__ == '__main__':
+    sys.exit(main())
