@@ -88,6 +88,9 @@ class Pipeline:
             needs = tuple(start)
             settings += [self.recipe.export.width, self.recipe.export.height]
             return Step(f'prune {name}', settings, needs, lambda folder: self._prune(stage, folder))
+        if stage.average is not None:
+            others = [self.weights(stage.average)] if stage.average in self.recipe.stages else []
+            return Step(f'average {name}', settings, (*start, *others), lambda folder: self._average(stage, folder))
         teachers = [self.measure(source, 'fp32') for source in stage.taught_by.values() if source in self.recipe.stages]
         backbone = [self.weights(str(stage.backbone))] if stage.backbone in self.recipe.stages else []
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
@@ -230,7 +233,13 @@ class Pipeline:
         """Of the files that a stage reads beside the data: weights, and model files of one's own."""
         hashes = [
             fingerprint(self._file(source))
-            for source in (stage.start, *stage.taught_by.values(), stage.backbone or '', stage.widen or '')
+            for source in (
+                stage.start,
+                *stage.taught_by.values(),
+                stage.backbone or '',
+                stage.widen or '',
+                stage.average or '',
+            )
             if source.endswith('.pt')
         ]
         own = self.recipe.file.parent / stage.start
@@ -270,6 +279,10 @@ class Pipeline:
     def _prune(self, stage: StageRecipe, folder: Path) -> Result:
         assert stage.prune is not None
         return stages.prune(stage.prune, self._weights_file(stage.start), folder, self.recipe.export)
+
+    def _average(self, stage: StageRecipe, folder: Path) -> Result:
+        files = [self._weights_file(source) for source in (stage.start, str(stage.average))]
+        return stages.average(files, folder / stages.WEIGHTS)
 
     def _export(self, name: str, folder: Path) -> Result:
         weights = self._folder(self.weights(name)) / stages.WEIGHTS

@@ -59,6 +59,7 @@ class StageRecipe:
         classify: trains a classifier instead of a detector.
         backbone: a classifier whose backbone the detector of a model file begins with: a stage or a weights file.
         anchors: find the anchors of the model file's YOLOv4 by k-means on the boxes of the images.
+        average: a detector with whose weights those of `start` are averaged, half and half; such a stage does not train.
         qat: quantization-aware: it trains as INT8 will compute, its ranges set by the recipe's calibration images.
         widen: a narrower detector, a stage or a weights file, with whose knowledge the wider one of the model file begins.
         images: labelled images by data set.
@@ -87,18 +88,24 @@ class StageRecipe:
     anchors: bool = False
     widen: str | None = added(None)
     qat: bool = added(False)
+    average: str | None = added(None)
     teachers: Mapping[str, str] = added(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.classify is not None:
             self._check_classifier(self.classify)
             return
-        if self.prune is None and (self.fit is None or not self.images):
+        still = self.prune is not None or self.average is not None
+        if not still and (self.fit is None or not self.images):
             raise ValueError('a stage that trains needs images and fit; one that prunes needs prune')
         training = ('images', 'unlabelled', 'teacher', 'teachers', 'distill', 'sparsity', 'qat')
         trains = [name for name in training if getattr(self, name)]
-        if self.prune is not None and trains:
-            raise ValueError(f'a stage that prunes does not train: leave out {", ".join(trains)}')
+        if still and trains:
+            raise ValueError(f'a stage that prunes or averages does not train: leave out {", ".join(trains)}')
+        if self.average is not None and (self.prune is not None or self.start.endswith('.yaml')):
+            raise ValueError(
+                'a stage that averages does so with what was trained: name a stage or weights as start, no prune'
+            )
         if self.teacher and self.teachers:
             raise ValueError('give teacher, or several by name as teachers, not both')
         for name in self.teachers:
@@ -130,6 +137,7 @@ class StageRecipe:
             'anchors',
             'widen',
             'qat',
+            'average',
             'teachers',
         )
         if others := [name for name in names if getattr(self, name)]:
@@ -275,7 +283,7 @@ class Recipe:
             detectors = {key: item for key, item in before.items() if item.classify is None}
             if stage.classify is None:
                 self._check_sources(f'stages.{name}', [stage.start, *stage.taught_by.values()], detectors)
-                self._check_sources(f'stages.{name}.widen', [stage.widen], detectors)
+                self._check_sources(f'stages.{name}', [stage.widen, stage.average], detectors)
                 self._check_sources(f'stages.{name}.backbone', [stage.backbone], classifiers)
             else:
                 self._check_sources(f'stages.{name}', [stage.start], {**classifiers, **BACKBONES})
@@ -334,7 +342,7 @@ def load_recipe(file: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         for stage in stages.values():
             if (
                 isinstance(stage, dict)
-                and not {'prune', 'classify'} & stage.keys()
+                and not {'prune', 'classify', 'average'} & stage.keys()
                 and isinstance(stage.get('fit', {}), Mapping)
             ):
                 stage['fit'] = merged(common, stage.get('fit', {}))

@@ -240,6 +240,20 @@ def prune(settings: PruneSettings, weights: Path, folder: Path, size: ExportReci
     }
 
 
+def average(files: Sequence[Path], target: Path) -> Result:
+    """Average the weights of networks."""
+    from training.models.averaging import averaged
+    from training.models.weights import load_network, save_weights
+
+    networks = [load_network(file) for file in files]
+    _, classes = networks[0]
+    for file, (_, others) in zip(files, networks, strict=True):
+        if others != classes:
+            raise WeightsError(f'{file} knows the classes {", ".join(others)}, not {", ".join(classes)}')
+    save_weights(averaged([network for network, _ in networks]), target, classes)
+    return {'weights': digest(target)}
+
+
 def export(weights: Path, target: Path, settings: ExportRecipe, validation: Path) -> Result:
     """Write the float network and prove that it computes what torch computes."""
     from training.export.onnx_export import check_parity
