@@ -24,6 +24,7 @@ from training.distill.outputs import (
 from training.errors import FitError, WeightsError
 from training.models.weights import load_network
 from training.models.yolov4.network import YOLOv4
+from training.steps import digest
 
 
 class Teacher:
@@ -70,7 +71,7 @@ class Teacher:
                 'have the same ones in the same order'
             )
         self.file = file
-        self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        self.sha256 = digest(file)
         self.tensors = len(network.state_dict())
         if random_seed is not None:
             network = untrained(network, classes, random_seed)
@@ -147,8 +148,8 @@ def _folded(network: Any) -> Any:
 
 def fingerprint(network: nn.Module) -> str:
     """SHA-256 over all tensors of a network."""
-    digest = hashlib.sha256()
+    content = hashlib.sha256()
     for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        content.update(name.encode())
+        content.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()

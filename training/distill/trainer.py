@@ -44,6 +44,7 @@ from training.distill.teacher import Teacher, fingerprint
 from training.errors import DataError, FitError, Interrupted
 from training.models.weights import build_network, load_network, save_weights
 from training.schema import counted
+from training.steps import digest
 
 if TYPE_CHECKING:
     from training.prune.sparsity import SparsitySettings
@@ -769,8 +770,8 @@ def _truth(batch: Batch, size: int, device: torch.device) -> Truth:
 def _seeded(seed: int, place: int) -> Iterator[None]:
     """torch's random numbers, a function of the seed and the place; put back afterwards."""
     with torch.random.fork_rng(devices=[]):
-        digest = hashlib.sha256(f'{seed} {place}'.encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:7], 'little'))
+        drawn = hashlib.sha256(f'{seed} {place}'.encode()).digest()
+        torch.manual_seed(int.from_bytes(drawn[:7], 'little'))
         yield
 
 
@@ -815,7 +816,7 @@ def _identity(job: FitJob) -> dict[str, str]:
 
 
 def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else 'missing'
+    return digest(file) if file.is_file() else 'missing'
 
 
 def _finished(job: FitJob, folder: Path) -> FitResult | None:

@@ -22,6 +22,15 @@ SETTINGS = FitSettings(image_size=SIZE, batch=4, steps=3, warmup_steps=0, precis
 STILL = AugmentSettings(mosaic=0, scale=0, translate=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread():
+    """Sums of several threads differ in their last bits, which trainings are compared by."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     return write_pictures(tmp_path_factory.mktemp('pictures'), 12)
