@@ -19,12 +19,19 @@ LIGHT = {'family': 'yolov4', 'backbone': 'mobilenet_v2', 'neck': 'depthwise'}
 
 @pytest.mark.parametrize(
     ('file', 'parameters'),
-    [('m_yolo.yaml', 10_801_149), ('rv_yolo.yaml', 45_176_717)],
+    [('m_yolo.yaml', 10_801_149), ('m_yolo_small.yaml', 2_511_357), ('rv_yolo.yaml', 45_176_717)],
 )
-def test_networks_of_the_recipes_have_the_published_sizes(file, parameters):
+def test_networks_of_the_recipes_have_their_sizes(file, parameters):
     network = build_network(str(NETWORKS / file), [f'class {number}' for number in range(80)])
     assert isinstance(network, YOLOv4)
     assert parameter_count(network) == parameters
+
+
+def test_width_is_a_share_of_the_channels_of_neck_and_heads():
+    whole, quarter = (build_network({**LIGHT, 'width': width}, CLASSES) for width in (1.0, 0.25))
+    assert quarter.neck.outputs == (32, 64, 128)
+    assert parameter_count(quarter.backbone) == parameter_count(whole.backbone)
+    assert 12 < parameter_count(whole.neck) / parameter_count(quarter.neck) < 16
 
 
 def test_a_saved_network_is_the_same_when_loaded(tmp_path):
@@ -33,7 +40,7 @@ def test_a_saved_network_is_the_same_when_loaded(tmp_path):
     save_weights(network, tmp_path / 'weights.pt', CLASSES)
     loaded, classes = load_network(tmp_path / 'weights.pt')
     assert classes == CLASSES
-    assert loaded.yaml == {**LIGHT, 'anchors': anchors}
+    assert loaded.yaml == {**LIGHT, 'width': 1.0, 'anchors': anchors}
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(loaded(image), network(image), strict=True):
@@ -50,6 +57,9 @@ def test_what_is_left_out_is_yolov4_s_own():
     [
         ({'backbone': 'mobilenet_v3'}, "did you mean 'mobilenet_v2'"),
         ({'neck': 'wide'}, 'there is no neck'),
+        ({'width': 0}, 'width is a share'),
+        ({'width': True}, 'width is a share'),
+        ({'width': float('nan')}, 'width is a share'),
         ({'necks': 'full'}, "did you mean 'neck'"),
         ({'backbone': 3}, 'are names'),
         ({'anchors': [[1, 2]]}, 'anchors must be'),

@@ -10,7 +10,8 @@ from training.models.yolov4.network import ANCHORS, YOLOv4
 from training.schema import nearest
 
 FAMILY = 'yolov4'
-ENTRIES = ('family', 'backbone', 'neck', 'anchors')
+ENTRIES = ('family', 'backbone', 'neck', 'width', 'anchors')
+SLIMMEST, WIDEST = 0.05, 4.0
 LARGEST_ANCHOR = 10_000.0
 
 
@@ -35,8 +36,11 @@ def checked(architecture: Mapping[str, Any]) -> dict[str, Any]:
     backbone, neck = entries.get('backbone', 'cspdarknet53'), entries.get('neck', 'full')
     if not isinstance(backbone, str) or not isinstance(neck, str):
         raise WeightsError('backbone and neck are names')
-    anchors = entries.get('anchors', ANCHORS)
-    return {'family': FAMILY, 'backbone': backbone, 'neck': neck, 'anchors': _checked_anchors(anchors)}
+    width = entries.get('width', 1.0)
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not SLIMMEST <= width <= WIDEST:
+        raise WeightsError(f'width is a share of the neck\'s channels, {SLIMMEST:g} to {WIDEST:g}, not {width!r}')
+    anchors = _checked_anchors(entries.get('anchors', ANCHORS))
+    return {'family': FAMILY, 'backbone': backbone, 'neck': neck, 'width': float(width), 'anchors': anchors}
 
 
 def _checked_anchors(anchors: Any) -> list[list[list[float]]]:
@@ -61,7 +65,7 @@ def build(architecture: Mapping[str, Any], classes: Sequence[str]) -> YOLOv4:
         WeightsError: as `checked`; no such backbone or neck.
     """
     mapping = checked(architecture)
-    network = YOLOv4(len(classes), mapping['backbone'], mapping['neck'], mapping['anchors'])
+    network = YOLOv4(len(classes), mapping['backbone'], mapping['neck'], mapping['anchors'], mapping['width'])
     network.yaml = mapping
     network.names = dict(enumerate(classes))
     return network

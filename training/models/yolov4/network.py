@@ -61,31 +61,35 @@ class PathAggregation(nn.Module):
     Args:
         channels: of the backbone's maps, finest first.
         neck: one of NECKS.
+        width: share of YOLOv4's channels.
+
+    Attributes:
+        outputs: channels of the three maps that it gives, finest first.
     """
 
-    outputs = (128, 256, 512)
-
-    def __init__(self, channels: Sequence[int], neck: str) -> None:
+    def __init__(self, channels: Sequence[int], neck: str, width: float = 1.0) -> None:
         super().__init__()
         fine, middle, coarse = channels
+        self.outputs = tuple(8 * max(round(count * width / 8), 1) for count in (128, 256, 512))
+        low, mid, high = self.outputs
         meeting = 3 if neck == 'light' else 5
-        self.before_pooling = alternating(coarse, 512, 3, neck)
+        self.before_pooling = alternating(coarse, high, 3, neck)
         self.pooling = SpatialPyramidPooling()
-        self.behind_pooling = alternating(2048, 512, 3, neck)
+        self.behind_pooling = alternating(4 * high, high, 3, neck)
         self.up = nn.Upsample(scale_factor=2)
-        self.coarse_to_middle = one_by_one(512, 256, neck)
-        self.middle_lateral = one_by_one(middle, 256, neck)
-        self.middle_up = alternating(512, 256, meeting, neck)
-        self.middle_to_fine = one_by_one(256, 128, neck)
-        self.fine_lateral = one_by_one(fine, 128, neck)
-        self.fine_up = alternating(256, 128, meeting, neck)
-        self.fine_to_middle = three_by_three(128, 256, 2, neck)
-        self.middle_down = alternating(512, 256, meeting, neck)
-        self.middle_to_coarse = three_by_three(256, 512, 2, neck)
-        self.coarse_down = alternating(1024, 512, meeting, neck)
+        self.coarse_to_middle = one_by_one(high, mid, neck)
+        self.middle_lateral = one_by_one(middle, mid, neck)
+        self.middle_up = alternating(2 * mid, mid, meeting, neck)
+        self.middle_to_fine = one_by_one(mid, low, neck)
+        self.fine_lateral = one_by_one(fine, low, neck)
+        self.fine_up = alternating(2 * low, low, meeting, neck)
+        self.fine_to_middle = three_by_three(low, mid, 2, neck)
+        self.middle_down = alternating(2 * mid, mid, meeting, neck)
+        self.middle_to_coarse = three_by_three(mid, high, 2, neck)
+        self.coarse_down = alternating(2 * high, high, meeting, neck)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The backbone's maps → maps with 128, 256 and 512 channels at the same strides."""
+        """The backbone's maps → maps with `outputs` channels at the same strides."""
         fine, middle, coarse = maps
         coarse = self.behind_pooling(self.pooling(self.before_pooling(coarse)))
         middle = self.middle_up(torch.cat([self.middle_lateral(middle), self.up(self.coarse_to_middle(coarse))], 1))
@@ -103,6 +107,7 @@ class YOLOv4(nn.Module):
         backbone: name in `backbones.BACKBONES`.
         neck: one of NECKS.
         anchors: (3, 3, 2) widths and heights in pixels, finest stride first.
+        width: of the neck and heads, as a share of YOLOv4's channels.
 
     Raises:
         WeightsError: no such backbone or neck.
@@ -120,6 +125,7 @@ class YOLOv4(nn.Module):
         backbone: str = 'cspdarknet53',
         neck: str = 'full',
         anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         if neck not in NECKS:
@@ -128,10 +134,10 @@ class YOLOv4(nn.Module):
         self.backbone = make_backbone(backbone)
         described = cast(Backbone, self.backbone)
         self.strides = described.strides
-        self.neck = PathAggregation(described.channels, neck)
+        self.neck = PathAggregation(described.channels, neck, width)
         self.heads = nn.ModuleList(
-            nn.Sequential(three_by_three(width, 2 * width, 1, neck), nn.Conv2d(2 * width, 3 * (5 + classes), 1))
-            for width in PathAggregation.outputs
+            nn.Sequential(three_by_three(count, 2 * count, 1, neck), nn.Conv2d(2 * count, 3 * (5 + classes), 1))
+            for count in self.neck.outputs
         )
         self.register_buffer('anchors', torch.tensor(anchors, dtype=torch.float32))
         self._expect_few_objects()
