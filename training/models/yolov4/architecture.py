@@ -38,7 +38,7 @@ def checked(architecture: Mapping[str, Any]) -> dict[str, Any]:
         raise WeightsError('backbone and neck are names')
     width = entries.get('width', 1.0)
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not SLIMMEST <= width <= WIDEST:
-        raise WeightsError(f'width is a share of the neck\'s channels, {SLIMMEST:g} to {WIDEST:g}, not {width!r}')
+        raise WeightsError(f"width is a share of the neck's channels, {SLIMMEST:g} to {WIDEST:g}, not {width!r}")
     anchors = _checked_anchors(entries.get('anchors', ANCHORS))
     return {'family': FAMILY, 'backbone': backbone, 'neck': neck, 'width': float(width), 'anchors': anchors}
 
