@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -336,6 +337,7 @@ def load_recipe(file: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     document = read_document(file)
     for name, value in (overrides or {}).items():
         override(document, name, value)
+    document = with_weights(document)
     common = document.pop('fit', {})
     stages = document.get('stages')
     if isinstance(stages, Mapping) and isinstance(common, Mapping):
@@ -362,6 +364,44 @@ def read_document(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RecipeError(f'{file} is not a mapping')
     return document
+
+
+def with_weights(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with the files of its entry `weights` in place of their names, `weights.v8`, in stages and in arms.
+
+    A recipe that names a file so is the same to the last hash as one that repeats its path, and `--set weights.v8=mine.pt`
+    gives another file to all stages and arms at once.
+
+    Raises:
+        RecipeError: no mapping of names to weights files (.pt), or a name that is not in it.
+    """
+    files = document.get('weights', {})
+    if not isinstance(files, Mapping) or not all(str(file).endswith('.pt') for file in files.values()):
+        raise RecipeError('weights names weights files (.pt): {large: networks/large.pt}')
+    return {
+        name: _with_files(value, files) if name in ('stages', 'study') else value
+        for name, value in document.items()
+        if name != 'weights'
+    }
+
+
+def _with_files(value: Any, files: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _with_files(item, files) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_files(item, files) for item in value]
+    named = _WEIGHTS_NAME.fullmatch(value) if isinstance(value, str) else None
+    if named is None:
+        return value
+    if named[1] not in files:
+        raise RecipeError(
+            f'there is no {value}{nearest(named[1], files)}; weights has {", ".join(files) or "no entry"}'
+        )
+    return files[named[1]]
+
+
+_WEIGHTS_NAME = re.compile(r'weights\.(?!pt$)(\w+)')
+"""`weights.v8`, but not the file weights.pt."""
 
 
 def override(document: dict[str, Any], name: str, value: Any) -> None:

@@ -120,6 +120,37 @@ def test_an_arm_takes_entries_out_by_null(tmp_path):
     assert load_recipe(write(tmp_path), plain).stages['distilled'].distill is None
 
 
+def test_a_weights_file_is_named_once_for_all_stages_and_arms(tmp_path):
+    plain = load_recipe(write(tmp_path, stages__distilled__teacher='a/v8.pt'))
+    arms = {'one': {}, 'two': {'stages.distilled.teacher': None, 'stages.distilled.teachers': {'a': 'weights.v8'}}}
+    study = {'arms': arms, 'baseline': 'one', 'seeded': ['distilled']}
+    file = write(tmp_path, weights={'v8': 'a/v8.pt'}, stages__distilled__teacher='weights.v8', study=study)
+    named = load_recipe(file)
+    assert named.stages == plain.stages
+    assert load_recipe(file, named.study.arms['two']).stages['distilled'].taught_by == {'a': 'a/v8.pt'}
+    other = load_recipe(file, {'weights.v8': 'b/v8.pt'})
+    assert other.stages['distilled'].teacher == 'b/v8.pt'
+    assert other.study.arms['two']['stages.distilled.teachers'] == {'a': 'b/v8.pt'}
+    assert (
+        load_recipe(write(tmp_path, stages__distilled__teacher='weights.pt')).stages['distilled'].teacher
+        == 'weights.pt'
+    )
+
+
+@pytest.mark.parametrize(
+    ('weights', 'message'),
+    [
+        ({'v8x': 'a.pt'}, "no weights.v8: did you mean 'v8x'"),
+        ({}, 'weights has no entry'),
+        ({'v8': 'a.onnx'}, r'weights files \(.pt\)'),
+        ('a.pt', r'weights files \(.pt\)'),
+    ],
+)
+def test_a_name_of_no_weights_file_is_refused(tmp_path, weights, message):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, weights=weights, stages__distilled__teacher='weights.v8'))
+
+
 @pytest.mark.parametrize(('text', 'message'), [('seed', 'not name=value'), ('=3', 'not name=value'), ('a=[', 'a=')])
 def test_unreadable_changes_are_refused(text, message):
     with pytest.raises(RecipeError, match=message):

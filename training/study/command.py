@@ -180,9 +180,9 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
 
 def _settings_hash(recipe: Path) -> str:
     """Of all settings of a recipe but its arms: an arm more does not make the others anew, nor does a comment."""
-    from training.recipe import read_document
+    from training.recipe import read_document, with_weights
 
-    document = read_document(recipe)
+    document = with_weights(read_document(recipe))
     for name in ('arms', 'baseline'):
         document.get('study', {}).pop(name, None)
     return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
