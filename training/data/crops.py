@@ -17,6 +17,7 @@ from tqdm import tqdm
 from kd_perception.evaluation.whole_file import write_whole
 from training.data.dataset import SPLITS, Image, LabelledImage, image_files, read_classes, read_split, write_image
 from training.errors import DataError
+from training.ranges import COUNT, Range
 
 RECORD = 'crops.json'
 
@@ -34,10 +35,8 @@ class CropSettings:
     min_side: int = 16
 
     def __post_init__(self) -> None:
-        if not 0 <= self.margin <= 2:
-            raise ValueError(f'a margin of {self.margin:g} is no share from 0 to 2')
-        if self.min_side < 1:
-            raise ValueError(f'min_side is {self.min_side}; it must be 1 or more')
+        Range(least=0, most=2).check(margin=self.margin)
+        COUNT.check(min_side=self.min_side)
 
 
 def write_crops(dataset: Path, target: Path, settings: CropSettings) -> dict[str, int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,10 +119,8 @@ def run(options: argparse.Namespace) -> int:
         report = _check(options)
         print(report)
         return 0 if report.fine else 1
-    try:
+    with _settings_of('--crops'):
         crops = CropSettings(options.crop_margin, options.crop_min) if options.crops else None
-    except ValueError as error:
-        raise DataError(str(error)) from error
     folder = options.out if options.format else options.source
     if options.format:
         if options.out == Path():
@@ -152,15 +152,25 @@ def _check(options: argparse.Namespace) -> CheckReport:
     return check(source, tqdm(source.pictures, unit='picture', disable=None, dynamic_ncols=True))
 
 
+@contextlib.contextmanager
+def _settings_of(option: str) -> Iterator[None]:
+    """Says which option's settings are refused; several have a size."""
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(f'{option}: {error}') from error
+
+
 def _settings(options: argparse.Namespace) -> SourceSettings:
     from training.data.class_rules import read_class_map
     from training.data.scenes import SceneSetSettings
     from training.data.sources import SourceSettings
     from training.data.tiling import GridSettings
 
-    try:
+    with _settings_of('--tile'):
         tiling = (options.overlap, options.min_visible, options.empty_tiles)
         grid = None if options.tile is None else GridSettings(options.tile, *tiling)
+    with _settings_of(f'--format {options.format}'):
         return SourceSettings(
             format=options.format,
             path='' if options.source is None else str(options.source.resolve()),
@@ -178,5 +188,3 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
             link=options.link,
             skip_broken=options.skip_broken,
         )
-    except ValueError as error:
-        raise DataError(str(error)) from error

@@ -15,7 +15,7 @@ from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
 from training.data.tiling import GridSettings
 from training.errors import DataError
-from training.schema import nearest
+from training.ranges import COUNT, Range, one_of
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,10 @@ class SourceSettings:
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, known in (('format', self.format, FORMATS), ('split_by', self.split_by, WAYS)):
-            if value not in known:
-                raise ValueError(f'{name} is {value!r}{nearest(value, known)}; known are {", ".join(known)}')
-        if not 0 <= self.val_share < 1:
-            raise ValueError(f'val_share is {self.val_share:g}; it must be from 0 to below 1')
-        if self.every < 1:
-            raise ValueError(f'every is {self.every}; it must be 1 or more')
+        one_of(FORMATS, format=self.format)
+        one_of(WAYS, split_by=self.split_by)
+        Range(least=0, below=1).check(val_share=self.val_share)
+        COUNT.check(every=self.every)
         if not self.path and self.format != 'scenes':
             raise ValueError(f'the format {self.format} needs the path of the data set')
         drawn = self.format in ('scenes', 'aerial_traffic')

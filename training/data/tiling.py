@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kd_perception.core.detections import Detections
 from training.data.class_rules import MIN_SIDE
 from training.data.dataset import LabelledImage
+from training.ranges import SHARE, Range
 
 Box = tuple[int, int, int, int]
 
@@ -33,12 +34,10 @@ class GridSettings:
     empty_share: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.size < 32:
-            raise ValueError(f'tiles of {self.size} pixels are too small; the side must be 32 or more')
-        if not 0 <= self.overlap < self.size:
-            raise ValueError(f'an overlap of {self.overlap} pixels does not fit tiles of {self.size}')
-        if not (0 < self.min_visible <= 1 and 0 <= self.empty_share <= 1):
-            raise ValueError('min_visible and empty_share are shares from 0 to 1')
+        Range(least=32).check(size=self.size)
+        Range(least=0, below=self.size).check(overlap=self.overlap)
+        Range(above=0, most=1).check(min_visible=self.min_visible)
+        SHARE.check(empty_share=self.empty_share)
 
 
 @dataclass(frozen=True)

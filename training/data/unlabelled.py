@@ -19,6 +19,7 @@ from kd_perception.core.errors import KdPerceptionError
 from kd_perception.core.image import BgrImage
 from kd_perception.evaluation.sources import FrameSource, open_source
 from training.errors import DataError
+from training.ranges import COUNT, NOT_NEGATIVE, Range
 
 _THUMBNAIL = (32, 32)
 
@@ -45,10 +46,10 @@ class UnlabelledSettings:
     jpeg_quality: int = 92
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.count < 0 or self.difference < 0 or self.longest_side < 32:
-            raise ValueError('every must be at least 1, count and difference at least 0, longest_side at least 32')
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f'jpeg_quality must be from 1 to 100, not {self.jpeg_quality}')
+        COUNT.check(every=self.every)
+        NOT_NEGATIVE.check(count=self.count, difference=self.difference)
+        Range(least=32).check(longest_side=self.longest_side)
+        Range(least=1, most=100).check(jpeg_quality=self.jpeg_quality)
 
 
 def extract(source: Path, target: Path, settings: UnlabelledSettings) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 from training.distill.controls import CONTROLS
 from training.distill.losses import loss_class
-from training.schema import added, aside, nearest
+from training.ranges import NOT_NEGATIVE, POSITIVE, SHARE, Range, one_of
+from training.schema import added, aside
 
 BASELINE = 'ultralytics'
 """Ultralytics' own distillation (`distill_model`), as a term to compare with."""
@@ -52,10 +53,11 @@ class AugmentSettings:
     hsv_v: float = 0.4
 
     def __post_init__(self) -> None:
-        for name in ('mosaic', 'close_mosaic', 'translate', 'fliplr', 'flipud', 'hsv_h', 'hsv_s', 'hsv_v'):
-            _within(name, getattr(self, name), 0, 1)
-        _within('scale', self.scale, 0, 0.99)
-        _within('degrees', self.degrees, 0, 180)
+        SHARE.check(mosaic=self.mosaic, close_mosaic=self.close_mosaic, translate=self.translate)
+        SHARE.check(fliplr=self.fliplr, flipud=self.flipud)
+        SHARE.check(hsv_h=self.hsv_h, hsv_s=self.hsv_s, hsv_v=self.hsv_v)
+        Range(least=0, most=0.99).check(scale=self.scale)
+        Range(least=0, most=180).check(degrees=self.degrees)
 
 
 @dataclass(frozen=True)
@@ -120,20 +122,18 @@ class FitSettings:
             raise ValueError(f'image_size must be a multiple of 32, not {self.image_size}')
         if (self.epochs > 0) == (self.steps > 0):
             raise ValueError('give either epochs or steps, above 0')
-        for name in ('batch', 'accumulate'):
-            _within(name, getattr(self, name), 1, 100_000)
-        for name in ('unlabelled_batch', 'warmup_steps', 'ema_ramp', 'checkpoint_steps', 'workers'):
-            _within(name, getattr(self, name), 0, 10_000_000)
-        for name in ('weight_decay', 'gradient_clip', 'checkpoint_minutes'):
-            _within(name, getattr(self, name), 0, float('inf'))
+        Range(least=1, most=100_000).check(batch=self.batch, accumulate=self.accumulate)
+        many = Range(least=0, most=10_000_000)
+        many.check(unlabelled_batch=self.unlabelled_batch, workers=self.workers)
+        many.check(warmup_steps=self.warmup_steps, ema_ramp=self.ema_ramp, checkpoint_steps=self.checkpoint_steps)
+        NOT_NEGATIVE.check(weight_decay=self.weight_decay, gradient_clip=self.gradient_clip)
+        NOT_NEGATIVE.check(checkpoint_minutes=self.checkpoint_minutes)
         if isinstance(self.freeze, int):
-            _within('freeze', self.freeze, 1, 10_000)
-        for name in ('final_share', 'momentum', 'ema_decay'):
-            _within(name, getattr(self, name), 0, 1)
-        if not self.learning_rate > 0:
-            raise ValueError(f'learning_rate must be above 0, not {self.learning_rate}')
-        _one_of('optimizer', self.optimizer, OPTIMIZERS)
-        _one_of('precision', self.precision, PRECISIONS)
+            Range(least=1, most=10_000).check(freeze=self.freeze)
+        SHARE.check(final_share=self.final_share, momentum=self.momentum, ema_decay=self.ema_decay)
+        POSITIVE.check(learning_rate=self.learning_rate)
+        one_of(OPTIMIZERS, optimizer=self.optimizer)
+        one_of(PRECISIONS, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,9 @@ class TermSettings:
     def __post_init__(self) -> None:
         if self.loss != BASELINE:
             loss_class(self.loss)
-        _one_of('on', self.on, INPUTS)
-        _one_of('adapter', self.adapter, ADAPTERS)
-        for name in ('weight', 'start_step', 'ramp_epochs'):
-            if getattr(self, name) is not None:
-                _within(name, getattr(self, name), 0, float('inf'))
+        one_of(INPUTS, on=self.on)
+        one_of(ADAPTERS, adapter=self.adapter)
+        NOT_NEGATIVE.check(weight=self.weight, start_step=self.start_step, ramp_epochs=self.ramp_epochs)
         if len(self.student_layers) != len(self.teacher_layers):
             raise ValueError('name as many student_layers as teacher_layers')
 
@@ -237,23 +235,21 @@ class DistillSettings:
     def __post_init__(self) -> None:
         if not self.terms:
             raise ValueError('there is no term to distil by: name at least one loss')
-        _within('task_weight', self.task_weight, 0, float('inf'))
-        _within('unlabelled_weight', self.unlabelled_weight, 0, float('inf'))
-        _one_of('teacher_control', self.teacher_control, CONTROLS)
-        _one_of('cache_precision', self.cache_precision, CACHE_PRECISIONS)
-        _within('cache_gb', self.cache_gb, 0, float('inf'))
+        NOT_NEGATIVE.check(task_weight=self.task_weight, unlabelled_weight=self.unlabelled_weight)
+        one_of(CONTROLS, teacher_control=self.teacher_control)
+        one_of(CACHE_PRECISIONS, cache_precision=self.cache_precision)
+        NOT_NEGATIVE.check(cache_gb=self.cache_gb)
         if self.cache_precision != 'own' and not self.cache:
             raise ValueError(f'cache_precision: {self.cache_precision} is for cache: true')
         self._check_weighting()
 
     def _check_weighting(self) -> None:
-        _one_of('weighting', self.weighting, WEIGHTINGS)
-        _within('weight_entropy', self.weight_entropy, 0.1, 100)
-        _within('weight_rate', self.weight_rate, 0, 1 / self.weight_entropy)
+        one_of(WEIGHTINGS, weighting=self.weighting)
+        Range(least=0.1, most=100).check(weight_entropy=self.weight_entropy)
+        Range(least=0, most=1 / self.weight_entropy).check(weight_rate=self.weight_rate)
         if self.teacher_weights and self.weighting != 'fixed':
             raise ValueError(f'teacher_weights are for weighting: fixed; {self.weighting} finds its own')
-        for name, weight in self.teacher_weights.items():
-            _within(f'teacher_weights.{name}', weight, 0, float('inf'))
+        NOT_NEGATIVE.check(**{f'teacher_weights.{name}': weight for name, weight in self.teacher_weights.items()})
         if self.teacher_weights and not any(self.teacher_weights.values()):
             raise ValueError('teacher_weights are all 0: one at least must be above')
 
@@ -265,13 +261,3 @@ class DistillSettings:
             loss if losses.count(loss) == 1 else f'{loss}{losses[: place + 1].count(loss)}'
             for place, loss in enumerate(losses)
         )
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ValueError(f'{name} must be from {least:g} to {most:g}, not {value:g}')
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f'{name} must be one of {", ".join(known)}, not {value!r}{nearest(value, known)}')

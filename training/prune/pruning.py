@@ -22,6 +22,7 @@ from training.export.onnx_export import export
 from training.prune import structure
 from training.prune.channels import Group, Indices, groups, head_maps, kept_levels, remove
 from training.prune.cost import Cost, cost, count_gflops, count_parameters, measure_latency
+from training.ranges import COUNT, POSITIVE, Range, one_of
 from training.schema import nearest
 
 Scores = npt.NDArray[np.float64]
@@ -64,21 +65,16 @@ class PruneSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in (('method', METHODS), ('scope', SCOPES)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f'{name} must be one of {", ".join(known)}, not {value!r}{nearest(str(value), known)}')
+        one_of(METHODS, method=self.method)
+        one_of(SCOPES, scope=self.scope)
         targets = ('ratio', 'cut_parameters', 'cut_gflops', 'latency_ms')
         if sum(getattr(self, name) is not None for name in targets) != 1:
             raise ValueError(f'exactly one of {", ".join(targets)} must be given')
-        for name in ('ratio', 'cut_parameters', 'cut_gflops', 'max_ratio'):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f'{name} must be at least 0 and under 1, not {value}')
-        if self.latency_ms is not None and not self.latency_ms > 0:
-            raise ValueError(f'latency_ms must be over 0, not {self.latency_ms}')
-        if self.round_to < 1:
-            raise ValueError(f'round_to must be at least 1, not {self.round_to}')
+        lost = Range(least=0, below=1)
+        lost.check(ratio=self.ratio, max_ratio=self.max_ratio)
+        lost.check(cut_parameters=self.cut_parameters, cut_gflops=self.cut_gflops)
+        POSITIVE.check(latency_ms=self.latency_ms)
+        COUNT.check(round_to=self.round_to)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from torch import nn
 
 from training.prune import structure
 from training.prune.channels import groups
+from training.ranges import SHARE, Range
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,8 @@ class SparsitySettings:
     final_share: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ValueError(f'rate must be over 0 and at most 1, not {self.rate}')
-        if not 0 <= self.final_share <= 1:
-            raise ValueError(f'final_share must be 0 to 1, not {self.final_share}')
+        Range(above=0, most=1).check(rate=self.rate)
+        SHARE.check(final_share=self.final_share)
 
     def rate_at(self, progress: float) -> float:
         """R when `progress`, 0 … 1, of the stage is done."""

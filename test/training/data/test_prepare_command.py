@@ -133,9 +133,15 @@ def test_scenes_have_flights_of_their_own_for_validation(tmp_path):
         (('{source}', '--format', 'yolo'), 'give --out FOLDER'),
         (('{source}', '--format', 'yolo', '--out', '{source}'), 'is the source or holds it'),
         (('{source}/none', '--format', 'yolo', '--out', '{source}/out'), 'is no folder'),
-        (('{source}', '--format', 'yolo', '--out', '{source}/out', '--tile', 8), 'tiles of 8 pixels are too small'),
+        (
+            ('{source}', '--format', 'yolo', '--out', '{source}/out', '--tile', 8),
+            '--tile: size must be at least 32, not 8',
+        ),
         (('{source}', '--format', 'yolo', '--out', '{source}/out', '--classes', 'cat'), "did you mean 'car'"),
-        (('{source}', '--format', 'yolo', '--out', '{source}/out', '--val-share', 2), 'val_share is 2'),
+        (
+            ('{source}', '--format', 'yolo', '--out', '{source}/out', '--val-share', 2),
+            'val_share must be at least 0 and below 1',
+        ),
         (('{source}', '--format', 'coco', '--out', '{source}/out'), 'instances_train.json'),
     ],
 )

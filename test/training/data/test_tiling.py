@@ -70,8 +70,15 @@ def test_what_the_border_leaves_of_an_object_is_ignored():
 
 
 @pytest.mark.parametrize(
-    'changes', [{'size': 16}, {'overlap': 640}, {'overlap': -1}, {'min_visible': 0}, {'empty_share': 2}]
+    ('changes', 'message'),
+    [
+        ({'size': 16}, 'size must be at least 32, not 16'),
+        ({'overlap': 640}, 'overlap must be at least 0 and below 640, not 640'),
+        ({'overlap': -1}, 'overlap must be at least 0 and below 640, not -1'),
+        ({'min_visible': 0}, 'min_visible must be above 0 and at most 1, not 0'),
+        ({'empty_share': 2}, 'empty_share must be from 0 to 1, not 2'),
+    ],
 )
-def test_settings_that_make_no_grid_are_refused(changes):
-    with pytest.raises(ValueError, match=r'tiles|overlap|shares'):
+def test_settings_that_make_no_grid_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
         GridSettings(**changes)

@@ -67,7 +67,16 @@ def test_a_source_that_cannot_be_read(tmp_path, content):
         extract(source, tmp_path / 'out', UnlabelledSettings())
 
 
-@pytest.mark.parametrize('changes', [{'every': 0}, {'count': -1}, {'longest_side': 8}, {'jpeg_quality': 0}])
-def test_settings_out_of_range(changes):
-    with pytest.raises(ValueError, match='must be'):
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'every': 0}, 'every must be at least 1'),
+        ({'count': -1}, 'count must be at least 0'),
+        ({'difference': -1.0}, 'difference must be at least 0'),
+        ({'longest_side': 8}, 'longest_side must be at least 32'),
+        ({'jpeg_quality': 0}, 'jpeg_quality must be from 1 to 100'),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(ValueError, match=message):
         UnlabelledSettings(**changes)

@@ -275,7 +275,7 @@ def test_a_term_without_effect_is_named_with_its_teacher(pictures, teachers, tmp
         ({'weighting': 'confident'}, "did you mean 'confidence'"),
         ({'weighting': 'learned', 'teacher_weights': {'a': 1.0}}, 'are for weighting: fixed'),
         ({'teacher_weights': {'a': 0.0}}, 'are all 0'),
-        ({'teacher_weights': {'a': -1.0}}, r'teacher_weights\.a must be from 0'),
+        ({'teacher_weights': {'a': -1.0}}, r'teacher_weights\.a must be at least 0'),
         ({'weight_entropy': 0.0}, 'weight_entropy must be from 0.1'),
     ],
 )

@@ -98,7 +98,11 @@ def test_the_picture(tmp_path):
 
 @pytest.mark.parametrize(
     ('entries', 'message'),
-    [({'rate': 0}, 'over 0'), ({'final_share': 2}, '0 to 1'), ({'rates': 1}, "did you mean 'rate'")],
+    [
+        ({'rate': 0}, 'rate must be above 0 and at most 1'),
+        ({'final_share': 2}, '0 to 1'),
+        ({'rates': 1}, "did you mean 'rate'"),
+    ],
 )
 def test_settings_are_checked(entries, message):
     with pytest.raises(RecipeError, match=message):
