@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -87,8 +88,8 @@ class RollingStageTimes:
             for i, stage in enumerate(STAGES)
         }
 
-    def worst_stage(self) -> str | None:
-        """The stage with the highest p95 (`age`, the sum of all, left out); None before the first frame."""
-        per_stage = self.percentiles()
-        per_stage.pop('age', None)
-        return max(per_stage, key=lambda stage: per_stage[stage].p95) if per_stage else None
+
+def worst_stage(percentiles: Mapping[str, Percentiles]) -> str | None:
+    """The stage with the highest p95 (`age`, the sum of all, left out); None before the first frame."""
+    p95 = {stage: of_stage.p95 for stage, of_stage in percentiles.items() if stage != 'age'}
+    return max(p95, key=p95.__getitem__, default=None)

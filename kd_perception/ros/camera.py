@@ -200,7 +200,6 @@ class Camera:
                     budget_misses=self.budget_misses,
                     fps_out=self._published.rate(now),
                     percentiles=self.times.percentiles(),
-                    worst_stage=self.times.worst_stage(),
                 )
             ),
         ]

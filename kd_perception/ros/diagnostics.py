@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from kd_perception.core import host
 from kd_perception.core.mailbox import FrameCounts
-from kd_perception.core.stages import Percentiles
+from kd_perception.core.stages import Percentiles, worst_stage
 from kd_perception.engines.model import Model
 from kd_perception.ros.input_monitor import InputMonitor, InputState
 
@@ -38,7 +38,6 @@ class LatencyView:
     budget_misses: int
     fps_out: float
     percentiles: dict[str, Percentiles]
-    worst_stage: str | None
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def latency_status(view: LatencyView) -> DiagnosticStatus:
         'budget_ms': f'{view.budget_ms:g}',
         'budget_misses': view.budget_misses,
         'fps_out': f'{view.fps_out:.2f}',
-        'worst_stage': view.worst_stage or '',
+        'worst_stage': worst_stage(view.percentiles) or '',
     }
     for stage, p in view.percentiles.items():
         values[f'{stage}_ms'] = f'p50 {p.p50:.2f} p95 {p.p95:.2f} p99 {p.p99:.2f} max {p.max:.2f}'
@@ -122,9 +121,9 @@ def _latency_verdict(view: LatencyView) -> tuple[bytes, str]:
         return OK, 'no frame yet'
     figures = f'age p50 {age.p50:.1f} ms, p95 {age.p95:.1f} ms, budget {view.budget_ms:g} ms'
     if age.p50 > view.budget_ms:
-        return ERROR, f'over budget: {figures}; slowest stage: {view.worst_stage}'
+        return ERROR, f'over budget: {figures}; slowest stage: {worst_stage(view.percentiles)}'
     if age.p95 > view.budget_ms:
-        return WARN, f'sometimes over budget: {figures}; slowest stage: {view.worst_stage}'
+        return WARN, f'sometimes over budget: {figures}; slowest stage: {worst_stage(view.percentiles)}'
     return OK, figures
 
 

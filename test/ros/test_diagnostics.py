@@ -65,9 +65,7 @@ def test_latency(ages, level, says):
     times = RollingStageTimes()
     for age in ages:
         times.add(StageTimes(infer=age * 0.9, age=age))
-    status = diagnostics.latency_status(
-        diagnostics.LatencyView(200.0, 0, 30.0, times.percentiles(), times.worst_stage())
-    )
+    status = diagnostics.latency_status(diagnostics.LatencyView(200.0, 0, 30.0, times.percentiles()))
     assert status.level == level
     assert says in status.message
     if level != OK:
