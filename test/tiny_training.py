@@ -1,6 +1,6 @@
 """What the tests of the trainer train: networks of width 0.125 and pictures of 64 pixels with one rectangle."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,17 @@ import numpy as np
 
 CLASSES = ('wide', 'tall')
 SIZE = 64
+RTDETR = {
+    'nc': 80,
+    'backbone': [
+        [-1, 1, 'Conv', [16, 3, 4]],
+        [-1, 1, 'Conv', [32, 3, 2]],
+        [-1, 1, 'Conv', [32, 3, 2]],
+        [-1, 1, 'Conv', [32, 3, 2]],
+    ],
+    'head': [[[1, 2, 3], 1, 'RTDETRDecoder', ['nc', 32, 20, 4, 2, 2, 64]]],
+}
+"""A detector that predicts each object once."""
 
 
 def architecture(name: str = 'yolov8n', width: float = 0.125) -> dict[str, Any]:
@@ -18,6 +29,17 @@ def architecture(name: str = 'yolov8n', width: float = 0.125) -> dict[str, Any]:
     whole = yaml_model_load(f'{name}.yaml')
     kept = {key: whole[key] for key in ('nc', 'backbone', 'head', 'end2end', 'reg_max') if key in whole}
     return {**kept, 'scales': {'n': [0.33, width, 256]}, 'scale': 'n'}
+
+
+def write_network(file: Path, of_network: Mapping[str, Any], seed: int = 11) -> Path:
+    """A weights file of a fresh network."""
+    import torch
+
+    from training.models.weights import build_network, save_weights
+
+    torch.manual_seed(seed)
+    save_weights(build_network(of_network, CLASSES), file, CLASSES)
+    return file
 
 
 def write_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:

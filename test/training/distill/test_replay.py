@@ -7,7 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
+from tiny_training import CLASSES, SIZE, architecture, columns, write_network, write_pictures
 
 torch = pytest.importorskip('torch')
 
@@ -18,7 +18,6 @@ from training.distill.settings import DistillSettings, FitSettings, TermSettings
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import FitError  # noqa: E402
-from training.models.weights import build_network, save_weights  # noqa: E402
 
 SETTINGS = FitSettings(
     image_size=SIZE, batch=2, unlabelled_batch=1, steps=3, warmup_steps=0, precision='float32', data_seed=7
@@ -33,21 +32,13 @@ CPU = torch.device('cpu')
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('pictures')
-    return write_pictures(folder, 8), write_pictures(folder / 'unlabelled', 3, seed=9)
+def both(pictures, tmp_path_factory):
+    """Pictures with labels and without."""
+    return pictures[:8], write_pictures(tmp_path_factory.mktemp('unlabelled'), 3, seed=9)
 
 
-@pytest.fixture(scope='module')
-def teacher(tmp_path_factory):
-    torch.manual_seed(11)
-    file = tmp_path_factory.mktemp('teacher') / 'teacher.pt'
-    save_weights(build_network(architecture(width=0.1875), CLASSES), file, CLASSES)
-    return file
-
-
-def job(pictures, teacher, answers, *, terms=TERMS, settings=SETTINGS, seed=0, width=0.125, **distill):
-    labelled, unlabelled = pictures
+def job(both, teacher, answers, *, terms=TERMS, settings=SETTINGS, seed=0, width=0.125, **distill):
+    labelled, unlabelled = both
     return FitJob(
         architecture(width=width), CLASSES, labelled, settings, seed=seed, unlabelled=unlabelled, teacher=teacher,
         distill=DistillSettings(terms, **{'cache': True, **distill}), answers=answers,
@@ -55,10 +46,10 @@ def job(pictures, teacher, answers, *, terms=TERMS, settings=SETTINGS, seed=0, w
 
 
 @pytest.fixture(scope='module')
-def kept(pictures, teacher, tmp_path_factory):
+def kept(both, teacher, tmp_path_factory):
     """A folder with the answers of one run, and that run."""
     folder = tmp_path_factory.mktemp('kept')
-    return folder / 'answers', fit(job(pictures, teacher, folder / 'answers'), folder / 'run')
+    return folder / 'answers', fit(job(both, teacher, folder / 'answers'), folder / 'run')
 
 
 @pytest.fixture
@@ -74,22 +65,22 @@ def assert_same(first, second):
     assert first.weights.read_bytes() == second.weights.read_bytes()
 
 
-def test_a_run_that_keeps_is_one_that_does_not(pictures, teacher, kept, asked, tmp_path):
-    assert_same(fit(job(pictures, teacher, None, cache=False), tmp_path), kept[1])
+def test_a_run_that_keeps_is_one_that_does_not(both, teacher, kept, asked, tmp_path):
+    assert_same(fit(job(both, teacher, None, cache=False), tmp_path), kept[1])
     assert asked == [3] * 3
 
 
-def test_a_run_that_hears_what_was_kept_is_the_same_and_asks_nobody(pictures, teacher, kept, asked, tmp_path, caplog):
+def test_a_run_that_hears_what_was_kept_is_the_same_and_asks_nobody(both, teacher, kept, asked, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        assert_same(fit(job(pictures, teacher, kept[0]), tmp_path), kept[1])
+        assert_same(fit(job(both, teacher, kept[0]), tmp_path), kept[1])
     assert not asked
     assert 'answers to 3 of 3 batches are kept' in caplog.text
 
 
 @pytest.mark.parametrize('precision', ['bfloat16', 'float32'])
-def test_the_teachers_own_precision_is_kept_bit_by_bit(pictures, teacher, asked, tmp_path, precision):
+def test_the_teachers_own_precision_is_kept_bit_by_bit(both, teacher, asked, tmp_path, precision):
     settings = dataclasses.replace(SETTINGS, precision=precision, steps=2)
-    whole = job(pictures, teacher, tmp_path / 'answers', settings=settings, terms=TERMS[:2])
+    whole = job(both, teacher, tmp_path / 'answers', settings=settings, terms=TERMS[:2])
     results = [fit(dataclasses.replace(whole, distill=whole.distill), tmp_path / name) for name in ('first', 'second')]
     live = fit(dataclasses.replace(whole, distill=dataclasses.replace(whole.distill, cache=False)), tmp_path / 'live')
     assert_same(*results)
@@ -110,8 +101,8 @@ def test_the_teachers_own_precision_is_kept_bit_by_bit(pictures, teacher, asked,
     ],
     ids=['another seed', 'another arm', 'another arm and seed', 'another student', 'another rate'],
 )
-def test_arms_and_seeds_and_students_share_what_is_kept(pictures, teacher, kept, asked, tmp_path, changes):
-    result = fit(job(pictures, teacher, kept[0], **changes), tmp_path)
+def test_arms_and_seeds_and_students_share_what_is_kept(both, teacher, kept, asked, tmp_path, changes):
+    result = fit(job(both, teacher, kept[0], **changes), tmp_path)
     assert not asked
     assert result.weights.read_bytes() != kept[1].weights.read_bytes()
 
@@ -125,29 +116,27 @@ def test_arms_and_seeds_and_students_share_what_is_kept(pictures, teacher, kept,
     ],
     ids=['another data seed', 'other batches', 'another augmentation'],
 )
-def test_other_pictures_are_asked_about(pictures, teacher, kept, asked, tmp_path, settings):
-    fit(job(pictures, teacher, kept[0], settings=settings), tmp_path)
+def test_other_pictures_are_asked_about(both, teacher, kept, asked, tmp_path, settings):
+    fit(job(both, teacher, kept[0], settings=settings), tmp_path)
     assert len(asked) == 1
 
 
-def test_a_longer_run_asks_only_about_what_is_new(pictures, teacher, asked, tmp_path):
+def test_a_longer_run_asks_only_about_what_is_new(both, teacher, asked, tmp_path):
     """The steps without mosaics lie at another place there; they are kept beside the others."""
     brief = dataclasses.replace(SETTINGS, augment=dataclasses.replace(SETTINGS.augment, close_mosaic=0.5), steps=2)
-    fit(job(pictures, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1]), tmp_path / '1')
+    fit(job(both, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1]), tmp_path / '1')
     fit(
-        job(pictures, teacher, tmp_path / 'a', settings=dataclasses.replace(brief, steps=4), terms=TERMS[:1]),
+        job(both, teacher, tmp_path / 'a', settings=dataclasses.replace(brief, steps=4), terms=TERMS[:1]),
         tmp_path / '2',
     )
     assert len(asked) == 2 + 3
-    fit(job(pictures, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1], seed=1), tmp_path / '3')
+    fit(job(both, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1], seed=1), tmp_path / '3')
     assert len(asked) == 5
 
 
-def test_another_teacher_is_asked(pictures, kept, asked, tmp_path):
-    torch.manual_seed(12)
-    other = tmp_path / 'other.pt'
-    save_weights(build_network(architecture(width=0.1875), CLASSES), other, CLASSES)
-    fit(job(pictures, other, kept[0], settings=dataclasses.replace(SETTINGS, steps=1)), tmp_path)
+def test_another_teacher_is_asked(both, kept, asked, tmp_path):
+    other = write_network(tmp_path / 'other.pt', architecture(width=0.1875), seed=12)
+    fit(job(both, other, kept[0], settings=dataclasses.replace(SETTINGS, steps=1)), tmp_path)
     assert len(asked) == 1
 
 
@@ -161,9 +150,9 @@ def test_pictures_that_changed_under_their_names_are_asked_about(teacher, asked,
     assert 'is made again: it is of other pictures' in caplog.text
 
 
-def test_rounded_answers_are_heard_from_the_first_run_on(pictures, teacher, kept, asked, tmp_path):
+def test_rounded_answers_are_heard_from_the_first_run_on(both, teacher, kept, asked, tmp_path):
     first, second = (
-        fit(job(pictures, teacher, tmp_path / 'answers', cache_precision='float16'), tmp_path / name) for name in 'ab'
+        fit(job(both, teacher, tmp_path / 'answers', cache_precision='float16'), tmp_path / name) for name in 'ab'
     )
     assert len(asked) == 3
     assert_same(first, second)
@@ -171,12 +160,12 @@ def test_rounded_answers_are_heard_from_the_first_run_on(pictures, teacher, kept
     assert columns(first.log)['task'][0] == columns(kept[1].log)['task'][0]
 
 
-def test_what_does_not_fit_is_refused_before_it_is_written(pictures, teacher, tmp_path, monkeypatch):
+def test_what_does_not_fit_is_refused_before_it_is_written(both, teacher, tmp_path, monkeypatch):
     with pytest.raises(FitError, match=r'to 3 batches take 0\.000\d+ GB, and .* more than cache_gb, 0\.0001\. Raise'):
-        fit(job(pictures, teacher, tmp_path / 'answers', cache_gb=1e-4), tmp_path / 'run')
+        fit(job(both, teacher, tmp_path / 'answers', cache_gb=1e-4), tmp_path / 'run')
     monkeypatch.setattr(replay.shutil, 'disk_usage', lambda folder: _Usage)
     with pytest.raises(FitError, match='the disk of .* has 1e-05 GB free'):
-        fit(job(pictures, teacher, tmp_path / 'answers'), tmp_path / 'run')
+        fit(job(both, teacher, tmp_path / 'answers'), tmp_path / 'run')
     assert not [file for file in (tmp_path / 'answers').rglob('*') if file.is_file()]
 
 

@@ -28,11 +28,6 @@ TERMS = (TermSettings('cwd'), TermSettings('bckd', weight=1.0))
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp('pictures'), 12)
-
-
-@pytest.fixture(scope='module')
 def teachers(tmp_path_factory):
     """A YOLOv8 of one width and a YOLOv5 of another."""
     folder = tmp_path_factory.mktemp('teachers')

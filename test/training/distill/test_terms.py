@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
+from tiny_training import CLASSES, SIZE, architecture, columns, write_network, write_pictures
 
 torch = pytest.importorskip('torch')
 
@@ -13,7 +13,7 @@ from training.distill.settings import DistillSettings, FitSettings, TermSettings
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.terms import make_term  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
-from training.models.weights import build_network, save_weights  # noqa: E402
+from training.models.weights import build_network  # noqa: E402
 from training.prune.sparsity import SparsitySettings  # noqa: E402
 
 from ultralytics.cfg import get_cfg  # isort: skip # noqa: E402
@@ -136,9 +136,7 @@ def test_sparsity_pulls_scales_down(tmp_path):
 
 
 def test_a_teacher_whose_head_is_not_asked_gives_the_same_maps_quicker(tmp_path):
-    torch.manual_seed(5)
-    file = tmp_path / 'teacher.pt'
-    save_weights(build_network(architecture(), CLASSES), file, CLASSES)
+    file = write_network(tmp_path / 'teacher.pt', architecture())
     whole, short = (Teacher(file, CLASSES, torch.device('cpu'), torch.float32) for _ in range(2))
     layers = whole.layer_names(())
     whole.watch(layers)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
+from tiny_training import CLASSES, SIZE, architecture, columns, write_network, write_pictures
 
 torch = pytest.importorskip('torch')
 
@@ -20,28 +20,6 @@ from training.models.weights import build_network, load_network, save_weights  #
 SETTINGS = FitSettings(image_size=SIZE, batch=4, steps=3, warmup_steps=0, precision='float32', ema_decay=0.0)
 
 STILL = AugmentSettings(mosaic=0, scale=0, translate=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _one_thread():
-    """Sums of several threads differ in their last bits, which trainings are compared by."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp('pictures'), 12)
-
-
-@pytest.fixture(scope='module')
-def teacher(tmp_path_factory):
-    torch.manual_seed(11)
-    file = tmp_path_factory.mktemp('teacher') / 'teacher.pt'
-    save_weights(build_network(architecture(width=0.1875), CLASSES), file, CLASSES)
-    return file
 
 
 @pytest.fixture(scope='module')
@@ -163,9 +141,7 @@ def test_a_teacher_by_its_architecture_alone_is_refused(pictures, tmp_path):
 
 
 def test_another_teacher_gives_another_student(pictures, teacher, tmp_path):
-    torch.manual_seed(12)
-    other = tmp_path / 'other.pt'
-    save_weights(build_network(architecture(width=0.1875), CLASSES), other, CLASSES)
+    other = write_network(tmp_path / 'other.pt', architecture(width=0.1875), seed=12)
     results = [fit(job(pictures, file, 'cwd'), tmp_path / file.stem) for file in (teacher, other)]
     assert not equal(*(state(result) for result in results))
 

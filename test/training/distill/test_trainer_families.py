@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
+from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns, write_network
 
 torch = pytest.importorskip('torch')
 
@@ -15,31 +15,9 @@ from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.terms import decode  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import FitError, LossError  # noqa: E402
-from training.models.weights import build_network, load_network, save_weights  # noqa: E402
+from training.models.weights import build_network, load_network  # noqa: E402
 
 SETTINGS = FitSettings(image_size=SIZE, batch=4, steps=2, warmup_steps=0, precision='float32')
-RTDETR = {
-    'nc': 80,
-    'backbone': [
-        [-1, 1, 'Conv', [16, 3, 4]],
-        [-1, 1, 'Conv', [32, 3, 2]],
-        [-1, 1, 'Conv', [32, 3, 2]],
-        [-1, 1, 'Conv', [32, 3, 2]],
-    ],
-    'head': [[[1, 2, 3], 1, 'RTDETRDecoder', ['nc', 32, 20, 4, 2, 2]]],
-}
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp('pictures'), 8)
-
-
-def teacher_of(folder, of_network):
-    torch.manual_seed(11)
-    file = folder / 'teacher.pt'
-    save_weights(build_network(of_network, CLASSES), file, CLASSES)
-    return file
 
 
 def distilled(pictures, student, teacher, *terms, **changes):
@@ -57,7 +35,7 @@ def distilled(pictures, student, teacher, *terms, **changes):
     ],
 )
 def test_families_train_and_learn_from_each_other(pictures, tmp_path, student, teacher, terms):
-    file = teacher_of(tmp_path, architecture(teacher, 0.1875))
+    file = write_network(tmp_path / 'teacher.pt', architecture(teacher, 0.1875))
     result = fit(distilled(pictures, architecture(student), file, *terms), tmp_path)
     log = columns(result.log)
     assert all(float(log[name][1]) > 0 for name in terms)
@@ -68,16 +46,17 @@ def test_families_train_and_learn_from_each_other(pictures, tmp_path, student, t
 
 
 def test_distributions_of_yolo26_are_refused(pictures, tmp_path):
-    file = teacher_of(tmp_path, architecture('yolo26n'))
+    file = write_network(tmp_path / 'teacher.pt', architecture('yolo26n'))
     with pytest.raises(LossError, match=r'the student has 16 bins and the teacher 1 \(1: none, as in YOLO26\); bckd'):
         fit(distilled(pictures, architecture(), file, 'ld'), tmp_path)
 
 
 def test_both_branches_of_yolo26_are_taught(pictures, tmp_path):
     """The one-to-one branch is what runs on the robot; its teacher is the teacher's one-to-one branch."""
-    used = Teacher(teacher_of(tmp_path, architecture('yolo26n')), CLASSES, torch.device('cpu'), torch.float32)
+    file = write_network(tmp_path / 'teacher.pt', architecture('yolo26n'))
+    used = Teacher(file, CLASSES, torch.device('cpu'), torch.float32)
     assert set(used(torch.rand(1, 3, SIZE, SIZE)).branches) == {'one2many', 'one2one'}
-    job = distilled(pictures, architecture('yolo26n'), used.file, 'binary_kd')
+    job = distilled(pictures, architecture('yolo26n'), file, 'binary_kd')
     run = trainer._Run(job, tmp_path, trainer.Group(0, 1, torch.device('cpu')))
     run.job = dataclasses.replace(job, distill=dataclasses.replace(job.distill, task_weight=0.0))
     run._set_rates()
@@ -100,7 +79,7 @@ def test_yolo26_moves_from_many_to_one(pictures, tmp_path):
 
 
 def test_rtdetr_is_trained_and_learns_from_maps(pictures, tmp_path):
-    file = teacher_of(tmp_path, RTDETR)
+    file = write_network(tmp_path / 'teacher.pt', RTDETR)
     result = fit(distilled(pictures, RTDETR, file, 'cwd', 'fgfi'), tmp_path / 'run')
     log = columns(result.log)
     assert {'task/giou_loss', 'task/cls_loss', 'task/l1_loss', 'cwd', 'fgfi'} <= log.keys()
@@ -128,10 +107,9 @@ def test_boxes_are_decoded_as_the_head_does(family):
 
 
 @pytest.mark.parametrize('precision', ['bfloat16', 'float32'])
-def test_precisions(pictures, tmp_path, precision):
-    file = teacher_of(tmp_path, architecture(width=0.1875))
+def test_precisions(pictures, teacher, tmp_path, precision):
     settings = dataclasses.replace(SETTINGS, precision=precision, optimizer='sgd', learning_rate=0.01)
-    job = dataclasses.replace(distilled(pictures, architecture(), file, 'cwd', 'bckd'), settings=settings)
+    job = dataclasses.replace(distilled(pictures, architecture(), teacher, 'cwd', 'bckd'), settings=settings)
     result = fit(job, tmp_path / 'run')
     assert all(math.isfinite(float(value)) for value in columns(result.log)['loss'])
     assert all(value.dtype != torch.bfloat16 for value in load_network(result.weights)[0].state_dict().values())

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from tiny_training import CLASSES, architecture, columns, write_pictures
+from tiny_training import CLASSES, architecture, columns, write_network, write_pictures
 
 torch = pytest.importorskip('torch')
 
-from training.models.weights import build_network, load_network, save_weights  # noqa: E402
+from training.models.weights import load_network  # noqa: E402
 
 SCRIPT = """
 import sys
@@ -59,8 +59,7 @@ except trainer.FitError as error:
 
 def test_two_processes_agree_and_resume(tmp_path, repository):
     write_pictures(tmp_path, 8)
-    torch.manual_seed(11)
-    save_weights(build_network(architecture(width=0.1875), CLASSES), tmp_path / 'teacher.pt', CLASSES)
+    write_network(tmp_path / 'teacher.pt', architecture(width=0.1875))
     (tmp_path / 'run.py').write_text(SCRIPT)
     path = os.pathsep.join([str(repository), str(repository / 'test')])
     launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']

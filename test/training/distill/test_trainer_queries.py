@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
+from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns, write_network
 
 torch = pytest.importorskip('torch')
 
@@ -17,22 +17,7 @@ from training.errors import LossError  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
 
 SETTINGS = FitSettings(image_size=SIZE, batch=2, unlabelled_batch=2, steps=3, warmup_steps=0, precision='float32')
-RTDETR = {
-    'nc': 80,
-    'backbone': [
-        [-1, 1, 'Conv', [16, 3, 4]],
-        [-1, 1, 'Conv', [32, 3, 2]],
-        [-1, 1, 'Conv', [32, 3, 2]],
-        [-1, 1, 'Conv', [32, 3, 2]],
-    ],
-    'head': [[[1, 2, 3], 1, 'RTDETRDecoder', ['nc', 32, 20, 4, 2, 2, 64]]],
-}
 DISTILL = DistillSettings((TermSettings('query_targets'),))
-
-
-@pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    return write_pictures(tmp_path_factory.mktemp('pictures'), 12)
 
 
 @pytest.fixture(scope='module')
@@ -133,9 +118,7 @@ def test_another_images_queries_are_a_control(job, tmp_path):
 
 @pytest.mark.parametrize('student', ['yolov8n', 'yolo26n'])
 def test_yolo26_teaches_by_its_one_to_one_branch(pictures, tmp_path, student):
-    torch.manual_seed(11)
-    file = tmp_path / 'teacher.pt'
-    save_weights(build_network(architecture('yolo26n'), CLASSES), file, CLASSES)
+    file = write_network(tmp_path / 'teacher.pt', architecture('yolo26n'))
     distill = DistillSettings((TermSettings('query_targets', settings={'threshold': 1e-5}),))
     job = FitJob(architecture(student), CLASSES, pictures[:8], SETTINGS, teacher=file, distill=distill)
     log = columns(fit(job, tmp_path / 'run').log)
@@ -150,8 +133,6 @@ def test_yolo26_teaches_by_its_one_to_one_branch(pictures, tmp_path, student):
     ],
 )
 def test_other_pairs_are_refused(pictures, tmp_path, student, teacher, message):
-    torch.manual_seed(11)
-    file = tmp_path / 'teacher.pt'
-    save_weights(build_network(teacher, CLASSES), file, CLASSES)
+    file = write_network(tmp_path / 'teacher.pt', teacher)
     with pytest.raises(LossError, match=message):
         fit(FitJob(student, CLASSES, pictures[:8], SETTINGS, teacher=file, distill=DISTILL), tmp_path / 'run')

@@ -15,7 +15,6 @@ from training.distill import checkpoint, trainer  # noqa: E402
 from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import FitError, Interrupted  # noqa: E402
-from training.models.weights import build_network, save_weights  # noqa: E402
 
 STEPS = 6
 SETTINGS = FitSettings(
@@ -24,15 +23,12 @@ SETTINGS = FitSettings(
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def whole(pictures, teacher, tmp_path_factory):
     """A job with everything that has a state, and what it leaves when nothing interrupts it.
 
     MGD draws random numbers and has an adapter, FitNet's adapter has batch norm, CWD starts late.
     """
     folder = tmp_path_factory.mktemp('whole')
-    torch.manual_seed(11)
-    teacher = folder / 'teacher.pt'
-    save_weights(build_network(architecture(width=0.1875), CLASSES), teacher, CLASSES)
     terms = (
         TermSettings('mgd'),
         TermSettings('fitnet', adapter='conv_bn_relu', weight=1.0),
@@ -42,7 +38,7 @@ def whole(tmp_path_factory):
     job = FitJob(
         architecture(),
         CLASSES,
-        write_pictures(folder, 12),
+        pictures,
         SETTINGS,
         unlabelled=write_pictures(folder / 'unlabelled', 5, seed=9),
         teacher=teacher,

@@ -7,12 +7,12 @@ import pytest
 
 pytest.importorskip('torch')
 import torch
-from tiny_training import CLASSES, SIZE, columns, write_pictures
+from tiny_training import CLASSES, SIZE, columns, write_network, write_pictures
 
 from training.distill.settings import AugmentSettings, DistillSettings, FitSettings, TermSettings
 from training.distill.trainer import FitJob, fit
 from training.errors import FitError, LossError
-from training.models.weights import build_network, load_network, save_weights
+from training.models.weights import load_network
 
 ANCHORS = [[[16, 16], [32, 16], [16, 32]], [[24, 24], [40, 20], [20, 40]], [[48, 48], [60, 30], [30, 60]]]
 M_YOLO = {'family': 'yolov4', 'backbone': 'mobilenet_v2', 'neck': 'depthwise', 'anchors': ANCHORS}
@@ -27,10 +27,7 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def start(tmp_path_factory):
-    torch.manual_seed(5)
-    file = tmp_path_factory.mktemp('start') / 'weights.pt'
-    save_weights(build_network(M_YOLO, CLASSES), file, CLASSES)
-    return file
+    return write_network(tmp_path_factory.mktemp('start') / 'weights.pt', M_YOLO, seed=5)
 
 
 def test_it_learns(pictures, start, tmp_path):
@@ -61,9 +58,7 @@ def test_fresh_weights_are_drawn_from_the_seed(pictures, tmp_path):
 
 
 def test_it_learns_from_the_maps_of_another(pictures, start, tmp_path):
-    torch.manual_seed(6)
-    teacher = tmp_path / 'teacher.pt'
-    save_weights(build_network({**M_YOLO, 'backbone': 'repvit_m0_9'}, CLASSES), teacher, CLASSES)
+    teacher = write_network(tmp_path / 'teacher.pt', {**M_YOLO, 'backbone': 'repvit_m0_9'}, seed=6)
     distill = DistillSettings((TermSettings('cwd', start_step=0), TermSettings('fgfi', start_step=0)))
     job = FitJob(start, CLASSES, pictures, SETTINGS, teacher=teacher, distill=distill)
     log = columns(fit(job, tmp_path / 'run').log)
