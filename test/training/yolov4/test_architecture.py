@@ -40,7 +40,7 @@ def test_a_saved_network_is_the_same_when_loaded(tmp_path):
     save_weights(network, tmp_path / 'weights.pt', CLASSES)
     loaded, classes = load_network(tmp_path / 'weights.pt')
     assert classes == CLASSES
-    assert loaded.yaml == {**LIGHT, 'width': 1.0, 'anchors': anchors}
+    assert loaded.yaml == {**LIGHT, 'width': 1.0, 'match': 0.213, 'anchors': anchors}
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(loaded(image), network(image), strict=True):
@@ -57,9 +57,10 @@ def test_what_is_left_out_is_yolov4_s_own():
     [
         ({'backbone': 'mobilenet_v3'}, "did you mean 'mobilenet_v2'"),
         ({'neck': 'wide'}, 'there is no neck'),
-        ({'width': 0}, 'width is a share'),
-        ({'width': True}, 'width is a share'),
-        ({'width': float('nan')}, 'width is a share'),
+        ({'width': 0}, 'width must be a number'),
+        ({'width': True}, 'width must be a number'),
+        ({'width': float('nan')}, 'width must be a number'),
+        ({'match': 1.5}, 'match must be a number from 0 to 1'),
         ({'necks': 'full'}, "did you mean 'neck'"),
         ({'backbone': 3}, 'are names'),
         ({'anchors': [[1, 2]]}, 'anchors must be'),

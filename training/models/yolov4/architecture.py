@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.errors import WeightsError
-from training.models.yolov4.network import ANCHORS, YOLOv4
+from training.models.yolov4.network import ANCHORS, MATCH, YOLOv4
 from training.schema import nearest
 
 FAMILY = 'yolov4'
-ENTRIES = ('family', 'backbone', 'neck', 'width', 'anchors')
+ENTRIES = ('family', 'backbone', 'neck', 'width', 'match', 'anchors')
 SLIMMEST, WIDEST = 0.05, 4.0
 LARGEST_ANCHOR = 10_000.0
 
@@ -36,11 +36,21 @@ def checked(architecture: Mapping[str, Any]) -> dict[str, Any]:
     backbone, neck = entries.get('backbone', 'cspdarknet53'), entries.get('neck', 'full')
     if not isinstance(backbone, str) or not isinstance(neck, str):
         raise WeightsError('backbone and neck are names')
-    width = entries.get('width', 1.0)
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not SLIMMEST <= width <= WIDEST:
-        raise WeightsError(f"width is a share of the neck's channels, {SLIMMEST:g} to {WIDEST:g}, not {width!r}")
-    anchors = _checked_anchors(entries.get('anchors', ANCHORS))
-    return {'family': FAMILY, 'backbone': backbone, 'neck': neck, 'width': float(width), 'anchors': anchors}
+    return {
+        'family': FAMILY,
+        'backbone': backbone,
+        'neck': neck,
+        'width': _within(entries, 'width', 1.0, SLIMMEST, WIDEST),
+        'match': _within(entries, 'match', MATCH, 0, 1),
+        'anchors': _checked_anchors(entries.get('anchors', ANCHORS)),
+    }
+
+
+def _within(entries: Mapping[str, Any], name: str, usual: float, least: float, most: float) -> float:
+    value = entries.get(name, usual)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise WeightsError(f'{name} must be a number from {least:g} to {most:g}, not {value!r}')
+    return float(value)
 
 
 def _checked_anchors(anchors: Any) -> list[list[list[float]]]:
@@ -65,7 +75,8 @@ def build(architecture: Mapping[str, Any], classes: Sequence[str]) -> YOLOv4:
         WeightsError: as `checked`; no such backbone or neck.
     """
     mapping = checked(architecture)
-    network = YOLOv4(len(classes), mapping['backbone'], mapping['neck'], mapping['anchors'], mapping['width'])
+    settings = {name: value for name, value in mapping.items() if name != 'family'}
+    network = YOLOv4(len(classes), **settings)
     network.yaml = mapping
     network.names = dict(enumerate(classes))
     return network

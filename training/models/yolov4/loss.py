@@ -22,14 +22,12 @@ class YOLOv4LossSettings:
             mean over objects, as in most PyTorch implementations).
         objectness: weight of objectness.
         classes: weight of the classes.
-        match: an anchor is a positive when the IoU of its shape with the box is over this, beside the best one (`iou_thresh`).
         ignore: a negative whose predicted box overlaps an object more than this is left alone (`ignore_thresh`).
     """
 
     box: float = 1.0
     objectness: float = 1.0
     classes: float = 1.0
-    match: float = 0.213
     ignore: float = 0.7
 
 
@@ -37,14 +35,14 @@ class YOLOv4Loss(nn.Module):
     """Loss of a YOLOv4 on a batch of labelled images.
 
     Args:
-        network: whose anchors and strides count.
+        network: whose anchors, strides and `match` count.
         settings: weights and thresholds.
     """
 
     def __init__(self, network: YOLOv4, settings: YOLOv4LossSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or YOLOv4LossSettings()
-        self.strides = network.strides
+        self.strides, self.match = network.strides, network.match
         self.anchors: Tensor
         self.register_buffer('anchors', network.anchors.clone())
 
@@ -98,7 +96,7 @@ class YOLOv4Loss(nn.Module):
         """Which box each positive of this stride answers for, and its place among the 3·H·W."""
         sizes = boxes[:, 2:] - boxes[:, :2]
         shapes = shape_iou(sizes, self.anchors.reshape(-1, 2).to(sizes))
-        positive = shapes > self.settings.match
+        positive = shapes > self.match
         positive[torch.arange(len(boxes)), shapes.argmax(1)] = True
         owners, anchors = positive[:, 3 * level : 3 * level + 3].nonzero(as_tuple=True)
         cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / self.strides[level]).long()

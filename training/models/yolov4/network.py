@@ -27,6 +27,8 @@ CENTRE_SCALES = (1.2, 1.1, 1.05)
 """How far beyond its cell a centre may lie: σ(t)·s − (s − 1)/2, which reaches the cell's border without an infinite t."""
 OBJECTNESS = 0.01
 """Of fresh weights: the share of cells that hold an object, about (Lin 2017, focal loss, section 4.1)."""
+MATCH = 0.213
+"""Darknet's `iou_thresh` in yolov4.cfg."""
 NECKS = ('full', 'depthwise', 'light')
 """`full` is YOLOv4's. `depthwise` has depthwise 3×3 convolutions, and ReLU6 throughout, which INT8 takes into the convolution.
 `light` is `depthwise` with three convolutions instead of five where the ways up and down meet."""
@@ -108,6 +110,7 @@ class YOLOv4(nn.Module):
         neck: one of NECKS.
         anchors: (3, 3, 2) widths and heights in pixels, finest stride first.
         width: of the neck and heads, as a share of YOLOv4's channels.
+        match: in training an anchor answers for a box when the IoU of their shapes is over this, beside the best one.
 
     Raises:
         WeightsError: no such backbone or neck.
@@ -126,11 +129,12 @@ class YOLOv4(nn.Module):
         neck: str = 'full',
         anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
         width: float = 1.0,
+        match: float = MATCH,
     ) -> None:
         super().__init__()
         if neck not in NECKS:
             raise WeightsError(f'there is no neck {neck!r}; necks are {", ".join(NECKS)}')
-        self.classes = classes
+        self.classes, self.match = classes, match
         self.backbone = make_backbone(backbone)
         described = cast(Backbone, self.backbone)
         self.strides = described.strides
