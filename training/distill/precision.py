@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -17,6 +18,11 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == 'auto':
         return torch.bfloat16 if has_bfloat16(device) else None
     return {'float32': None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Layers compute in that type; None leaves them as they are."""
+    return torch.autocast(device.type, dtype) if dtype is not None else contextlib.nullcontext()
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -16,6 +16,7 @@ from training.distill.faculty import scaled  # noqa: E402
 from training.distill.losses import make  # noqa: E402
 from training.distill.outputs import Outputs, Shape  # noqa: E402
 from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
+from training.distill.signals import Signals  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.distill.weighting import REFERENCE_STEPS, Learned  # noqa: E402
 from training.errors import FitError, Interrupted, RecipeError  # noqa: E402
@@ -54,7 +55,7 @@ def test_every_term_of_every_teacher_pulls_and_adapters_are_each_teachers_own(pi
     run = trainer._Run(job(pictures, teachers), tmp_path, trainer.Group(0, 1, torch.device('cpu')))
     before = [value.detach().clone() for value in run.terms.parameters()]
     run.resume()
-    run.train(trainer._Signals())
+    run.train(Signals())
     log = numbers(run.finish())
     for name in ('cwd/eight', 'cwd/five', 'bckd/eight', 'bckd/five'):
         assert all(value > 0 for value in log[name])

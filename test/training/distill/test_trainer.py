@@ -12,6 +12,8 @@ from training.distill import trainer  # noqa: E402
 from training.distill.families import UltralyticsYolo  # noqa: E402
 from training.distill.losses import LOSSES  # noqa: E402
 from training.distill.settings import AugmentSettings, DistillSettings, FitSettings, TermSettings  # noqa: E402
+from training.distill.signals import Signals  # noqa: E402
+from training.distill.student import freeze  # noqa: E402
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import DataError, FitError, LossError, WeightsError  # noqa: E402
@@ -112,7 +114,7 @@ def test_adapters_are_trained_and_not_exported(pictures, teacher, tmp_path):
     run = trainer._Run(job(pictures, teacher, TermSettings('cwd', adapter='conv')), tmp_path / 'run', group)
     before = [value.detach().clone() for value in run.terms.parameters()]
     run.resume()
-    run.train(trainer._Signals())
+    run.train(Signals())
     after = list(run.terms.parameters())
     assert before
     assert all(not torch.equal(first, second) for first, second in zip(before, after, strict=True))
@@ -369,7 +371,7 @@ def test_fine_tuning_a_weights_file_leaves_frozen_layers_as_they_were(pictures, 
 def test_layers_that_cannot_be_counted_are_to_be_named():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
     with pytest.raises(FitError, match=r'freeze: 10 counts the layers of Ultralytics; name those .* like 0\.weight'):
-        trainer._freeze(network, 10)
+        freeze(network, 10)
 
 
 def test_a_pruned_student_is_compared_by_its_own_channels(pictures, teacher, tmp_path):

@@ -1,0 +1,23 @@
+"""Random numbers of torch that depend on a seed and a place alone."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def seeded(seed: int, place: int) -> Iterator[None]:
+    """torch's random numbers, a function of the seed and the place; put back afterwards.
+
+    Args:
+        seed: of the run.
+        place: what they are drawn for: the number of a batch, or one below 0 for what comes before the first.
+    """
+    with torch.random.fork_rng(devices=[]):
+        drawn = hashlib.sha256(f'{seed} {place}'.encode()).digest()
+        torch.manual_seed(int.from_bytes(drawn[:7], 'little'))
+        yield

@@ -1,0 +1,216 @@
+"""The teachers of a training at work: what they say of a batch, asked or recalled, and what that asks of the student."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.data.loader import Batch
+from training.distill.confidence import Truth
+from training.distill.controls import other_images
+from training.distill.faculty import Faculty, Pull
+from training.distill.job import FitJob
+from training.distill.outputs import Outputs, Probe, branches_of
+from training.distill.processes import Group
+from training.distill.replay import HEAD, Recorder, Replay, hash_of, key_of
+from training.distill.schedule import Schedule
+from training.distill.seeding import seeded
+from training.distill.settings import DistillSettings
+from training.distill.teacher import Teacher
+from training.schema import counted
+
+NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
+"""The record of a training without a teacher."""
+_logger = logging.getLogger(__name__)
+
+
+class Teaching:
+    """Joins the teachers of a job to its student.
+
+    Attributes:
+        faculty: the teachers, and the terms by which they teach.
+    """
+
+    def __init__(
+        self,
+        job: FitJob,
+        settings: DistillSettings,
+        student: Any,
+        schedule: Schedule,
+        group: Group,
+        dtype: torch.dtype,
+        answers: Path,
+    ) -> None:
+        """Load the teachers.
+
+        Args:
+            job: what is trained.
+            settings: what it learns from the teachers.
+            student: the network.
+            schedule: of its batches.
+            group: the processes that train it.
+            dtype: in which the teachers compute.
+            answers: folder where their answers are kept, if the settings say so.
+
+        Raises:
+            WeightsError: a teacher's file that cannot be used.
+            LossError, FitError: see Faculty.
+        """
+        self._job, self._settings = job, settings
+        self._student, self._schedule, self._group, self._folder = student, schedule, group, answers
+        teachers = {name: self._load(name, place, dtype) for place, name in enumerate(job.faculty)}
+        for name, term in zip(settings.names, settings.terms, strict=True):
+            if settings.task_weight and term.is_initialisation:
+                _logger.warning('%s is made for a stage of its own before the task is trained: task_weight 0', name)
+        with seeded(job.seed, -2):
+            self.faculty = Faculty(settings, teachers, student, job.settings.image_size, {job.kept_of: job.kept})
+        self._probe = Probe(student, self.faculty.student_layers)
+        self._recorder: Recorder | None = None
+
+    def _load(self, name: str, place: int, dtype: torch.dtype) -> Teacher:
+        fresh = self._job.seed + place if self._settings.teacher_control == 'random' else None
+        file = self._job.faculty[name]
+        teacher = Teacher(file, self._job.classes, self._group.device, dtype, fresh)
+        if self._group.first:
+            measured = self._job.measured.get(name)
+            _logger.info(
+                'teacher %s%s: %d of %d tensors loaded, sha256 %s%s',
+                f'{name}, ' if name else '', file, teacher.tensors, teacher.tensors, teacher.sha256[:16],
+                '' if measured is None else f', measured mAP50-95 {measured:.4g}',
+            )  # fmt: skip
+        return teacher
+
+    def pulls(
+        self, predictions: Any, images: Tensor, batch: Batch, step: int, part: int
+    ) -> tuple[dict[str, Pull], dict[str, Tensor]]:
+        """What each lesson asks of the student in a batch, and how much each of several teachers counts.
+
+        Args:
+            predictions: what the student's head put out, after a forward pass of these images.
+            images: (N, 3, H, W), labelled ones first.
+            batch: the same as they were read.
+            step: from 0.
+            part: number of the batch in the step.
+
+        Raises:
+            FitError: a lesson that moves nothing; answers that cannot be kept.
+        """
+        maps = self._probe.take()
+        weights = self.faculty.weights_at(step, step * self._schedule.epochs_per_step)
+        if not any(weights):
+            return {}, {}
+        said = self._said(self.faculty.asked(weights), images, batch, step, part)
+        truth = _truth(batch, self._job.settings.image_size, self._group.device)
+        pulls, shares = self.faculty.teach(Outputs(maps, branches_of(predictions)), said, images, truth, weights)
+        if part == 0:
+            parameters = [value for value in self._student.parameters() if value.requires_grad]
+            self.faculty.prove(pulls, parameters, step, self._schedule.epochs_per_step)
+        return pulls, shares
+
+    def drop(self) -> None:
+        """Forget a batch that was broken off; the maps hold its memory."""
+        self._probe.take()
+
+    def restart(self) -> None:
+        """The schedule has changed: other batches have other answers."""
+        self._recorder = None
+
+    def end(self) -> None:
+        """Leave the student alone, and prove that the teachers are what they were."""
+        self.faculty.check_unchanged()
+        self._probe.remove()
+
+    def record(self) -> Mapping[str, Any]:
+        """Who taught."""
+        records = {
+            name: {
+                'teacher': str(teacher.file),
+                'teacher_sha256': teacher.sha256,
+                'teacher_map': self._job.measured.get(name),
+            }
+            for name, teacher in self.faculty.teachers.items()
+        }
+        return {'teachers': records} if self._job.teachers else records['']
+
+    # What the teachers say.
+
+    def _said(
+        self, teachers: Mapping[str, Teacher], images: Tensor, batch: Batch, step: int, part: int
+    ) -> dict[str, Outputs]:
+        said = self._kept_or_asked(teachers, images, batch, step, part)
+        if self._settings.teacher_control == 'shuffled':
+            others = other_images(len(images), self._job.seed, step)
+            said = {name: outputs.part(others) for name, outputs in said.items()}
+        return said
+
+    def _kept_or_asked(
+        self, teachers: Mapping[str, Teacher], images: Tensor, batch: Batch, step: int, part: int
+    ) -> dict[str, Outputs]:
+        """What is kept of an earlier run, where the settings say so."""
+        if not self._settings.cache:
+            return {name: teacher(images) for name, teacher in teachers.items()}
+        if self._recorder is None:
+            self._recorder = self._open_answers(step)
+        pictures, place = hash_of(batch.images), self._schedule.names(step)[part]
+        device, recorder = images.device, self._recorder
+        later = functools.partial(self._schedule.names_from, step)
+        return {
+            name: recorder(name, place, pictures, device, functools.partial(teacher, images), later)
+            for name, teacher in teachers.items()
+        }
+
+    def _open_answers(self, step: int) -> Recorder:
+        """What is kept of the teachers, the pictures and the size of batches of this run."""
+        places = self._schedule.names_from(step)
+        replays = {}
+        for name, teacher in self.faculty.teachers.items():
+            replays[name] = self._replay(name, teacher)
+            if self._group.first:
+                lacking = max(replays[name].missing(places).values())
+                _logger.info(
+                    'teacher %s: answers to %d of %d batches are kept in %s',
+                    name, len(places) - lacking, len(places), replays[name].folder,
+                )  # fmt: skip
+        return Recorder(self._folder, replays, self._settings.cache_gb * 1e9, self._group.size)
+
+    def _replay(self, name: str, teacher: Teacher) -> Replay:
+        settings = self._settings
+        round_to = torch.float16 if settings.cache_precision == 'float16' else None
+        fresh = [self._job.seed, name] if settings.teacher_control == 'random' else None
+        who = key_of(
+            teacher.sha256, fresh, str(teacher.precision), str(round_to), self._group.device.type, torch.__version__
+        )
+        items = [*teacher.layers, *([HEAD] if teacher.with_head else [])]
+        return Replay(self._folder / who / key_of(self._pictures()), items, teacher.precision, round_to)
+
+    def _pictures(self) -> dict[str, Any]:
+        """What the pictures of a batch depend on, beside its name."""
+        settings, schedule = self._job.settings, self._schedule
+        pictures = {
+            'images': [str(file) for file in self._job.images],
+            'unlabelled': [str(file) for file in self._job.unlabelled],
+            'size': settings.image_size,
+            # A batch's name says whether it has mosaics.
+            'augment': dataclasses.replace(settings.augment, close_mosaic=0.0),
+            'seed': self._job.data_seed,
+        }
+        return {
+            **counted(pictures),
+            'sizes': (schedule.batch, schedule.unlabelled),
+            'process': [self._group.rank, self._group.size],
+        }
+
+
+def _truth(batch: Batch, size: int, device: torch.device) -> Truth:
+    centres, halves = batch.boxes[:, :2], batch.boxes[:, 2:] / 2
+    corners = torch.cat([centres - halves, centres + halves], 1).to(device) * size
+    ids, class_ids = batch.image_ids.to(device), batch.class_ids.to(device).long()
+    of_images = [ids == image for image in range(batch.labelled)]
+    return Truth([corners[own] for own in of_images], [class_ids[own] for own in of_images], size)
