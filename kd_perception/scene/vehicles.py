@@ -228,68 +228,123 @@ def _glass(rng: np.random.Generator) -> Colour:
     return _colour(np.array(GLASS) * (1 - share) + sky * share)
 
 
+@dataclass(frozen=True)
+class _CarShape:
+    """A kind of car.
+
+    Attributes:
+        share: of the cars.
+        length, width, height: metres; a car is drawn about them.
+        trunk: share of the length behind the cabin.
+        rear_window: share of the length over which it slopes.
+        has_lid: the trunk has one of its own.
+        may_have_rails: on the roof.
+    """
+
+    share: float
+    length: float
+    width: float
+    height: float
+    trunk: float
+    rear_window: float
+    has_lid: bool = False
+    may_have_rails: bool = False
+
+
+CAR_SHAPES = (
+    _CarShape(0.34, 4.65, 1.80, 1.45, 0.14, 0.13, has_lid=True),  # sedan
+    _CarShape(0.28, 4.05, 1.74, 1.48, 0.02, 0.10),  # hatchback
+    _CarShape(0.16, 4.70, 1.80, 1.48, 0.02, 0.06, may_have_rails=True),  # estate
+    _CarShape(0.22, 4.60, 1.88, 1.68, 0.02, 0.06, may_have_rails=True),  # SUV
+)
+
+
+@dataclass(frozen=True)
+class _CarPlan:
+    """Where the parts of a car lie along its length, in metres from its middle, nose to tail, and how wide it is."""
+
+    nose: float
+    screen: float
+    roof_front: float
+    roof_rear: float
+    cabin_rear: float
+    tail: float
+    width: float
+
+
 def _car(rng: np.random.Generator, scale: float) -> Vehicle:
-    shape = str(rng.choice(['sedan', 'hatchback', 'estate', 'suv'], p=[0.34, 0.28, 0.16, 0.22]))
-    length, width, height = {
-        'sedan': (4.65, 1.80, 1.45),
-        'hatchback': (4.05, 1.74, 1.48),
-        'estate': (4.70, 1.80, 1.48),
-        'suv': (4.60, 1.88, 1.68),
-    }[shape]
-    length, width = length * rng.uniform(0.95, 1.05), width * rng.uniform(0.97, 1.03)
+    shape = CAR_SHAPES[int(rng.choice(len(CAR_SHAPES), p=[shape.share for shape in CAR_SHAPES]))]
+    length, width = shape.length * rng.uniform(0.95, 1.05), shape.width * rng.uniform(0.97, 1.03)
     paint, front_glass, other_glass = (
         _pick(CAR_PAINTS, rng),
         _glass(rng),
         _colour(np.array(GLASS) * rng.uniform(0.7, 1.5)),
     )
+    plan = _plan_car(shape, length, width, rng)
+    body = rounded(plan.tail, plan.nose, width, 0.42, 0.30, 0.97)
+    belt = rounded(plan.cabin_rear, plan.screen, width * 0.90, 0.30, 0.25, 0.97)
+    roof = rounded(plan.roof_rear, plan.roof_front, width * 0.72, 0.16, 0.16, 0.97)
+
+    lower = _Brush(body, paint, scale)
+    _paint_body(lower, plan, paint, has_lid=shape.has_lid)
+    lower.fill(belt, other_glass)
+    lower.fill(rounded(plan.roof_front - 0.3, plan.screen, width * 0.86, 0.24, 0.05, 0.96), front_glass)
+    _paint_pillars(lower, plan, _scaled(paint, 0.82), _scaled(paint, 0.7))
+    upper = _Brush(roof, paint, scale)
+    _paint_roof(upper, plan, rng, may_have_rails=shape.may_have_rails)
+
+    belt_height = shape.height * 0.62
+    slabs = (
+        Slab(body, body, 0.15, belt_height, _scaled(paint, 0.55), lower.finish()),
+        Slab(belt, roof, belt_height, shape.height, _scaled(other_glass, 0.9), upper.finish()),
+    )
+    return Vehicle(0, length, width, shape.height, slabs)
+
+
+def _plan_car(shape: _CarShape, length: float, width: float, rng: np.random.Generator) -> _CarPlan:
     nose, tail = length / 2, -length / 2
     screen = nose - length * rng.uniform(0.255, 0.30)
     roof_front = screen - length * rng.uniform(0.13, 0.16)
-    trunk = {'sedan': 0.14, 'hatchback': 0.02, 'estate': 0.02, 'suv': 0.02}[shape]
-    cabin_rear = tail + length * trunk + 0.06
-    roof_rear = cabin_rear + length * {'sedan': 0.13, 'hatchback': 0.10, 'estate': 0.06, 'suv': 0.06}[shape]
+    cabin_rear = tail + length * shape.trunk + 0.06
+    return _CarPlan(nose, screen, roof_front, cabin_rear + length * shape.rear_window, cabin_rear, tail, width)
 
-    body = rounded(tail, nose, width, 0.42, 0.30, 0.97)
-    belt = rounded(cabin_rear, screen, width * 0.90, 0.30, 0.25, 0.97)
-    roof = rounded(roof_rear, roof_front, width * 0.72, 0.16, 0.16, 0.97)
 
-    lower = _Brush(body, paint, scale)
-    lower.shade_edges(0.5, 0.38)
-    lower.glow(nose - 0.7, 0.0, 0.5, 0.45, 26)
+def _paint_body(body: _Brush, plan: _CarPlan, paint: Colour, *, has_lid: bool) -> None:
+    """Lamps, the bonnet's edges, bumpers and the lid of the trunk."""
+    nose, tail, width = plan.nose, plan.tail, plan.width
+    body.shade_edges(0.5, 0.38)
+    body.glow(nose - 0.7, 0.0, 0.5, 0.45, 26)
     for side in (-1, 1):
-        lower.rectangle(nose - 0.36, nose - 0.12, side * width * 0.30, side * width * 0.45, (175, 178, 175))
-        lower.rectangle(tail + 0.06, tail + 0.24, side * width * 0.30, side * width * 0.46, (40, 34, 120))
-        lower.line((screen + 0.05, side * width * 0.34), (nose - 0.25, side * width * 0.26), 0.05, _scaled(paint, 0.72))
-    lower.rectangle(nose - 0.10, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
-    lower.rectangle(tail, tail + 0.07, -width * 0.42, width * 0.42, _scaled(paint, 0.6))
-    if shape == 'sedan':
-        lower.line((cabin_rear - 0.06, -width * 0.4), (cabin_rear - 0.06, width * 0.4), 0.05, _scaled(paint, 0.7))
-    lower.fill(belt, other_glass)
-    front = rounded(roof_front - 0.3, screen, width * 0.86, 0.24, 0.05, 0.96)
-    lower.fill(front, front_glass)
-    for side in (-1, 1):
-        for low, high, share in ((screen - 0.12, roof_front, 0.42), (cabin_rear + 0.12, roof_rear, 0.42)):
-            lower.line((low, side * width * share), (high, side * width * 0.35), 0.10, _scaled(paint, 0.82))
-        middle = (roof_front + roof_rear) / 2
-        lower.line((middle, side * width * 0.45), (middle, side * width * 0.35), 0.08, _scaled(paint, 0.7))
+        body.rectangle(nose - 0.36, nose - 0.12, side * width * 0.30, side * width * 0.45, (175, 178, 175))
+        body.rectangle(tail + 0.06, tail + 0.24, side * width * 0.30, side * width * 0.46, (40, 34, 120))
+        edge = (plan.screen + 0.05, side * width * 0.34), (nose - 0.25, side * width * 0.26)
+        body.line(*edge, 0.05, _scaled(paint, 0.72))
+    body.rectangle(nose - 0.10, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
+    body.rectangle(tail, tail + 0.07, -width * 0.42, width * 0.42, _scaled(paint, 0.6))
+    if has_lid:
+        lid = plan.cabin_rear - 0.06
+        body.line((lid, -width * 0.4), (lid, width * 0.4), 0.05, _scaled(paint, 0.7))
 
-    upper = _Brush(roof, paint, scale)
-    upper.shade_edges(0.3, 0.16)
-    upper.glow((roof_front + roof_rear) / 2, rng.uniform(-0.3, 0.3), 0.8, 0.5, rng.uniform(10, 40))
+
+def _paint_pillars(body: _Brush, plan: _CarPlan, outer: Colour, middle: Colour) -> None:
+    """Between the windows: at the windscreen, at the rear and in the middle."""
+    width, centre = plan.width, (plan.roof_front + plan.roof_rear) / 2
+    for side in (-1, 1):
+        for low, high in ((plan.screen - 0.12, plan.roof_front), (plan.cabin_rear + 0.12, plan.roof_rear)):
+            body.line((low, side * width * 0.42), (high, side * width * 0.35), 0.10, outer)
+        body.line((centre, side * width * 0.45), (centre, side * width * 0.35), 0.08, middle)
+
+
+def _paint_roof(roof: _Brush, plan: _CarPlan, rng: np.random.Generator, *, may_have_rails: bool) -> None:
+    """Some have a window, some rails."""
+    front, rear, width = plan.roof_front, plan.roof_rear, plan.width
+    roof.shade_edges(0.3, 0.16)
+    roof.glow((front + rear) / 2, rng.uniform(-0.3, 0.3), 0.8, 0.5, rng.uniform(10, 40))
     if rng.random() < 0.22:
-        upper.rectangle(roof_front - 0.95, roof_front - 0.25, -width * 0.24, width * 0.24, _scaled(GLASS, 0.8))
-    if shape in ('estate', 'suv') and rng.random() < 0.6:
+        roof.rectangle(front - 0.95, front - 0.25, -width * 0.24, width * 0.24, _scaled(GLASS, 0.8))
+    if may_have_rails and rng.random() < 0.6:
         for side in (-1, 1):
-            upper.line(
-                (roof_rear + 0.1, side * width * 0.31), (roof_front - 0.1, side * width * 0.31), 0.07, (60, 60, 60)
-            )
-
-    belt_height = height * 0.62
-    slabs = (
-        Slab(body, body, 0.15, belt_height, _scaled(paint, 0.55), lower.finish()),
-        Slab(belt, roof, belt_height, height, _scaled(other_glass, 0.9), upper.finish()),
-    )
-    return Vehicle(0, length, width, height, slabs)
+            roof.line((rear + 0.1, side * width * 0.31), (front - 0.1, side * width * 0.31), 0.07, (60, 60, 60))
 
 
 def _minibus(rng: np.random.Generator, scale: float) -> Vehicle:
@@ -387,10 +442,7 @@ def _truck(rng: np.random.Generator, scale: float) -> Vehicle:
             load.line((x, -width * 0.5), (x, width * 0.5), 0.04, _scaled(cargo, 0.87))
     else:
         inner = rounded(tail + 0.15, float(bed[:, 0].max()) - 0.15, width - 0.3, 0.02, 0.02)
-        load.fill(inner, _colour(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
-        for _ in range(4):
-            x, y = rng.uniform(tail + 0.6, cab_rear - 1.2), rng.uniform(-0.6, 0.6)
-            load.glow(x, y, rng.uniform(0.3, 0.9), 0.4, rng.uniform(-30, 45))
+        _paint_gravel(load, inner, (tail + 0.6, cab_rear - 1.2), rng)
     bed_height = rng.uniform(2.9, 3.8) if closed else rng.uniform(1.5, 2.1)
     slabs = (
         Slab(frame, frame, 0.4, 0.9, TYRE),
@@ -399,6 +451,14 @@ def _truck(rng: np.random.Generator, scale: float) -> Vehicle:
         Slab(bed, bed, 0.7, bed_height, _scaled(cargo, 0.6), load.finish()),
     )
     return Vehicle(1, length, width, max(cab_height, bed_height), slabs)
+
+
+def _paint_gravel(load: _Brush, inner: Points, heaps: tuple[float, float], rng: np.random.Generator) -> None:
+    """What an open truck carries, in heaps between two places along its length."""
+    load.fill(inner, _colour(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
+    for _ in range(4):
+        x, y = rng.uniform(*heaps), rng.uniform(-0.6, 0.6)
+        load.glow(x, y, rng.uniform(0.3, 0.9), 0.4, rng.uniform(-30, 45))
 
 
 def _cyclist(rng: np.random.Generator, scale: float) -> Vehicle:
