@@ -5,7 +5,7 @@
 | YOLOv5u, v8, 9, 10, 11, 12 | a distribution over distance bins a side | its mean, from the cell's centre |
 | YOLO26 | distances without bins | from the cell's centre |
 | RT-DETR | queries | centre and size as shares of the image |
-| YOLOv4 | anchors | see `training.models.yolov4.network.decode` |
+| YOLOv4 | anchors | as `training.models.yolov4.network.decode` has it, cell by cell |
 
 YOLOv10 and 26 have two branches: one-to-one, which needs no NMS, and one-to-many, which needs it. Our runtime has NMS anyhow,
 so the one-to-many branch is exported: it is the more accurate one (YOLO26n on COCO, as Ultralytics publish it: 40.9 against 40.1
@@ -25,11 +25,13 @@ from torch import nn
 
 from training.errors import ExportError
 from training.models import torchvision_nms
-from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, decode, deployed
+from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, deployed
 
 torchvision_nms.ensure()
 
 from ultralytics.nn.modules import Detect, RTDETRDecoder, v10Detect  # noqa: E402
+
+ANCHORS_PER_CELL = 3
 
 
 class BoxesScores(nn.Module):
@@ -90,7 +92,8 @@ def _ultralytics(network: nn.Module, width: int, height: int) -> BoxesScores:
 def _yolov4(network: YOLOv4, width: int, height: int) -> BoxesScores:
     _check_size(width, height, max(cast(tuple[int, ...], network.strides)))
     network = deployed(network)
-    head = AnchorHead(network)
+    _without_softplus(network)
+    head = AnchorHead(network, width, height)
     body = nn.Sequential(network.backbone, network.neck)
     fold_normalisation(_first_convolution(body))
     return BoxesScores(body, head)
@@ -225,29 +228,92 @@ class QueryHead(nn.Module):
 
 
 class AnchorHead(nn.Module):
-    """YOLOv4's three heads.
+    """YOLOv4's three heads, candidates in the order of levels, rows, columns, anchors.
+
+    Each head's last 1×1 convolution is written as two products over a list of cells: one for places and objectness, one for
+    classes. So the scores, by far the most numbers, come out in the order in which the graph returns them; and a product may
+    read INT8 and write float, which no convolution of ONNX Runtime can.
 
     Args:
         network: whose heads are taken over.
+        width: of the input in pixels.
+        height: likewise.
     """
 
-    anchors: torch.Tensor
+    reach: torch.Tensor
+    starts: torch.Tensor
+    half_anchors: torch.Tensor
 
-    def __init__(self, network: YOLOv4) -> None:
+    def __init__(self, network: YOLOv4, width: int, height: int) -> None:
         super().__init__()
-        self.heads = network.heads
-        self.strides = cast(tuple[int, ...], network.strides)
         self.classes = network.classes
-        self.register_buffer('anchors', network.anchors)
+        heads = [cast(nn.Sequential, head) for head in network.heads]
+        self.branches = nn.ModuleList(head[:-1] for head in heads)
+        products = [_as_products(cast(nn.Conv2d, head[-1]), self.classes) for head in heads]
+        self.places = nn.ModuleList(place for place, _ in products)
+        self.logits = nn.ModuleList(logit for _, logit in products)
+        strides = cast(tuple[int, ...], network.strides)
+        levels = [(width // stride) * (height // stride) for stride in strides]
+        centres, steps = cells(width, height, strides)
+        scales = torch.cat([torch.full((count,), scale) for count, scale in zip(levels, CENTRE_SCALES, strict=True)])
+        anchors = [sizes.repeat(count, 1) for count, sizes in zip(levels, network.anchors, strict=True)]
+        starts = (centres[0] - scales / 2) * steps[0]
+        self.register_buffer('reach', (scales * steps[0, 0]).repeat_interleave(ANCHORS_PER_CELL)[:, None])
+        self.register_buffer('starts', starts.T.repeat_interleave(ANCHORS_PER_CELL, 0))
+        self.register_buffer('half_anchors', torch.cat(anchors) / 2)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps → boxes (1, N, 4), scores (1, N, C)."""
-        boxes, scores = [], []
-        levels = zip(self.heads, maps, self.anchors, self.strides, CENTRE_SCALES, strict=True)
-        for head, value, anchors, stride, scale in levels:
-            raw = head(value)
-            raw = raw.reshape(1, 3, 5 + self.classes, *raw.shape[2:])
-            level_boxes, level_scores = decode(raw, anchors, stride, scale)
-            boxes.append(level_boxes)
-            scores.append(level_scores)
-        return torch.cat(boxes, 1), torch.cat(scores, 1)
+        lists = [_cell_list(branch(value)) for branch, value in zip(self.branches, maps, strict=True)]
+        places, logits = _joined(self.places, lists, 5), _joined(self.logits, lists, self.classes)
+        offsets, sizes, objectness = torch.split(places, [2, 2, 1], 2)
+        centres = offsets.sigmoid() * self.reach + self.starts
+        halves = sizes.exp() * self.half_anchors
+        return torch.cat([centres - halves, centres + halves], 2), objectness.sigmoid() * logits.sigmoid()
+
+
+def _cell_list(value: torch.Tensor) -> torch.Tensor:
+    """(1, C, H, W) → (H·W, C)."""
+    return value.permute(0, 2, 3, 1).reshape(-1, value.shape[1])
+
+
+def _joined(products: nn.ModuleList, lists: Sequence[torch.Tensor], channels: int) -> torch.Tensor:
+    """What the products of all levels make of their cells, (1, N, channels)."""
+    found = [product(value) for product, value in zip(products, lists, strict=True)]
+    return torch.cat([value.reshape(1, -1, channels) for value in found], 1)
+
+
+def _as_products(convolution: nn.Conv2d, classes: int) -> tuple[nn.Linear, nn.Linear]:
+    """A 1×1 convolution of (5 + classes) channels an anchor as products for the five, and for the classes."""
+    weight = convolution.weight.reshape(ANCHORS_PER_CELL, 5 + classes, -1)
+    bias = cast(torch.Tensor, convolution.bias).reshape(ANCHORS_PER_CELL, 5 + classes)
+    return _product(weight[:, :5], bias[:, :5]), _product(weight[:, 5:], bias[:, 5:])
+
+
+def _product(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:
+    """Of weights (anchors, outputs, inputs) and bias (anchors, outputs)."""
+    product = nn.Linear(weight.shape[2], bias.numel())
+    product.weight, product.bias = nn.Parameter(weight.flatten(0, 1)), nn.Parameter(bias.flatten())
+    return product
+
+
+class SigmoidMish(nn.Module):
+    """Mish without Softplus: x·tanh(ln(1 + eˣ)) = m − m / (½ + ½·σ(m)²) with m = −x.
+
+    ONNX Runtime computes Softplus, and opset 18's Mish, without vector instructions: this form takes a sixth of the time. σ never
+    overflows, as eˣ would; and in INT8 the one reader of x is the one that has to dequantize it.
+    """
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        """Any shape."""
+        negative = -value
+        rest = torch.sigmoid(negative)
+        return negative - negative / (rest * rest * 0.5 + 0.5)
+
+
+def _without_softplus(network: nn.Module) -> None:
+    """Give every Mish its quicker form."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Mish):
+                setattr(module, name, SigmoidMish())

@@ -7,12 +7,12 @@
 
 The tail is everything from the outputs back to the last convolution of each branch. It joins numbers of unlike size
 (box distances, logits, anchors); quantized it ruins the detector. It is found by walking the graph, whatever the nodes
-are named.
+are named. Where a branch ends with a product over the cells of a map, as YOLOv4's do, that product reads INT8 and writes float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ __all__ = ['QuantizeSettings', 'calibration_hash', 'front', 'quantize', 'quantiz
 
 COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
 TARGETS = ('onnxruntime', 'tensorrt')
+MISH = ('Neg', 'Sigmoid', 'Mul', 'Mul', 'Add', 'Div', 'Sub')
+"""The nodes of Mish as `training.export.heads` writes it, each reading the one before."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def float_nodes(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[str]
     unknown = [name for name in settings.float_nodes if name not in named]
     if unknown:
         raise QuantizationError(f'the network has no node {", ".join(unknown)}')
-    left = {*tail(graph, settings.last_convolutions_float), *settings.float_nodes}
+    left = {*tail(graph, settings.last_convolutions_float), *mish(graph)} - {*products(graph)}
+    left.update(settings.float_nodes)
     if settings.first_convolution_float:
         left.update(front(graph))
     return sorted(left)
@@ -237,6 +240,8 @@ def quantize_model(
             'QuantizeBias': False,
             'OpTypesToExcludeOutputQuantization': sorted(COMPUTING),  # lets it fuse the activation function
         }
+    elif products(model.graph):
+        options = {'OpTypesToExcludeOutputQuantization': ['Gemm']}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     quantizer = QDQQuantizer(
@@ -294,3 +299,45 @@ def front(graph: onnx.GraphProto) -> list[str]:
         if node.op_type not in COMPUTING:
             reached.update(node.output)
     return seen
+
+
+def products(graph: onnx.GraphProto) -> list[str]:
+    """Names of the last products of branches that read what convolutions wrote: 1×1 convolutions over a list of cells.
+
+    They are quantized though they end a branch: ONNX Runtime lets a Gemm, unlike a convolution, read INT8 and write float.
+    """
+    maker = {name: node for node in graph.node for name in node.output}
+    last = {*tail(graph)} - {*tail(graph, with_convolutions=False)}
+    return [
+        node.name for node in graph.node if node.name in last and node.op_type == 'Gemm' and _reads_map(node, maker)
+    ]
+
+
+def _reads_map(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a convolution computed the first input of a node."""
+    source = maker.get(node.input[0])
+    while source is not None and source.op_type not in COMPUTING:
+        source = maker.get(source.input[0]) if source.input else None
+    return source is not None and source.op_type == 'Conv'
+
+
+def mish(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes of Mish: rounded between one another they would take longer, and lose more."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for value in node.input:
+            readers.setdefault(value, []).append(node)
+    chains = (_chain(node, readers) for node in graph.node if node.op_type == MISH[0])
+    return [name for chain in chains if len(chain) == len(MISH) for name in chain]
+
+
+def _chain(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> list[str]:
+    """Names of nodes in the order of Mish, as far as they are there."""
+    names = [node.name]
+    for kind in MISH[1:]:
+        after = [reader for reader in readers.get(node.output[0], ()) if reader.op_type == kind]
+        if not after:
+            break
+        node = after[0]
+        names.append(node.name)
+    return names

@@ -9,7 +9,7 @@ torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 from training.errors import ExportError  # noqa: E402
-from training.export.heads import boxes_scores  # noqa: E402
+from training.export.heads import SigmoidMish, boxes_scores  # noqa: E402
 from training.export.onnx_export import check_parity, export  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.models.yolov4.network import YOLOv4, decode  # noqa: E402
@@ -111,14 +111,31 @@ def test_queries_become_corners_in_pixels(image):
     assert_same(network, image, corners, logits[0].sigmoid())
 
 
-def test_anchors_decode_as_yolov4_decodes_them(image):
+@pytest.mark.parametrize(('backbone', 'neck'), [('mobilenet_v2', 'depthwise'), ('cspdarknet53', 'full')])
+def test_anchors_decode_as_yolov4_decodes_them(backbone, neck, image):
     torch.manual_seed(0)
-    network = with_random_statistics(YOLOv4(len(CLASSES), 'mobilenet_v2', 'depthwise'))
+    network = with_random_statistics(YOLOv4(len(CLASSES), backbone, neck))
     with torch.no_grad():
         levels = zip(network(rgb(image)), network.anchors, network.strides, (1.2, 1.1, 1.05), strict=True)
         decoded = [decode(*level) for level in levels]
-    boxes, scores = (torch.cat(values, 1) for values in zip(*decoded, strict=True))
+    boxes, scores = (torch.cat([cell_by_cell(value) for value in values], 1) for values in zip(*decoded, strict=True))
     assert_same(network, image, boxes, scores)
+
+
+def cell_by_cell(value):
+    """Candidates anchor by anchor → the anchors of each cell beside one another."""
+    return value.unflatten(1, (3, -1)).transpose(1, 2).flatten(1, 2)
+
+
+def test_mish_without_softplus_is_mish():
+    values = torch.cat([torch.linspace(-120, 120, 4801), torch.tensor([-1e30, 1e30])])
+    torch.testing.assert_close(SigmoidMish()(values), torch.nn.functional.mish(values), atol=3e-6, rtol=1e-6)
+
+
+def test_yolov4_is_exported_without_softplus():
+    kinds = {type(module) for module in boxes_scores(YOLOv4(len(CLASSES)), 32, 32).modules()}
+    assert SigmoidMish in kinds
+    assert torch.nn.Mish not in kinds
 
 
 @pytest.mark.parametrize(
