@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from training import stages
+from training import bundling, stages
 from training.data.crops import CropSettings, write_crops
 from training.data.dataset import Image
 from training.errors import RecipeError
@@ -308,7 +308,9 @@ class Pipeline:
 
     def _measure(self, name: str, precision: str, folder: Path) -> Result:
         networks = {precision: self._network(name, precision)}
-        bundle = stages.write_plain_bundle(folder / 'bundle', networks, self._set(self.recipe.validation), self.recipe)
+        bundle = bundling.write_plain_bundle(
+            folder / 'bundle', networks, self._set(self.recipe.validation), self.recipe
+        )
         return stages.measure(bundle, precision, self._set(self.recipe.validation))
 
     def _bundle(self, folder: Path) -> Result:
@@ -320,7 +322,7 @@ class Pipeline:
         metrics = {precision: self.steps.made(self.measure(final, precision)) for precision in PRECISIONS}
         networks = {precision: self._network(final, precision) for precision in PRECISIONS}
         weights = self._folder(self.weights(final)) / stages.WEIGHTS
-        return stages.bundle(
+        return bundling.write_finished_bundle(
             folder / 'bundle', weights, networks, metrics, self._set(self.recipe.validation), self.recipe, records
         )
 

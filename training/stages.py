@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core.bundle import Bundle, write_bundle
+from kd_perception.core.bundle import Bundle
 from training.data.dataset import Image, read_classes
 from training.data.sources import SourceSettings
 from training.data.sources import prepare as prepare_source
@@ -21,9 +17,9 @@ from training.errors import RecipeError, WeightsError
 from training.prune.pruning import PruneSettings
 from training.quantize import qdq
 from training.recipe import ExportRecipe, ImageRange, Recipe, StageRecipe
-from training.steps import Result, commit, digest
+from training.starts import fresh_yolov4, quantization_aware, widened
+from training.steps import Result, digest
 
-LIBRARIES = ('torch', 'ultralytics', 'torch-pruning', 'onnx', 'onnxruntime', 'numpy', 'opencv-python-headless')
 WEIGHTS = 'weights.pt'
 LEAST_TEACHER_MAP = 0.001
 """A teacher below it was not trained, or not on these classes."""
@@ -71,23 +67,13 @@ def train(
         calibration: images that set the ranges in which the network trains as INT8 will compute; None trains in float.
     """
     from training.distill.trainer import FitJob, fit
-    from training.models.weights import load_network, read_kept
-    from training.quantize.qat import prepare_qat
+    from training.models.weights import read_kept
 
     assert stage.fit is not None
     classes = read_classes(classes_of)
-    for name in stage.images:
-        if read_classes(sets[name]) != classes:
-            raise RecipeError(
-                f'the set {name} has the classes {", ".join(read_classes(sets[name]))}, not {", ".join(classes)}'
-            )
-    for name, measured in teacher_maps.items():
-        if measured < LEAST_TEACHER_MAP:
-            raise RecipeError(
-                f'the teacher {name + " " if name else ""}finds next to nothing on the validation pictures (mAP50-95 '
-                f'{100 * measured:.2f} %): it cannot teach; train it longer'
-            )
-    images = [path for name, wanted in stage.images.items() for path in pictures(sets[name], wanted)]
+    _check_classes({name: sets[name] for name in stage.images}, classes)
+    _check_teachers(teacher_maps)
+    images = _pictures_of(stage.images, sets)
     student: Any = start
     if backbone is not None or stage.anchors:
         boxes_of = images if stage.anchors else []
@@ -95,12 +81,12 @@ def train(
     elif narrow is not None:
         student = widened(str(start), classes, narrow, seed)
     elif calibration is not None:
-        student = prepare_qat(load_network(Path(start))[0], calibration)
+        student = quantization_aware(Path(start), calibration)
     job = FitJob(
         student=student,
         classes=classes,
         images=images,
-        unlabelled=[path for name, wanted in stage.unlabelled.items() for path in pictures(sets[name], wanted)],
+        unlabelled=_pictures_of(stage.unlabelled, sets),
         settings=stage.fit,
         seed=seed,
         teacher=teachers.get(''),
@@ -122,63 +108,24 @@ def train(
     return notes
 
 
-def widened(architecture: str, classes: Sequence[str], narrow: Path, seed: int) -> Any:
-    """A network of that architecture that knows what a narrower one knows.
-
-    Raises:
-        WeightsError: the narrow one has other classes or other layers.
-    """
-    from training.models.weights import build_network, load_network
-    from training.models.widening import widen
-
-    network, known = load_network(narrow)
-    if known != tuple(classes):
-        raise WeightsError(f'{narrow} knows the classes {", ".join(known)}, not {", ".join(classes)}')
-    wide = build_network(architecture, classes)
-    widen(wide, network, seed)
-    return wide
+def _check_classes(sets: Mapping[str, Path], classes: Sequence[str]) -> None:
+    for name, folder in sets.items():
+        known = read_classes(folder)
+        if tuple(known) != tuple(classes):
+            raise RecipeError(f'the set {name} has the classes {", ".join(known)}, not {", ".join(classes)}')
 
 
-def fresh_yolov4(
-    architecture: str,
-    classes: Sequence[str],
-    backbone: Path | None,
-    images: Sequence[Path],
-    image_size: int,
-    seed: int,
-) -> Any:
-    """A YOLOv4 with fresh weights but for the backbone.
+def _check_teachers(measured: Mapping[str, float]) -> None:
+    for name, accuracy in measured.items():
+        if accuracy < LEAST_TEACHER_MAP:
+            raise RecipeError(
+                f'the teacher {name + " " if name else ""}finds next to nothing on the validation pictures (mAP50-95 '
+                f'{100 * accuracy:.2f} %): it cannot teach; train it longer'
+            )
 
-    Args:
-        architecture: a model file.
-        classes: their names.
-        backbone: a classifier's weights; None leaves it fresh.
-        images: whose boxes give the anchors; none takes the architecture's.
-        image_size: of the training in pixels.
-        seed: of the fresh weights.
 
-    Raises:
-        WeightsError: the classifier has another backbone, or the architecture is no YOLOv4.
-        DataError: too few boxes for anchors.
-    """
-    import torch
-
-    from training.distill.classification import take_backbone
-    from training.models.weights import build_network
-    from training.models.yolov4.anchors import box_sizes, fit_anchors
-    from training.models.yolov4.network import YOLOv4
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network: Any = build_network(architecture, classes)
-        if not isinstance(network, YOLOv4):
-            raise WeightsError(f'{architecture} is no YOLOv4: backbone and anchors are for that family')
-        if images:
-            anchors, _ = fit_anchors(box_sizes(images, len(classes), image_size), seed=seed)
-            network = build_network({**network.yaml, 'anchors': anchors.reshape(3, 3, 2).round(1).tolist()}, classes)
-    if backbone is not None:
-        take_backbone(network, backbone)
-    return network
+def _pictures_of(wanted: Mapping[str, ImageRange], sets: Mapping[str, Path]) -> list[Path]:
+    return [path for name, some in wanted.items() for path in pictures(sets[name], some)]
 
 
 def classify(
@@ -301,132 +248,6 @@ def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
 
     accuracy = measure_bundle(bundle, precision, validation)
     return accuracy.to_json()
-
-
-def write_plain_bundle(folder: Path, networks: Mapping[str, Path], validation: Path, recipe: Recipe) -> Bundle:
-    """A bundle of networks that nobody measured yet."""
-    lay_networks(folder, networks, recipe)
-    return write_bundle(folder, document(folder, networks, {}, validation, recipe, {}))
-
-
-def bundle(
-    folder: Path,
-    weights: Path,
-    networks: Mapping[str, Path],
-    metrics: Mapping[str, Result],
-    validation: Path,
-    recipe: Recipe,
-    records: Result,
-) -> Result:
-    """The finished bundle with what was measured and where it came from; none where an artifact is another detector.
-
-    Raises:
-        ExportError: the networks differ by more than the limits.
-    """
-    from training.export.heads import boxes_scores
-    from training.export.parity import check_bundle_parity
-    from training.models.weights import load_network
-
-    size = recipe.export
-    network, classes = load_network(weights)
-    parity = check_bundle_parity(
-        boxes_scores(network, size.width, size.height),
-        networks,
-        list(spread_images(validation, 'val', size.parity_images)),
-        classes=classes,
-        width=size.width,
-        height=size.height,
-        limits=recipe.parity,
-    )
-    lay_networks(folder, networks, recipe)
-    write_bundle(folder, document(folder, networks, metrics, validation, recipe, {'steps': records, 'parity': parity}))
-    return {'parity': parity}
-
-
-def lay_networks(folder: Path, networks: Mapping[str, Path], recipe: Recipe) -> None:
-    """Copy the networks under the names that they have in the bundle."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for precision, file in networks.items():
-        shutil.copyfile(file, folder / artifact_file(recipe, precision))
-
-
-def artifact_file(recipe: Recipe, precision: str) -> str:
-    """Name of a network in the bundle."""
-    return f'{recipe.bundle_name}_{precision}.onnx'
-
-
-def document(
-    folder: Path,
-    networks: Mapping[str, Path],
-    metrics: Mapping[str, Result],
-    validation: Path,
-    recipe: Recipe,
-    records: Result,
-) -> dict[str, Any]:
-    """bundle.yaml."""
-    about = recipe.bundle
-    source = recipe.data[recipe.validation].path or recipe.validation
-    return {
-        'schema_version': 1,
-        'name': recipe.bundle_name,
-        'family': about.family or recipe.bundle_name,
-        'description': about.description,
-        'licence': about.licence,
-        'attribution': list(about.attribution),
-        'classes': list(read_classes(validation)),
-        'input': {
-            'width': recipe.export.width,
-            'height': recipe.export.height,
-            'colour': 'bgr',
-            'dtype': 'uint8',
-            'layout': 'nhwc',
-            'resize': 'letterbox',
-            'pad': 114,
-        },
-        'output': {'layout': 'boxes_scores', 'box_format': 'xyxy', 'max_detections': 300},
-        'thresholds': {'score': about.score, 'iou': about.iou},
-        'artifacts': [
-            {
-                'engine': 'onnxruntime',
-                'precision': precision,
-                'file': artifact_file(recipe, precision),
-                'sha256': digest(folder / artifact_file(recipe, precision)),
-                'made_by': f'python -m training run training/recipes/{recipe.file.name}',
-                **({'metrics': stated(recipe, source, precision, metrics[precision])} if precision in metrics else {}),
-            }
-            for precision in networks
-        ],
-        **({'provenance': provenance(recipe, metrics, records)} if records else {}),
-    }
-
-
-def stated(recipe: Recipe, source: str, precision: str, metrics: Result) -> Result:
-    """What an artifact says was measured, with the command that measures it again."""
-    command = f'python -m training measure models/{recipe.bundle_name} {source} --precision {precision}'
-    return {'dataset': f'{source}/val', **metrics, 'command': command}
-
-
-def provenance(recipe: Recipe, metrics: Mapping[str, Result], records: Result) -> dict[str, Any]:
-    """Where the bundle comes from.
-
-    Args:
-        records: `steps`, what each gave, and `parity`, how near its networks are to each other.
-    """
-    final = recipe.stages[recipe.final]
-    return {
-        'method': recipe.bundle.method,
-        'student': final.start,
-        'teacher': ', '.join(final.taught_by.values()),
-        'recipe': f'training/recipes/{recipe.file.name}',
-        'recipe_sha256': digest(recipe.file),
-        'data': recipe.bundle.data,
-        'commit': commit(),
-        'seed': recipe.seed,
-        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d'),
-        'tools': {'python': sys.version.split()[0], **{name: metadata.version(name) for name in LIBRARIES}},
-        'int8_relative_map_loss': round(1 - metrics['int8']['map'] / max(metrics['fp32']['map'], 1e-9), 4),
-        **records,
-    }
 
 
 def report(

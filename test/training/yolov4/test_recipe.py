@@ -16,7 +16,7 @@ from training.models.yolov4.anchors import box_sizes
 from training.models.yolov4.backbones import Classifier
 from training.prune.cost import count_fused_parameters, count_gflops, count_parameters
 from training.recipe import load_recipe
-from training.stages import fresh_yolov4
+from training.starts import fresh_yolov4
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 CLASSIFY = {'crops': {'scenes': {'min_side': 4}}, 'fit': {'size': 32, 'steps': 2, 'batch': 4, 'warmup_steps': 1}}
