@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -32,6 +31,7 @@ from training.distill.losses.relation import CC, PKT, RKD, SP
 from training.distill.losses.selectivity import NST
 from training.distill.losses.variational import VID
 from training.errors import LossError
+from training.schema import nearest
 
 __all__ = ['LOSSES', 'DistillationLoss', 'OnLevels', 'Usual', 'loss_class', 'make', 'make_levels']
 
@@ -72,7 +72,7 @@ def loss_class(name: str) -> type[DistillationLoss]:
         LossError: no such loss; the nearest name is offered.
     """
     if name not in LOSSES:
-        raise LossError(f'there is no loss {name!r}{_nearest(name, LOSSES)}; losses are {", ".join(LOSSES)}')
+        raise LossError(f'there is no loss {name!r}{nearest(name, LOSSES)}; losses are {", ".join(LOSSES)}')
     return LOSSES[name]
 
 
@@ -95,7 +95,7 @@ def make(name: str, **settings: Any) -> DistillationLoss:
     for setting in settings:
         if setting not in parameters:
             known = ', '.join(parameters) or 'none'
-            raise LossError(f'{name} has no setting {setting!r}{_nearest(setting, parameters)}; settings are {known}')
+            raise LossError(f'{name} has no setting {setting!r}{nearest(setting, parameters)}; settings are {known}')
     missing = [key for key, value in parameters.items() if value.default is value.empty and key not in settings]
     if missing:
         raise LossError(f'{name} needs the setting {", ".join(missing)}')
@@ -159,8 +159,3 @@ def make_levels(
         for (student, teacher), of_level in zip(channels, each, strict=True)
     ]
     return OnLevels(losses, matched=matched, weights=level_weights)
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f': did you mean {near[0]!r}?' if near else ''
