@@ -22,7 +22,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog='example: kd_perception bag from-scene --out flight',
     )
     actions = bag.add_subparsers(metavar='ACTION', required=True)
+    _add_from_video(actions)
+    _add_from_images(actions)
+    _add_from_scene(actions)
+    _add_info(actions)
 
+
+def _add_from_video(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     video = actions.add_parser(
         'from-video',
         help='a bag of a video',
@@ -36,6 +42,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_form(video, frames=0, fps="the video's own")
     video.set_defaults(run=_from_video)
 
+
+def _add_from_images(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     images = actions.add_parser(
         'from-images',
         help='a bag of a folder of images, in the order of their names',
@@ -46,6 +54,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_form(images, frames=0, fps='5')
     images.set_defaults(run=_from_images)
 
+
+def _add_from_scene(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     scene = actions.add_parser(
         'from-scene',
         help='a bag of a synthetic flight over traffic, with exact boxes',
@@ -57,6 +67,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_form(scene, frames=_SCENE_FRAMES, fps='30')
     scene.set_defaults(run=_from_scene)
 
+
+def _add_info(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     info = actions.add_parser(
         'info',
         help='topics, rate, image size and ground truth of a bag',

@@ -59,6 +59,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument('bags', nargs='+', type=Path, metavar='BAG', help='rosbag2 folder, .mcap or .db3 file')
     add_detector_options(parser)
     parser.add_argument('--out', type=Path, default=Path('out/evaluation'), help='report folder (default: %(default)s)')
+    _add_truth(parser)
+    _add_clock(parser)
+    _add_work(parser)
+    _add_limits(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_truth(parser: argparse.ArgumentParser) -> None:
+    """What is read, and what it is compared with."""
     parser.add_argument('--topic', default='', help='image topic, if the bag has several')
     parser.add_argument('--ground-truth', default='', help='Detection2DArray topic or COCO file')
     parser.add_argument(
@@ -76,6 +85,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar='MS',
         help='ground truth belongs to the nearest image within so many ms (default: %(default)s)',
     )
+
+
+def _add_clock(parser: argparse.ArgumentParser) -> None:
+    """When frames come."""
     parser.add_argument('--mode', choices=('every', 'realtime'), default='every', help='default: %(default)s')
     parser.add_argument(
         '--rate', type=float, default=1.0, help='realtime: this many times faster (default: %(default)s)'
@@ -83,10 +96,18 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         '--latency', default='measured', help='realtime: measured, milliseconds, or a file with one figure in ms a line'
     )
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    """Who does the work, and what more it leaves."""
     parser.add_argument('--workers', type=int, default=1, help='bags at the same time on this machine')
     parser.add_argument('--scheduler', default='', help='address of a Dask scheduler that runs the bags instead')
     parser.add_argument('--resume', action='store_true', help='go on where an interrupted run stopped')
     parser.add_argument('--write-bag', action='store_true', help='write images and detections as bags for RViz')
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """What makes the exit status."""
     for side, relation in (('under', '<'), ('over', '>')):
         parser.add_argument(
             f'--fail-{side}',
@@ -96,7 +117,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
             metavar='FIGURE=VALUE',
             help=f'exit status {EXIT_MISSED} if FIGURE {relation} VALUE; one of {", ".join(FIGURES)}',
         )
-    parser.set_defaults(run=run)
 
 
 def _class_pair(text: str) -> tuple[str, str]:
