@@ -105,38 +105,48 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions, runtime: An
         _check_symmetric(graph, artifact.file)
     device = CudaDevice(load_runtime() if runtime is None else runtime, options.device_id)
     try:
-        made_of = {
-            'engine': 'tensorrt',
-            'model': artifact.sha256,
-            'precision': precision,
-            'strongly_typed': str(plan.strongly_typed),
-            'tensorrt': trt.__version__,
-            'gpu': device.name,
-            'capability': device.capability,
-            'input': 'x'.join(map(str, bundle.input.shape)),
-            'recipe': _RECIPE,
-        }
         log = _log(trt)
         serialized = cached(
-            made_of,
+            _made_of(trt, artifact, bundle, precision, plan, device),
             lambda: _build(trt, log, content, bundle, plan, device, options, f'{artifact.file} {precision}'),
             options.report,
         )
         trt_engine = trt.Runtime(log).deserialize_cuda_engine(serialized)
         if trt_engine is None:
             raise engine_error('TensorRT cannot load the engine', RuntimeError(log.last()))
-        info = EngineInfo(
-            engine='tensorrt',
-            precision=precision,
-            device='cuda',
-            provider=f'TensorRT on {device.name} ({device.capability})',
-            threads=0,
-            versions={'tensorrt': trt.__version__, 'numpy': np.__version__},
-        )
+        info = _info(trt, precision, device)
         return TensorRtEngine(trt_engine, device, bundle, info, [value.name for value in graph.inputs])
     except BaseException:
         device.close()
         raise
+
+
+def _made_of(
+    trt: Any, artifact: Artifact, bundle: Bundle, precision: str, plan: versions.Plan, device: CudaDevice
+) -> dict[str, str]:
+    """All that a built engine depends on."""
+    return {
+        'engine': 'tensorrt',
+        'model': artifact.sha256,
+        'precision': precision,
+        'strongly_typed': str(plan.strongly_typed),
+        'tensorrt': trt.__version__,
+        'gpu': device.name,
+        'capability': device.capability,
+        'input': 'x'.join(map(str, bundle.input.shape)),
+        'recipe': _RECIPE,
+    }
+
+
+def _info(trt: Any, precision: str, device: CudaDevice) -> EngineInfo:
+    return EngineInfo(
+        engine='tensorrt',
+        precision=precision,
+        device='cuda',
+        provider=f'TensorRT on {device.name} ({device.capability})',
+        threads=0,
+        versions={'tensorrt': trt.__version__, 'numpy': np.__version__},
+    )
 
 
 def _build(
