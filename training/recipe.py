@@ -366,8 +366,25 @@ def read_document(file: Path) -> dict[str, Any]:
     return document
 
 
+def rehearsal(file: Path) -> dict[str, Any]:
+    """What a recipe's entry `rehearsal` sets, `{stages.teacher.fit.steps: 9}`: the same steps at a size that takes a minute.
+
+    Its name ends with `_rehearsal`, so that it leaves the files of the whole recipe alone.
+
+    Raises:
+        RecipeError: the recipe has no such entry.
+    """
+    document = read_document(file)
+    changes = document.get('rehearsal')
+    if not isinstance(changes, Mapping):
+        raise RecipeError(
+            f'{file} has no entry rehearsal, which would say what to set: {{stages.teacher.fit.steps: 9}}'
+        )
+    return {'name': f'{document.get("name", file.stem)}_rehearsal', **changes}
+
+
 def with_weights(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with the files of its entry `weights` in place of their names, `weights.v8`, in stages and in arms.
+    """What a recipe holds, with the files of its entry `weights` in place of their names, `weights.v8`, in stages and in arms.
 
     A recipe that names a file so is the same to the last hash as one that repeats its path, and `--set weights.v8=mine.pt`
     gives another file to all stages and arms at once.
@@ -381,7 +398,7 @@ def with_weights(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: _with_files(value, files) if name in ('stages', 'study') else value
         for name, value in document.items()
-        if name != 'weights'
+        if name not in ('weights', 'rehearsal')
     }
 
 

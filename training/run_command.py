@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from training.commands import declare
+from training.commands import add_overrides, declare, overrides_of
 from training.data.root import data_root
 from training.errors import RecipeError
 from training.steps import Step, Steps, in_order
@@ -15,6 +15,7 @@ EPILOG = """\
 examples:
   python -m training run training/recipes/s4_small.yaml                       all, from photographs to a bundle
   python -m training run training/recipes/s4_small.yaml --dry-run             what would be done, what was done already
+  python -m training run training/recipes/s3_aerial.yaml --rehearse           does all of it run? a minute
   python -m training run training/recipes/s4_small.yaml --until pruned        the stages up to this one
   python -m training run training/recipes/s4_small.yaml --set stages.teacher.fit.epochs=5
   python -m training run training/recipes/s4_small.yaml --again distilled     make a stage again from nothing
@@ -32,9 +33,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument('--target', type=Path, help="the bundle's folder; models/<name> by default")
     parser.add_argument('--until', metavar='STAGE', help='stop behind the weights of this stage')
     parser.add_argument('--again', metavar='STAGE', action='append', default=[], help='make it again, and what follows')
-    parser.add_argument(
-        '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe'
-    )
+    add_overrides(parser)
     parser.add_argument('--dry-run', action='store_true', help='print the plan only')
     parser.set_defaults(command=run)
     return parser
@@ -43,9 +42,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> int:
     """Run the recipe as the options say."""
     from training.pipeline import Pipeline
-    from training.recipe import load_recipe, parse_overrides
+    from training.recipe import load_recipe
 
-    recipe = load_recipe(options.recipe, parse_overrides(options.set))
+    recipe = load_recipe(options.recipe, overrides_of(options, options.recipe))
     pipeline = Pipeline(recipe, data_root(options.data), Steps(options.out / recipe.name))
     for name in [*options.again, *filter(None, [options.until])]:
         if name not in recipe.stages:

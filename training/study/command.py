@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.commands import add_places, declare
+from training.commands import add_overrides, add_places, declare, overrides_of
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.int8_command import add_int8
@@ -48,6 +48,7 @@ examples:
   python -m training study paired training/recipes/s4_small.yaml --arms plain cwd logits --seeds 0 1 2
   python -m training study paired RECIPE --seeds 0 1 2 3 4 --workers 2 --metric map50 map --report docs/results/s4.md
   python -m training study paired RECIPE --scheduler tcp://10.0.0.5:8786     on a Dask cluster with the same paths
+  python -m training study paired training/recipes/s2_aerial.yaml --rehearse  every arm in seconds: does all of it run?
   python -m training study paired RECIPE --dry-run                           what is done and what would be run
 """
 
@@ -80,9 +81,7 @@ def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument('recipe', type=Path, help='YAML file with a section `study`')
     parser.add_argument('--arms', nargs='+', metavar='ARM', help="the recipe's by default; the baseline always joins")
     parser.add_argument('--baseline', help="the recipe's by default")
-    parser.add_argument(
-        '--set', metavar='NAME=VALUE', action='append', default=[], help='change an entry of the recipe, in all arms'
-    )
+    add_overrides(parser, 'change an entry of the recipe, in all arms')
     add_study_options(parser)
     parser.set_defaults(command=_run_paired)
 
@@ -148,9 +147,9 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
         RecipeError, StudyError: the recipe has no such section or no such arm.
     """
     from training.data.root import data_root
-    from training.recipe import load_recipe, parse_overrides
+    from training.recipe import load_recipe
 
-    common = parse_overrides(options.set)
+    common = overrides_of(options, options.recipe)
     recipe = load_recipe(options.recipe, common)
     if recipe.study is None:
         raise StudyError(f'{options.recipe} has no section `study` with arms: python -m training study paired --help')

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from training.commands import add_dataset, add_places, declare
+from training.commands import add_dataset, add_overrides, add_places, declare
 
 EPILOG = """\
 Every network is quantized by every arm and measured through the runtime that the robot uses. Each cell is kept as it ends: the
@@ -42,6 +42,7 @@ def add_int8(kinds: Any) -> None:
         help="bundles with an fp32 artifact, or arms of a recipe's study",
     )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='of arms; 0 1 2 by default')
+    add_overrides(parser, 'change an entry of the recipes, as their studies were run')
     parser.add_argument(
         '--qat', nargs='+', default=[], metavar='NAME[@SEED]=WEIGHTS', help="QAT's weights, begun at that fp32 artifact"
     )

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from training.commands import overrides_of
 from training.data.root import data_root, data_set
 from training.errors import StudyError
 from training.schema import nearest
@@ -113,8 +114,8 @@ def _given(options: argparse.Namespace) -> tuple[list[str], list[str]]:
         if not path.endswith('.yaml') or '@' in name:
             bundles.append(text)
             continue
+        place = {'out': options.out, 'data': data_root(options.data), 'common': overrides_of(options, Path(path))}
         for seed in dict.fromkeys(options.seeds):
-            place = {'out': options.out, 'data': data_root(options.data)}
             bundles.append(f'{name}@{seed}={cell_bundle(Path(path), name, seed, **place)}')
             if options.qat_stage:
                 trained = cell_weights(Path(path), name, options.qat_stage, seed, **place)

@@ -37,14 +37,16 @@ def cell_pipeline(
     return Pipeline(recipe, data, Steps(out / recipe.name)), study.measure or recipe.final
 
 
-def cell_bundle(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -> Path:
-    """The float network of a cell that was run, as a bundle.
+def cell_bundle(
+    recipe_file: Path, arm: str, seed: int, out: Path, data: Path, common: Mapping[str, Any] | None = None
+) -> Path:
+    """The float network of a cell that was run, as a bundle; `common` is what the study set in all arms.
 
     Raises:
         StudyError: no such arm, or the cell was not run.
         RecipeError: as `cell_pipeline`.
     """
-    pipeline, measured = _of_arm(recipe_file, arm, seed, out, data)
+    pipeline, measured = _of_arm(recipe_file, arm, seed, out, data, common)
     step = pipeline.measure(measured, 'fp32')
     if pipeline.steps.result(step) is None:
         raise StudyError(
@@ -54,7 +56,9 @@ def cell_bundle(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -
     return pipeline.steps.folder(step) / 'bundle'
 
 
-def cell_weights(recipe_file: Path, arm: str, stage: str, seed: int, out: Path, data: Path) -> Path:
+def cell_weights(
+    recipe_file: Path, arm: str, stage: str, seed: int, out: Path, data: Path, common: Mapping[str, Any] | None = None
+) -> Path:
     """The weights of a stage of a cell; what was not trained is trained.
 
     Raises:
@@ -62,7 +66,7 @@ def cell_weights(recipe_file: Path, arm: str, stage: str, seed: int, out: Path, 
         RecipeError: as `cell_pipeline`.
         TrainingError: what the training raises.
     """
-    pipeline, _ = _of_arm(recipe_file, arm, seed, out, data)
+    pipeline, _ = _of_arm(recipe_file, arm, seed, out, data, common)
     known = pipeline.recipe.stages
     if stage not in known:
         raise StudyError(f'{recipe_file} has no stage {stage!r}{nearest(stage, known)}; stages are {", ".join(known)}')
@@ -71,9 +75,11 @@ def cell_weights(recipe_file: Path, arm: str, stage: str, seed: int, out: Path, 
     return pipeline.steps.folder(step) / WEIGHTS
 
 
-def _of_arm(recipe_file: Path, arm: str, seed: int, out: Path, data: Path) -> tuple[Pipeline, str]:
-    study = load_recipe(recipe_file).study
+def _of_arm(
+    recipe_file: Path, arm: str, seed: int, out: Path, data: Path, common: Mapping[str, Any] | None
+) -> tuple[Pipeline, str]:
+    study = load_recipe(recipe_file, common).study
     arms = {} if study is None else study.arms
     if arm not in arms:
         raise StudyError(f'{recipe_file} has no arm {arm!r}{nearest(arm, arms)}; arms are {", ".join(arms) or "none"}')
-    return cell_pipeline(recipe_file, arms[arm], seed, out, data)
+    return cell_pipeline(recipe_file, {**(common or {}), **arms[arm]}, seed, out, data)
