@@ -192,6 +192,7 @@ def signed(value: float) -> str:
     """A difference with its sign, three significant digits."""
     if not math.isfinite(value):
         return '–'
+    value = round(value, 12)  # a sum of differences that cancel leaves 1e-17
     text = f'{value:+.0f}' if abs(value) >= 1000 else f'{value:+.3g}'
     return text.replace('-', '−', 1)
 
