@@ -202,7 +202,7 @@ class Pipeline:
     def _seed(self, stage: StageRecipe) -> int:
         return self.recipe.seed if stage.seed is None else stage.seed
 
-    def _weights_file(self, source: str) -> Path:
+    def weights_file(self, source: str) -> Path:
         """The file behind a stage's name or a path; paths are relative to the recipe."""
         if source in self.recipe.stages:
             return self._folder(self.weights(source)) / stages.WEIGHTS
@@ -218,7 +218,7 @@ class Pipeline:
     def _start(self, stage: StageRecipe) -> Path | str:
         """Weights, or an architecture: a model file beside the recipe, or the name of one of Ultralytics'."""
         if not stage.start.endswith('.yaml'):
-            return self._weights_file(stage.start)
+            return self.weights_file(stage.start)
         beside = self.recipe.file.parent / stage.start
         return str(beside) if beside.is_file() else stage.start
 
@@ -252,14 +252,14 @@ class Pipeline:
             stage,
             folder,
             start=self._start(stage),
-            teachers={name: self._weights_file(source) for name, source in sources.items()},
+            teachers={name: self.weights_file(source) for name, source in sources.items()},
             teacher_maps={name: self.steps.made(self.measure(of, 'fp32'))['map'] for name, of in measured.items()},
             unpruned=next((name for name, source in sources.items() if source in ancestors), None),
             sets={name: self._set(name) for name in [*stage.images, *stage.unlabelled]},
             classes_of=self._set(self.recipe.validation),
             seed=self._seed(stage),
-            backbone=None if stage.backbone is None else self._weights_file(stage.backbone),
-            narrow=None if stage.widen is None else self._weights_file(stage.widen),
+            backbone=None if stage.backbone is None else self.weights_file(stage.backbone),
+            narrow=None if stage.widen is None else self.weights_file(stage.widen),
             answers=self.steps.root / 'answers',
             calibration=self._calibration() if stage.qat else None,
         )
@@ -270,18 +270,18 @@ class Pipeline:
         return stages.classify(
             stage,
             folder,
-            start=stage.start if stage.start in BACKBONES else self._weights_file(stage.start),
-            teacher=None if stage.teacher is None else self._weights_file(stage.teacher),
+            start=stage.start if stage.start in BACKBONES else self.weights_file(stage.start),
+            teacher=None if stage.teacher is None else self.weights_file(stage.teacher),
             pictures=crops or [self.data / stage.classify.folder],
             seed=self._seed(stage),
         )
 
     def _prune(self, stage: StageRecipe, folder: Path) -> Result:
         assert stage.prune is not None
-        return stages.prune(stage.prune, self._weights_file(stage.start), folder, self.recipe.export)
+        return stages.prune(stage.prune, self.weights_file(stage.start), folder, self.recipe.export)
 
     def _average(self, stage: StageRecipe, folder: Path) -> Result:
-        files = [self._weights_file(source) for source in (stage.start, str(stage.average))]
+        files = [self.weights_file(source) for source in (stage.start, str(stage.average))]
         return stages.average(files, folder / stages.WEIGHTS)
 
     def _export(self, name: str, folder: Path) -> Result:

@@ -301,23 +301,11 @@ def run_cell(
     import cv2
     import torch
 
-    from training.study.recipe_cells import cell_pipeline
+    from training.study.recipe_cells import cell_pipeline, figures
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     pipeline, measured = cell_pipeline(Path(recipe_file), overrides, seed, Path(out), Path(data))
     counts = pipeline.steps.made(pipeline.export(measured))
     metrics = pipeline.steps.made(pipeline.measure(measured, 'fp32'))
-    per_class = {
-        f'{measure} {name}': float(entry[measure])
-        for name, entry in metrics['per_class'].items()
-        for measure in ('map50', 'map')
-        if measure in entry
-    }
-    return {
-        'map50': float(metrics['map50']),
-        'map': float(metrics['map']),
-        **per_class,
-        'parameters': float(counts['parameters']),
-        'gflops': float(counts['gflops']),
-    }
+    return figures(counts, metrics)

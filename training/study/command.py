@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from training.commands import add_overrides, add_places, declare, overrides_of
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.int8_command import add_int8
-from training.study.plan import Cell, Job, Study
+from training.study.plan import Cell, Job, Result, Study
 
 if TYPE_CHECKING:
     from training.study.paired import Failure
@@ -30,6 +30,9 @@ examples:
   python -m training study int8 aerial_traffic --networks shipped=models/aerial_traffic
   python -m training study KIND --help                                       more of each
 """
+
+DEFAULT_COST = 'gflops'
+"""Over which accuracy is plotted unasked, where networks differ in it."""
 
 PAIRED_EPILOG = """\
 An arm is a set of changes to the recipe, named in its section `study`:
@@ -47,6 +50,7 @@ Exit status: 0 all cells are done, 1 a cell failed, 130 interrupted.
 examples:
   python -m training study paired training/recipes/s4_small.yaml --arms plain cwd logits --seeds 0 1 2
   python -m training study paired RECIPE --seeds 0 1 2 3 4 --workers 2 --metric map50 map --report docs/results/s4.md
+  python -m training study paired RECIPE --against gflops                    mAP over GFLOPs, the teachers beside the arms
   python -m training study paired RECIPE --scheduler tcp://10.0.0.5:8786     on a Dask cluster with the same paths
   python -m training study paired training/recipes/s2_aerial.yaml --rehearse  every arm in seconds: does all of it run?
   python -m training study paired RECIPE --dry-run                           what is done and what would be run
@@ -82,6 +86,14 @@ def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument('--arms', nargs='+', metavar='ARM', help="the recipe's by default; the baseline always joins")
     parser.add_argument('--baseline', help="the recipe's by default")
     add_overrides(parser, 'change an entry of the recipe, in all arms')
+    parser.add_argument(
+        '--beside',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='RECIPE',
+        help='other recipes whose finished cells the pictures over a cost show too',
+    )
     add_study_options(parser)
     parser.set_defaults(command=_run_paired)
 
@@ -99,7 +111,9 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
         '--cell-threads', type=int, metavar='N', help="a cell's CPU threads; cores / workers by default"
     )
     parser.add_argument('--metric', nargs='+', default=[], metavar='NAME', help='metrics to show; all by default')
-    parser.add_argument('--against', metavar='COST', help='also plot every metric over this one: parameters, p50_ms …')
+    parser.add_argument(
+        '--against', metavar='COST', help='also plot every metric over this one: gflops, parameters, p50_ms …'
+    )
     parser.add_argument('--confidence', type=float, default=0.95, help='of the intervals; %(default)s by default')
     parser.add_argument(
         '--report', type=Path, metavar='FILE.md', help="the page; report.md in the study's folder by default"
@@ -137,7 +151,24 @@ def _run_paired(options: argparse.Namespace) -> int:
     from training.stages import run_cell
 
     study = recipe_study(options, run_cell)
-    return run_study(study, options, f'{options.recipe.stem}: {", ".join(study.arms)}')
+    title = f'{options.recipe.stem}: {", ".join(study.arms)}'
+    return run_study(study, options, title, lambda: _beside(study, options))
+
+
+def _beside(study: Study, options: argparse.Namespace) -> dict[str, list[Result]]:
+    """What the picture over a cost shows beside the study's own arms: its teachers, and finished cells of other recipes."""
+    from training.study.plan import read_result
+    from training.study.plots import TEACHER
+    from training.study.recipe_cells import teachers
+
+    shown = {TEACHER: teachers(study, measure_files=options.against is not None)}
+    for recipe in options.beside:
+        asked = {'recipe': recipe, 'arms': None, 'baseline': None, 'set': []}
+        other = recipe_study(argparse.Namespace(**{**vars(options), **asked}), study.job)
+        found = (read_result(cell, lambda _: None) for cell in other.cells)
+        shown[recipe.stem] = [result for result in found if result is not None]
+        shown[TEACHER] += teachers(other, measure_files=options.against is not None)
+    return shown
 
 
 def recipe_study(options: argparse.Namespace, job: Job) -> Study:
@@ -187,8 +218,17 @@ def _settings_hash(recipe: Path) -> str:
     return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
-def run_study(study: Study, options: argparse.Namespace, title: str) -> int:
-    """Run what is missing with a progress bar, write the page with its pictures, print the tables; returns the exit status."""
+def run_study(
+    study: Study,
+    options: argparse.Namespace,
+    title: str,
+    beside: Callable[[], Mapping[str, Sequence[Result]]] = dict,
+) -> int:
+    """Run what is missing with a progress bar, write the page with its pictures, print the tables; returns the exit status.
+
+    Args:
+        beside: what else the pictures over a cost show, by group; asked once all cells are done.
+    """
     from training.study.paired import missing_cells, run
     from training.study.tables import make_report
 
@@ -210,7 +250,7 @@ def run_study(study: Study, options: argparse.Namespace, title: str) -> int:
         return 1
     command = shlex.join(['python', '-m', 'training', *sys.argv[1:]])
     report = make_report(study, outcome, title, options.metric, options.confidence, command)
-    _publish(report, options.report or study.folder / 'report.md', options.against)
+    _publish(report, options.report or study.folder / 'report.md', options.against, beside())
     return 1 if outcome.failures else 0
 
 
@@ -224,27 +264,30 @@ def _show_plan(study: Study) -> int:
     return 0
 
 
-def _publish(report: Report, page: Path, cost: str | None) -> None:
+def _publish(report: Report, page: Path, cost: str | None, beside: Mapping[str, Sequence[Result]]) -> None:
     from training.study.tables import metric_table, write_report
 
-    pictures = [file.name for file in _pictures(report, page, cost) if file.suffix == '.png']
+    pictures = [file.name for file in _pictures(report, page, cost, beside) if file.suffix == '.png']
     write_report(report, page, pictures)
     for metric in report.metrics:
         print(f'{metric}\n{metric_table(report, metric)}\n')
     print(f'written: {os.path.relpath(page)}')
 
 
-def _pictures(report: Report, page: Path, cost: str | None) -> Iterator[Path]:
+def _pictures(report: Report, page: Path, asked: str | None, beside: Mapping[str, Sequence[Result]]) -> Iterator[Path]:
     from training.study.plots import plot_paired, plot_tradeoff, points_of
     from training.study.tables import lower_is_better
 
     for metric in report.metrics:
         name = f'{page.stem}_{_file_name(metric)}'
         yield from plot_paired(report, metric, page.with_name(name))
-        points = points_of(report, cost, metric) if cost and cost != metric else []
-        if points:
-            file = page.with_name(f'{name}_over_{_file_name(str(cost))}')
-            yield from plot_tradeoff(points, str(cost), metric, file, lower_accuracy_is_better=lower_is_better(metric))
+        cost = asked or DEFAULT_COST
+        groups = {'': report.results, **beside}
+        points = [point for group, results in groups.items() for point in points_of(results, cost, metric, group)]
+        differ = len({point.cost for point in points}) > 1
+        if cost != metric and (differ or (asked and points)):
+            file = page.with_name(f'{name}_over_{_file_name(cost)}')
+            yield from plot_tradeoff(points, cost, metric, file, lower_accuracy_is_better=lower_is_better(metric))
 
 
 def _file_name(metric: str) -> str:

@@ -11,12 +11,19 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
-from training.study.statistics import ABOVE, BELOW, summarise
+from training.study.plan import Result
+from training.study.statistics import ABOVE, BELOW, summarise, values_of
 from training.study.tables import Report, lower_is_better
 
 GOOD, BAD, OPEN = '#1b7f3b', '#b3261e', '#666666'
 """Colours of a difference: shown for the better, shown for the worse, not shown."""
+TEACHER = 'teacher'
+MARKERS = 'os^vP*'
+"""Of the arms of a study, and of those of other studies beside it."""
+DOT = 10
+"""Printer's points from one dot to the next."""
 
 
 def plot_paired(report: Report, metric: str, file: Path) -> list[Path]:
@@ -77,37 +84,40 @@ class Point:
     """One thing in a picture of accuracy against cost.
 
     Attributes:
-        name: written beside the dot.
+        name: in the legend; of a teacher, beside its dot.
         cost: size, time or FLOPs.
-        accuracy: its figure, such as a mean over seeds, or a drop of it.
-        lower: of the accuracy's interval; equal to `accuracy` where there is none.
-        upper: of the same.
-        group: dots of one group share a colour; the legend names it.
+        values: its accuracy, or a drop of it, with each seed.
+        group: dots of one group share a marker: arms of the study, `TEACHER`, or another study's name.
     """
 
     name: str
     cost: float
-    accuracy: float
-    lower: float
-    upper: float
+    values: tuple[float, ...]
     group: str = ''
 
+    @property
+    def accuracy(self) -> float:
+        """Mean over the seeds."""
+        return math.fsum(self.values) / len(self.values)
 
-def points_of(report: Report, cost: str, accuracy: str) -> list[Point]:
-    """Every arm at its means over the seeds, with the spread from the lowest to the highest seed."""
+
+def points_of(results: Sequence[Result], cost: str, accuracy: str, group: str = '') -> list[Point]:
+    """Every arm that has both figures, at its mean cost."""
     points = []
-    for arm in report.arms:
-        x, y = summarise(report.results, arm, cost).mean, summarise(report.results, arm, accuracy)
-        finite = [value for value in y.values.values() if math.isfinite(value)]
-        if finite and math.isfinite(x):
-            points.append(Point(arm, x, y.mean, min(finite), max(finite)))
+    for arm in dict.fromkeys(result.arm for result in results):
+        x = summarise(results, arm, cost).mean
+        values = tuple(value for value in values_of(results, arm, accuracy).values() if math.isfinite(value))
+        if values and math.isfinite(x):
+            points.append(Point(arm, x, values, group))
     return points
 
 
 def plot_tradeoff(
     points: Sequence[Point], cost: str, accuracy: str, file: Path, *, lower_accuracy_is_better: bool = False
 ) -> list[Path]:
-    """Accuracy (or its drop) over size, latency or FLOPs; the line joins what nothing else beats in both.
+    """Accuracy (or its drop) over size, latency or FLOPs: seeds faint, means strong; the line joins what nothing beats in both.
+
+    Dots of one cost stand side by side, so that none hides another.
 
     Args:
         points: what is shown.
@@ -119,30 +129,39 @@ def plot_tradeoff(
     Returns:
         The two files.
     """
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    figure = Figure(figsize=(8, 4.5), layout='constrained')
     axes: Any = figure.subplots()
-    for group in dict.fromkeys(point.group for point in points):
-        members = [point for point in points if point.group == group]
-        middle = [point.accuracy for point in members]
-        reach = [
-            [point.accuracy - point.lower for point in members],
-            [point.upper - point.accuracy for point in members],
-        ]
-        axes.errorbar([point.cost for point in members], middle, yerr=reach, fmt='o', capsize=3, label=group or None)
-    for point in points:
-        axes.annotate(point.name, (point.cost, point.accuracy), xytext=(6, 4), textcoords='offset points', fontsize=8)
     edge = front(points, lower_accuracy_is_better=lower_accuracy_is_better)
     axes.plot([p.cost for p in edge], [p.accuracy for p in edge], '--', color=OPEN, linewidth=0.8, zorder=0)
+    axes.update_datalim([(point.cost, value) for point in points for value in point.values])
+    groups = [group for group in dict.fromkeys(point.group for point in points) if group != TEACHER]
+    for number, (point, aside) in enumerate(zip(points, _side_by_side(points), strict=True)):
+        place = axes.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
+        look, label = {'marker': 'D', 'color': 'black'}, None
+        if point.group == TEACHER:
+            beside = {'xytext': (-8, 3), 'textcoords': 'offset points', 'ha': 'right'}
+            axes.annotate(point.name, (point.cost, point.accuracy), fontsize=8, **beside)
+        else:
+            look = {'marker': MARKERS[groups.index(point.group) % len(MARKERS)], 'color': f'C{number % 10}'}
+            label = ': '.join(filter(None, [point.group, point.name]))
+        axes.scatter([point.cost] * len(point.values), point.values, s=18, alpha=0.3, transform=place, **look)
+        axes.scatter([point.cost], [point.accuracy], s=60, transform=place, label=label, **look)
     costs = [point.cost for point in points]
     if min(costs) > 0 and max(costs) >= 10 * min(costs):
         axes.set_xscale('log')
-    axes.margins(x=0.15)  # room for the names
+    axes.margins(0.15)  # room for the names
+    axes.autoscale_view()
     axes.set_xlabel(cost)
     axes.set_ylabel(accuracy)
     axes.grid(alpha=0.3)
-    if any(point.group for point in points):
-        axes.legend(fontsize='small')
+    figure.legend(loc='outside right upper', fontsize='small')
     return save_figure(figure, file)
+
+
+def _side_by_side(points: Sequence[Point]) -> list[float]:
+    """How far each dot stands aside, in printer's points: those of one cost lie around it."""
+    columns = [[other for other in points if math.isclose(other.cost, point.cost, rel_tol=0.01)] for point in points]
+    return [DOT * (column.index(point) - (len(column) - 1) / 2) for point, column in zip(points, columns, strict=True)]
 
 
 def front(points: Sequence[Point], *, lower_accuracy_is_better: bool = False) -> list[Point]:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from training import stages
+from training.bundling import write_plain_bundle
 from training.errors import RecipeError, StudyError
 from training.pipeline import Pipeline
 from training.recipe import load_recipe
 from training.schema import nearest
 from training.stages import WEIGHTS
-from training.steps import Steps
+from training.steps import Step, Steps, digest
+from training.study.plan import Result, Study
 
 
 def cell_pipeline(
@@ -35,6 +38,76 @@ def cell_pipeline(
     seeds = {f'stages.{name}.seed': seed for name in study.seeded}
     recipe = load_recipe(recipe_file, {**overrides, **seeds})
     return Pipeline(recipe, data, Steps(out / recipe.name)), study.measure or recipe.final
+
+
+def figures(counts: Mapping[str, Any], accuracy: Mapping[str, Any]) -> dict[str, float]:
+    """What a study shows of a network, from the results of its export and its measurement."""
+    per_class = {
+        f'{measure} {name}': float(entry[measure])
+        for name, entry in accuracy['per_class'].items()
+        for measure in ('map50', 'map')
+        if measure in entry
+    }
+    totals = {name: float(accuracy[name]) for name in ('map50', 'map')}
+    return {**totals, **per_class, **{name: float(counts[name]) for name in ('parameters', 'gflops')}}
+
+
+def teachers(study: Study, *, measure_files: bool) -> list[Result]:
+    """The teachers of a recipe's study as results of their own, each once.
+
+    Those that are stages were measured on the way. A weights file is measured as stages are, and that is kept, if
+    `measure_files`; else it is told only where that was done before.
+
+    Raises:
+        RecipeError: a weights file is not there any more.
+    """
+    found: dict[str, Result] = {}
+    places = {name: Path(study.places[name]) for name in ('recipe_file', 'out', 'data')}
+    for arm in study.arms.values():
+        pipeline, _ = cell_pipeline(**places, overrides=arm['overrides'], seed=study.seeds[0])
+        for stage in pipeline.recipe.stages.values():
+            for given, source in stage.taught_by.items() if stage.classify is None else ():
+                exported, measured = _teacher_steps(pipeline, source)
+                if measure_files:
+                    pipeline.steps.made(measured)
+                counts, accuracy = pipeline.steps.result(exported), pipeline.steps.result(measured)
+                if counts is not None and accuracy is not None and (given or measured.key not in found):
+                    name = _teacher_name(pipeline, given, source)
+                    found[measured.key] = Result(name, study.seeds[0], figures(counts, accuracy))
+    return list(found.values())
+
+
+def _teacher_name(pipeline: Pipeline, given: str, source: str) -> str:
+    """`v5 (yolov5n)`: what the recipe calls it, and the model file or weights that it comes from."""
+    origin = source
+    while origin in pipeline.recipe.stages:
+        origin = pipeline.recipe.stages[origin].start
+    path = Path(origin)
+    told = path.parent.name if path.name == WEIGHTS and path.parent.name else path.stem
+    name = given or (source if source in pipeline.recipe.stages else '')
+    return f'{name} ({told})' if name else told
+
+
+def _teacher_steps(pipeline: Pipeline, source: str) -> tuple[Step, Step]:
+    """Export and measurement, of a weights file as of a stage."""
+    recipe, steps = pipeline.recipe, pipeline.steps
+    if source in recipe.stages:
+        return pipeline.export(source), pipeline.measure(source, 'fp32')
+    file = pipeline.weights_file(source)
+    prepared = pipeline.prepare(recipe.validation)
+    validation = steps.folder(prepared) / 'set'
+
+    def export(folder: Path) -> dict[str, Any]:
+        return stages.export(file, folder / 'fp32.onnx', recipe.export, validation)
+
+    exported = Step('export file', [digest(file), recipe.export], (prepared,), export)
+
+    def measure(folder: Path) -> dict[str, Any]:
+        networks = {'fp32': steps.folder(exported) / 'fp32.onnx'}
+        bundle = write_plain_bundle(folder / 'bundle', networks, validation, recipe)
+        return stages.measure(bundle, 'fp32', validation)
+
+    return exported, Step('measure file', [recipe.bundle.score, recipe.bundle.iou], (exported,), measure)
 
 
 def cell_bundle(

@@ -57,8 +57,9 @@ def test_the_recipe_becomes_a_bundle_that_detects_and_its_arms_a_page(
         detector.close()
 
     page = tmp_path / 'study.md'
-    rehearse('study', 'paired', recipe, *ONE_SEED, '--report', page)
+    rehearse('study', 'paired', recipe, *ONE_SEED, '--against', 'gflops', '--report', page)
     assert arms_of(tmp_path / 'study_cells.csv') == set(load_recipe(recipe).study.arms)
+    assert 'train-finish' in (tmp_path / 'study_map50_over_gflops.svg').read_text()
 
 
 def test_cells_of_s3_are_measured_in_int8(rehearse, repository, tmp_path):

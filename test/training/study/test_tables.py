@@ -14,7 +14,7 @@ from study_jobs import ridge
 from training.errors import StudyError
 from training.study.paired import Failure, Outcome
 from training.study.plan import Result, Study
-from training.study.plots import Point, front, plot_paired, plot_tradeoff, points_of
+from training.study.plots import TEACHER, Point, front, plot_paired, plot_tradeoff, points_of
 from training.study.tables import (
     cells_csv,
     comparisons_csv,
@@ -166,22 +166,24 @@ def test_paired_pictures_show_every_arm_and_do_not_change_between_runs(tmp_path)
 
 
 def test_accuracy_against_cost_joins_what_nothing_beats(tmp_path):
-    points = points_of(report(tmp_path), 'p50_ms', 'map50')
-    assert [(point.name, point.cost, point.lower, point.upper) for point in points] == [
-        ('plain', 10.0, 60.0, 62.0),
-        ('cwd', pytest.approx(10.0), 62.0, 64.2),
-        ('wild', 5.0, 60.0, 63.5),
+    points = points_of(report(tmp_path).results, 'p50_ms', 'map50')
+    assert [(point.name, point.cost, point.values) for point in points] == [
+        ('plain', 10.0, (60.0, 61.0, 62.0)),
+        ('cwd', pytest.approx(10.0), (62.0, 63.1, 64.2)),
+        ('wild', 5.0, (60.0, 60.5, 63.5)),
     ]
+    assert points[0].accuracy == 61.0
     assert {point.name for point in front(points)} == {'wild', 'cwd'}
+    points.append(Point('v8', 20.0, (70.0,), TEACHER))
     _, svg = plot_tradeoff(points, 'latency (ms)', 'mAP50 (%)', tmp_path / 'tradeoff')
-    assert {'plain', 'cwd', 'wild', 'latency (ms)', 'mAP50 (%)'} <= _texts(svg)
+    assert {'plain', 'cwd', 'wild', 'v8', 'latency (ms)', 'mAP50 (%)'} <= _texts(svg)
 
 
 def test_of_a_drop_less_is_better(tmp_path):
-    points = [Point('a', 1, 5, 5, 5, 'M'), Point('b', 20, 3, 3, 3, 'M'), Point('c', 30, 4, 4, 4, 'R')]
+    points = [Point('a', 1, (5,), 'M'), Point('b', 20, (3,), 'M'), Point('c', 30, (4,), 'R')]
     assert [point.name for point in front(points, lower_accuracy_is_better=True)] == ['a', 'b']
     _, svg = plot_tradeoff(points, 'MiB', 'drop', tmp_path / 'drop', lower_accuracy_is_better=True)
-    assert {'M', 'R'} <= _texts(svg)
+    assert {'M: a', 'R: c'} <= _texts(svg)
 
 
 def _size(png):
