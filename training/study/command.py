@@ -167,7 +167,9 @@ def _beside(study: Study, options: argparse.Namespace) -> dict[str, list[Result]
         other = recipe_study(argparse.Namespace(**{**vars(options), **asked}), study.job)
         found = (read_result(cell, lambda _: None) for cell in other.cells)
         shown[recipe.stem] = [result for result in found if result is not None]
-        shown[TEACHER] += teachers(other, measure_files=options.against is not None)
+        known = [teacher.metrics for teacher in shown[TEACHER]]
+        more = teachers(other, measure_files=options.against is not None)
+        shown[TEACHER] += [teacher for teacher in more if teacher.metrics not in known]
     return shown
 
 
