@@ -41,7 +41,7 @@ help:  ## list the jobs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
 
 demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SOURCE=path MODEL=bundle FRAMES=n
-	$(RUN) -m kd_perception.demo --out '$(OUT)' \
+	$(RUN) -m kd_perception demo --out '$(OUT)' \
 	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)') $(if $(FRAMES),--frames $(FRAMES))
 
 test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, or those under TESTS=path

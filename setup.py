@@ -77,7 +77,7 @@ setup(
             f'detector_node = {PACKAGE}.ros.detector_node:main',
             f'scene_camera = {PACKAGE}.ros.scene_camera:main',
             f'replay_node = {PACKAGE}.ros.replay:main',
-            f'kd_perception = {PACKAGE}.cli:main',
+            f'kd_perception = {PACKAGE}.cli.main:main',
         ],
     },
     data_files=[

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import core_path, detector, evaluation, machine, report
-from kd_perception.core.bundle import find_bundle, load_bundle
-from kd_perception.core.errors import KdPerceptionError
+from kd_perception.bundles.bundle import find_bundle, load_bundle
+from kd_perception.errors import KdPerceptionError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PARTS = ('core', 'detector', 'evaluation', 'node')

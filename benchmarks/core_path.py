@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kd_perception.core.decoding import decode_output
-from kd_perception.core.letterbox import Letterbox
-from kd_perception.core.nms import nms
+from kd_perception.detection.decoding import decode_output
+from kd_perception.detection.letterbox import Letterbox
+from kd_perception.detection.nms import nms
 
 SOURCE, INPUT = (1280, 720), (640, 640)
 CANDIDATES, CLASSES, OBJECTS = 8400, 5, 50

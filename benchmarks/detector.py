@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from kd_perception import engines
-from kd_perception.core.bundle import Bundle
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import EngineOptions
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.detection.detector import Detector
+from kd_perception.engines.options import EngineOptions
 from kd_perception.scene import Scene
 
 SIZES = ((640, 480), (1280, 720))

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from kd_perception import engines
-from kd_perception.core.bundle import Bundle
-from kd_perception.evaluation.bag_making import BagForm, make_bag
-from kd_perception.evaluation.bags import open_bag
+from kd_perception.bags.making import BagForm, make_bag
+from kd_perception.bags.reader import open_bag
+from kd_perception.bags.sources import SceneSource
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.cli.evaluate import READ_AHEAD
 from kd_perception.evaluation.evaluate import Job, run_job
-from kd_perception.evaluation.evaluate_command import READ_AHEAD
-from kd_perception.evaluation.sources import SceneSource
 
 SIZE = (640, 480)
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core import host
+from kd_perception.machine import host
 
 LIBRARIES = ('numpy', 'opencv-python-headless', 'onnxruntime', 'ros-rclpy')
 

@@ -20,7 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from vision_msgs.msg import Detection2DArray
 
-from kd_perception.core.stages import STAGES
+from kd_perception.detection.stage_times import STAGES
 from kd_perception.ros import qos
 from kd_perception.ros.spinning import spinning
 

@@ -20,14 +20,15 @@ from tqdm import tqdm
 
 from benchmarks import machine, report
 from kd_perception import engines
-from kd_perception.core.bundle import Bundle, find_bundle, load_bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import Engine, EngineOptions
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.tiles import Tiling, parse
-from kd_perception.evaluation.accuracy import measure as measure_accuracy
-from kd_perception.evaluation.detector_options import image_size
+from kd_perception.bundles.bundle import Bundle, find_bundle, load_bundle
+from kd_perception.cli.detector_options import image_size
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.detection.engine import Engine
+from kd_perception.detection.tiles import Tiling, parse
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import KdPerceptionError
+from kd_perception.metrics.accuracy import measure as measure_accuracy
 from training.data.dataset import LabelledImage, read_split
 from training.data.root import data_root
 from training.errors import TrainingError

@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_perception.cli import main
+from kd_perception.cli.main import main
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -12,8 +12,8 @@ import numpy as np
 import yaml
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
-from kd_perception.evaluation.bag_writer import BagWriter
-from kd_perception.evaluation.message_types import types
+from kd_perception.bags.message_types import types
+from kd_perception.bags.writer import BagWriter
 
 START = 1_700_000_000_000_000_000
 PERIOD = 33_333_333

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines import EngineKind, onnxruntime
+from kd_perception.engines.options import EngineOptions
 
 KIND = EngineKind(
     module='faulty_engine',

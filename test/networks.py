@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kd_perception.core.bundle import Bundle, write_bundle
+from kd_perception.bundles.bundle import Bundle, write_bundle
 
 SIZE, CELL = 64, 16
 CELLS = np.array([[x, y, x + CELL, y + CELL] for y in range(0, SIZE, CELL) for x in range(0, SIZE, CELL)], np.float32)

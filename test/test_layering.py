@@ -1,4 +1,4 @@
-"""The arrows between the packages run one way."""
+"""The plan of the package as data: which room may import which, and which libraries. Arrows run down only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,41 @@ import sys
 
 import pytest
 
-ROBOT_FREE = ('rclpy', 'torch', 'ultralytics', 'vision_msgs', 'sensor_msgs', 'training')
-FORBIDDEN = {
-    'core': (
-        *ROBOT_FREE,
-        'kd_perception.engines',
-        'kd_perception.evaluation',
-        'kd_perception.ros',
-        'kd_perception.scene',
+BASE = ('errors', 'text_table', 'whole_file', 'machine')
+"""What every room may use."""
+
+ROOMS: dict[str, tuple[str, ...]] = {
+    'machine': (),
+    'detection': (),
+    'scene': ('detection',),
+    'bundles': ('detection',),
+    'engines': ('bundles', 'detection'),
+    'selection': ('engines', 'bundles', 'scene', 'detection'),
+    'runtime': ('selection', 'engines', 'bundles', 'detection'),
+    'bags': ('scene', 'detection'),
+    'metrics': ('bags', 'runtime', 'detection'),
+    'evaluation': ('metrics', 'bags', 'runtime', 'selection', 'engines', 'bundles', 'detection'),
+    'report': ('evaluation', 'metrics', 'bags', 'bundles', 'detection'),
+    'ros': ('bags', 'runtime', 'selection', 'engines', 'bundles', 'scene', 'detection'),
+    'benchmark': ('selection', 'engines', 'bundles', 'scene', 'detection'),
+    'doctor': ('ros', 'benchmark', 'selection', 'engines', 'bundles', 'scene', 'detection'),
+    'demo': ('ros', 'report', 'evaluation', 'metrics', 'bags', 'bundles', 'scene', 'detection'),
+    'cli': (
+        *('demo', 'doctor', 'benchmark', 'ros', 'report', 'evaluation', 'metrics', 'bags', 'runtime', 'selection'),
+        *('engines', 'bundles', 'scene', 'detection'),
     ),
-    'engines': (*ROBOT_FREE, 'kd_perception.evaluation', 'kd_perception.ros'),
-    'scene': (*ROBOT_FREE, 'kd_perception.evaluation', 'kd_perception.ros'),
-    'evaluation': (*ROBOT_FREE, 'kd_perception.ros'),
-    'ros': ('torch', 'ultralytics', 'training'),
 }
-ALLOWED = {'kd_perception/engines/torch.py': ('torch',)}
+"""Room → the rooms that it may import, besides itself and `BASE`. A room stands below those that import it."""
+
+EXCEPTIONS = {
+    'bundles/onnx_import.py': ('engines',),
+}
+"""Arrows that run up, each until its cause is gone."""
+
+ROS = ('rclpy', 'vision_msgs', 'sensor_msgs', 'std_msgs', 'diagnostic_msgs', 'builtin_interfaces')
+WITH_ROS = ('ros', 'demo', 'doctor')
+NOWHERE = ('torch', 'ultralytics', 'training')
+ALLOWED = {'engines/torch.py': ('torch',)}
 """The reference engine is imported only when it is asked for by name."""
 
 
@@ -36,20 +56,48 @@ def imported_names(source: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize('package', FORBIDDEN)
-def test_no_module_imports_against_the_arrows(repository, package):
-    modules = sorted((repository / 'kd_perception' / package).rglob('*.py'))
-    assert modules
-    for module in modules:
-        names = imported_names(module.read_text())
-        allowed = ALLOWED.get(str(module.relative_to(repository)), ())
-        forbidden = [name for name in FORBIDDEN[package] if name not in allowed]
-        wrong = {n for n in names for f in forbidden if n == f or n.startswith(f + '.')}
-        assert not wrong, f'{module.relative_to(repository)} imports {wrong}'
+@pytest.fixture(scope='module')
+def imports(repository):
+    """Room → file → imported names."""
+    package = repository / 'kd_perception'
+    return {
+        room: {
+            file.relative_to(package).as_posix(): imported_names(file.read_text())
+            for file in (package / room).rglob('*.py')
+        }
+        for room in ROOMS
+    }
 
 
-def test_core_and_engines_load_neither_ros_nor_torch(repository):
-    modules = 'kd_perception.core.detector', 'kd_perception.engines', 'kd_perception.engines.onnxruntime'
+def test_every_folder_of_the_package_is_a_room_of_the_plan(repository):
+    folders = {path.parent.name for path in (repository / 'kd_perception').glob('*/__init__.py')}
+    assert folders == set(ROOMS)
+
+
+def test_the_plan_has_no_circle():
+    for number, (room, below) in enumerate(ROOMS.items()):
+        assert set(below) <= set(list(ROOMS)[:number]), f'{room} imports what stands above it'
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_no_module_imports_against_the_arrows(imports, room):
+    assert imports[room]
+    for file, names in imports[room].items():
+        rooms = {name.split('.')[1] for name in names if name.startswith('kd_perception.')} & {*ROOMS, *BASE}
+        wrong = rooms - {room, *BASE, *ROOMS[room], *EXCEPTIONS.get(file, ())}
+        assert not wrong, f'kd_perception/{file} imports {sorted(wrong)}'
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_no_module_imports_a_library_that_its_room_may_not(imports, room):
+    forbidden = (*NOWHERE, *(() if room in WITH_ROS else ROS))
+    for file, names in imports[room].items():
+        wrong = {name for name in names if name.split('.')[0] in forbidden} - {*ALLOWED.get(file, ())}
+        assert not {w for w in wrong if w.split('.')[0] not in ALLOWED.get(file, ())}, f'{file} imports {wrong}'
+
+
+def test_detection_and_engines_load_neither_ros_nor_torch(repository):
+    modules = 'kd_perception.detection.detector', 'kd_perception.runtime.model', 'kd_perception.engines.onnxruntime'
     code = (
         f'import sys, {", ".join(modules)}\nprint([m for m in ("rclpy", "torch", "ultralytics") if m in sys.modules])'
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('GOMP_SPINCOUNT', '0')
 
-from kd_perception.core.bundle import load_bundle
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.tiles import OFF, OVERLAP, parse
-from kd_perception.engines.cores import physical_cores
+from kd_perception.bundles.bundle import load_bundle
+from kd_perception.detection.tiles import OFF, OVERLAP, parse
+from kd_perception.errors import KdPerceptionError
+from kd_perception.machine.cores import physical_cores
 from training import run_command
 from training.commands import add_dataset, add_places, declare
 from training.data import prepare_command

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core.bundle import Bundle, write_bundle
+from kd_perception.bundles.bundle import Bundle, write_bundle
 from training.data.dataset import read_classes
 from training.data.spread import spread_images
 from training.recipe import Recipe

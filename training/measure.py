@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from kd_perception import engines
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import EngineOptions
-from kd_perception.core.tiles import Tiling
-from kd_perception.evaluation.accuracy import Accuracy, measure
-from kd_perception.evaluation.ground_truth import GroundTruth
-from kd_perception.evaluation.matching import Judged, judge
-from kd_perception.evaluation.operating_point import at_recall, calibration, operating_point
+from kd_perception.bags.ground_truth import GroundTruth
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.detection.tiles import Tiling
+from kd_perception.engines.options import EngineOptions
+from kd_perception.metrics.accuracy import Accuracy, measure
+from kd_perception.metrics.matching import Judged, judge
+from kd_perception.metrics.operating_point import at_recall, calibration, operating_point
 from training.data.dataset import read_split
 from training.steps import digest
 
@@ -34,7 +34,7 @@ class Behaviour:
     Attributes:
         false_alarms_per_image: wrong detections at the artifact's score threshold and IoU 0.5.
         precision_at_recall: precision at the threshold that finds 90 % of the objects; None where none does.
-        calibration_error: D-ECE of detections from score 0.05 on, see `kd_perception.evaluation.operating_point`.
+        calibration_error: D-ECE of detections from score 0.05 on, see `kd_perception.metrics.operating_point`.
     """
 
     false_alarms_per_image: float

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_perception.core import host
+from kd_perception.machine import host
 
 
 @dataclass(frozen=True)

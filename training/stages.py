@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core.bundle import Bundle
+from kd_perception.bundles.bundle import Bundle
 from training.data.dataset import Image, read_classes
 from training.data.sources import SourceSettings
 from training.data.sources import prepare as prepare_source

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kd_perception import engines
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.engines.cores import physical_cores
-from kd_perception.engines.selection import Candidate
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.machine.cores import physical_cores
+from kd_perception.selection.selection import Candidate
 
 
 @dataclass(frozen=True)

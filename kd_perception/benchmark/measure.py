@@ -10,10 +10,10 @@ import numpy as np
 
 from kd_perception.benchmark.configurations import Configuration
 from kd_perception.benchmark.parity import Parity, compare
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import BundleError, EngineError
-from kd_perception.engines import trial
-from kd_perception.engines.trial import Frame, Outcome, Trial
+from kd_perception.detection.detections import Detections
+from kd_perception.errors import BundleError, EngineError
+from kd_perception.selection import trial
+from kd_perception.selection.trial import Frame, Outcome, Trial
 
 REFERENCE = ('onnxruntime', 'fp32')
 """Engine and precision that the others are compared with."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.core.detections import Detections
+from kd_perception.detection.detections import Detections
 
 SAME_OBJECT_IOU = 0.5
 

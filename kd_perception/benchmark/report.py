@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from kd_perception.benchmark.measure import Effort, Row
-from kd_perception.core import host
-from kd_perception.engines import selection
+from kd_perception.machine import host
+from kd_perception.selection import selection
 
 HEAD = (
     *('model', 'engine', 'precision', 'threads', 'p50 ms', 'p95 ms', 'p99 ms', 'frames/s', 'memory MB', 'mJ/frame'),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kd_perception.core.image import BgrImage
-from kd_perception.evaluation.fitting import fit
+from kd_perception.detection.drawing import fit
+from kd_perception.detection.image import BgrImage
 
 COLUMNS, ROWS = 3, 4
 _WIDTH = 480

@@ -8,16 +8,16 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from kd_perception.core.bundle import load_bundle
-from kd_perception.core.errors import EvaluationError
+from kd_perception.bags.ground_truth import IGNORED
+from kd_perception.bags.making import BagForm, make_bag, truth_of_scene
+from kd_perception.bags.sources import BagSource, FrameSource, SceneSource
+from kd_perception.bundles.bundle import load_bundle
 from kd_perception.demo.options import DemoOptions
-from kd_perception.evaluation.bag_making import BagForm, make_bag, truth_of_scene
+from kd_perception.errors import EvaluationError
 from kd_perception.evaluation.evaluate import Job, run_jobs
-from kd_perception.evaluation.ground_truth import IGNORED
-from kd_perception.evaluation.report import Streaming, make_report
-from kd_perception.evaluation.report_files import write_report
 from kd_perception.evaluation.results import BagFailure
-from kd_perception.evaluation.sources import BagSource, FrameSource, SceneSource
+from kd_perception.report.files import write_report
+from kd_perception.report.report import Streaming, make_report
 from kd_perception.scene import CLASS_NAMES
 
 MAX_FRAMES = 300

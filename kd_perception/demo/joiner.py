@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from kd_perception.core.detections import Detections
+from kd_perception.detection.detections import Detections
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kd_perception.core.errors import KdPerceptionError
+from kd_perception.errors import KdPerceptionError
 from kd_perception.ros.large_messages import allow_large_messages
 
 _LAST_LINES = 15

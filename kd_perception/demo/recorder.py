@@ -16,8 +16,8 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from kd_perception.core.detections import Detections
 from kd_perception.demo.joiner import Joiner, Row
+from kd_perception.detection.detections import Detections
 from kd_perception.ros import messages, qos
 from kd_perception.ros.spinning import spinning
 

@@ -17,11 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from kd_perception.core.bundle import find_bundle, load_bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.drawing import draw
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.image import BgrImage
+from kd_perception.bags.sources import FrameSource, open_source
+from kd_perception.bags.video import Video
+from kd_perception.bundles.bundle import find_bundle, load_bundle
 from kd_perception.demo.contact_sheet import ContactSheet
 from kd_perception.demo.evaluation import evaluate_source
 from kd_perception.demo.joiner import Row
@@ -29,9 +27,10 @@ from kd_perception.demo.options import DEFAULT_FRAMES, DemoOptions
 from kd_perception.demo.processes import Child, prepare_environment
 from kd_perception.demo.recorder import Recorder
 from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
-from kd_perception.evaluation.fitting import fit
-from kd_perception.evaluation.sources import FrameSource, open_source
-from kd_perception.evaluation.video import Video
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.drawing import draw, fit
+from kd_perception.detection.image import BgrImage
+from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages
 from kd_perception.scene import CLASS_NAMES
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.stages import STAGES
-from kd_perception.evaluation.accuracy import measure
-from kd_perception.evaluation.ground_truth import GroundTruth
+from kd_perception.bags.ground_truth import GroundTruth
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.stage_times import STAGES
+from kd_perception.metrics.accuracy import measure
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kd_perception import engines
-from kd_perception.core.bundle import Artifact, Bundle, load_bundle
-from kd_perception.core.errors import BundleError
+from kd_perception.bundles.bundle import Artifact, Bundle, load_bundle
 from kd_perception.doctor.findings import Finding, Level
+from kd_perception.errors import BundleError
 
 
 def check(folders: Iterable[Path]) -> list[Finding]:

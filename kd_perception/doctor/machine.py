@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kd_perception.core import host
 from kd_perception.doctor.findings import MIB, Finding, Level
+from kd_perception.machine import host
 
 _JETPACK = {32: '4', 34: '5', 35: '5', 36: '6', 38: '7'}
 """Release of Jetson Linux (L4T) → JetPack."""

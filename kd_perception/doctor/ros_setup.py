@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kd_perception.core.errors import KdPerceptionError
 from kd_perception.doctor.findings import MIB, Finding, Level
 from kd_perception.doctor.machine import Machine
+from kd_perception.errors import KdPerceptionError
 from kd_perception.ros.large_messages import profile
 
 DEFAULT_SEGMENT = MIB // 2

@@ -12,12 +12,13 @@ import numpy as np
 
 from kd_perception import engines
 from kd_perception.benchmark.parity import Parity, compare
-from kd_perception.core import host
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
-from kd_perception.core.errors import EngineError, KdPerceptionError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.detection.engine import Array, EngineInfo
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError, KdPerceptionError
+from kd_perception.machine import host
 from kd_perception.scene import Scene
 
 REFERENCE = 'onnxruntime'

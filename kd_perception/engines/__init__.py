@@ -1,4 +1,4 @@
-"""Inference engines: one file each, all behind `kd_perception.core.engine.Engine`."""
+"""Inference engines: one file each, all behind `kd_perception.detection.engine.Engine`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Engine, EngineOptions
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.detection.engine import Engine
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError
 
 
 @dataclass(frozen=True)

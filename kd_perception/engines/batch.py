@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kd_perception.core.engine import Array
-from kd_perception.core.errors import DeviceMemoryError, EngineError
+from kd_perception.detection.engine import Array
 from kd_perception.engines.out_of_memory import ran_out_of_memory
+from kd_perception.errors import DeviceMemoryError, EngineError
 
 
 def check_batch(batch: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from kd_perception.core.engine import Array
-from kd_perception.core.errors import DeviceMemoryError, EngineError
+from kd_perception.detection.engine import Array
+from kd_perception.errors import DeviceMemoryError, EngineError
 
 _LIBRARIES = ('libcudart.so', 'libcudart.so.13', 'libcudart.so.12', 'libcudart.so.11.0')
 _OUT_OF_MEMORY = 2

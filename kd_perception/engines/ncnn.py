@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
-from kd_perception.core.errors import DeviceMemoryError, EngineError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_graph import check_input, read_graph
+from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch
-from kd_perception.engines.cores import physical_cores
 from kd_perception.engines.ncnn_convert import INPUT, NcnnNetwork, Stage, convert
-from kd_perception.engines.onnx_graph import check_input, read_graph
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import DeviceMemoryError, EngineError
+from kd_perception.machine.cores import physical_cores
 
 _OUT_OF_MEMORY = -100
 """What ncnn's layers return when an allocation failed."""
@@ -36,7 +37,7 @@ class NcnnEngine:
         self._dtype = np.dtype(bundle.input.dtype)
 
     def infer(self, batch: Array) -> dict[str, Array]:
-        """See `kd_perception.core.engine.Engine.infer`. ncnn takes planes of floats, so the input is always converted."""
+        """See `kd_perception.detection.engine.Engine.infer`. ncnn takes planes of floats, so the input is always converted."""
         if not self._stages:
             raise EngineError('the engine was closed')
         check_batch(batch, self._shape, self._dtype)

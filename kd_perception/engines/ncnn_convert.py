@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.core.errors import EngineError
-from kd_perception.engines.onnx_graph import Graph, Node
+from kd_perception.bundles.onnx_graph import Graph, Node
+from kd_perception.errors import EngineError
 
 Params = dict[int, int | float | Sequence[int]]
 """A layer's parameters: number → value."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.cache import cache_folder
-from kd_perception.engines.cores import physical_cores
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError
+from kd_perception.machine.cores import physical_cores
 
 _DTYPES = {
     'tensor(uint8)': np.uint8,
@@ -59,7 +60,7 @@ class OnnxRuntimeEngine:
         return buffer
 
     def infer(self, batch: Array) -> dict[str, Array]:
-        """See `kd_perception.core.engine.Engine.infer`."""
+        """See `kd_perception.detection.engine.Engine.infer`."""
         if self._session is None:
             raise EngineError('the engine was closed')
         try:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_graph import read_graph
+from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
-from kd_perception.engines.cores import physical_cores
-from kd_perception.engines.onnx_graph import read_graph
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError
+from kd_perception.machine.cores import physical_cores
 
 _HINTS = {'fp32': 'f32', 'fp16': 'f16', 'bf16': 'bf16', 'int8': 'f32'}
 _CAPABILITIES = {'fp16': 'FP16', 'bf16': 'BF16', 'int8': 'INT8', 'fp32': 'FP32'}
@@ -40,7 +41,7 @@ class OpenVinoEngine:
                 self._unbound.append((name, port))
 
     def infer(self, batch: Array) -> dict[str, Array]:
-        """See `kd_perception.core.engine.Engine.infer`."""
+        """See `kd_perception.detection.engine.Engine.infer`."""
         if self._request is None:
             raise EngineError('the engine was closed')
         if batch is not self._bound:

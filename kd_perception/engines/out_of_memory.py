@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kd_perception.core.errors import DeviceMemoryError
+from kd_perception.errors import DeviceMemoryError
 
 _WORDS = (
     'out of memory',  # CUDA, TensorRT, OpenVINO

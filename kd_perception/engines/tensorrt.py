@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_graph import Graph, check_input, read_graph
+from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines import tensorrt_versions as versions
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.cache import cached
 from kd_perception.engines.cuda_memory import CudaDevice, load_runtime
-from kd_perception.engines.onnx_graph import Graph, check_input, read_graph
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError
 
 _RECIPE = '1'
 """Changes when engines are built otherwise than before."""
@@ -59,7 +60,7 @@ class TensorRtEngine:
                 self._context.set_tensor_address(name, self._addresses[name])
 
     def infer(self, batch: Array) -> dict[str, Array]:
-        """See `kd_perception.core.engine.Engine.infer`."""
+        """See `kd_perception.detection.engine.Engine.infer`."""
         device = self._device
         if device is None:
             raise EngineError('the engine was closed')

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kd_perception.core.errors import EngineError
+from kd_perception.errors import EngineError
 
 KNOWN_BAD = ('10.2.0',)
 """Versions that Ultralytics excludes too (ultralytics/ultralytics pull request 24367)."""

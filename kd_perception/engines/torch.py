@@ -14,12 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from kd_perception.core.bundle import Artifact, Bundle
-from kd_perception.core.engine import Array, EngineInfo, EngineOptions
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_graph import DTYPES, Graph, Node, check_input, read_graph
+from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
-from kd_perception.engines.cores import physical_cores
-from kd_perception.engines.onnx_graph import DTYPES, Graph, Node, check_input, read_graph
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError
+from kd_perception.machine.cores import physical_cores
 
 Tensor = torch.Tensor
 
@@ -37,7 +38,7 @@ class TorchEngine:
         self._last_use = _last_uses(graph)
 
     def infer(self, batch: Array) -> dict[str, Array]:
-        """See `kd_perception.core.engine.Engine.infer`."""
+        """See `kd_perception.detection.engine.Engine.infer`."""
         if self._graph is None:
             raise EngineError('the engine was closed')
         check_batch(batch, self._shape, self._dtype)

@@ -1,1 +1,1 @@
-"""Measuring detectors against ground truth; no ROS."""
+"""Running a detector over recorded frames, frame by frame; no ROS."""

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
-from kd_perception.core.drawing import draw
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.image import BgrImage
-from kd_perception.evaluation.sources import IMAGE_SUFFIXES, SourceError, VideoSource, images_in, read_image
-from kd_perception.evaluation.whole_file import whole_file, write_whole
+from kd_perception.bags.sources import IMAGE_SUFFIXES, SourceError, VideoSource, images_in, read_image
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.detection.drawing import draw
+from kd_perception.detection.image import BgrImage
+from kd_perception.errors import KdPerceptionError
+from kd_perception.whole_file import whole_file, write_whole
 
 if TYPE_CHECKING:
-    from kd_perception.evaluation.video import Video
+    from kd_perception.bags.video import Video
 
 JPEG_QUALITY = 92
 Proceed = Callable[[], bool]
@@ -186,7 +186,7 @@ def _make_folder(folder: Path) -> None:
 
 def _video(path: Path) -> AbstractContextManager[Video]:
     try:
-        from kd_perception.evaluation.video import Video
+        from kd_perception.bags.video import Video
     except ImportError as error:
         raise KdPerceptionError(
             'annotated videos need the library av: pip install "av>=12", or leave them out with --no-pictures'

@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core.bundle import Artifact, load_bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import EngineOptions
-from kd_perception.core.errors import EvaluationError, ImageError, KdPerceptionError
-from kd_perception.core.image import BgrImage
-from kd_perception.core.stages import StageTimes
-from kd_perception.core.tiles import OFF, OVERLAP, Tiling, parse
-from kd_perception.engines.selection import Request, Selection, select
-from kd_perception.evaluation.bags import BagFrame, BagImages, open_bag
-from kd_perception.evaluation.ground_truth import align
+from kd_perception.bags.ground_truth import align
+from kd_perception.bags.reader import BagFrame, BagImages, open_bag
+from kd_perception.bags.truth_sources import read_ground_truth
+from kd_perception.bundles.bundle import Artifact, load_bundle
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.detection.image import BgrImage
+from kd_perception.detection.stage_times import StageTimes
+from kd_perception.detection.tiles import OFF, OVERLAP, Tiling, parse
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EvaluationError, ImageError, KdPerceptionError
 from kd_perception.evaluation.read_ahead import read_ahead
-from kd_perception.evaluation.read_truth import read_ground_truth
 from kd_perception.evaluation.results import BagFailure, BagResult, FrameResult, Journal
+from kd_perception.selection.selection import Request, Selection, select
 
 LOWEST_SCORE = 0.001
 """Average precision asks for the whole curve, so nearly everything is detected; thresholds are applied afterwards."""
@@ -50,11 +50,11 @@ class Job:
         tolerance_ns: ground truth belongs to the nearest image whose stamp is at most this far away; a millisecond
             forgives stamps that went through a float.
         threads: CPU threads inside one inference.
-        tiles: `off`, `auto` or a grid, see `kd_perception.core.tiles.parse`; no budget holds `auto` back here.
-        tile_overlap: see `kd_perception.core.tiles.Tiling`.
+        tiles: `off`, `auto` or a grid, see `kd_perception.detection.tiles.parse`; no budget holds `auto` back here.
+        tile_overlap: see `kd_perception.detection.tiles.Tiling`.
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
-        max_map_drop: the accuracy gate, see `kd_perception.engines.selection.Request`.
+        max_map_drop: the accuracy gate, see `kd_perception.selection.selection.Request`.
         ahead: frames that are read and decoded while earlier ones are detected on; 0 does one thing after the other, as the node
             does with a single frame, so that the measured latencies are those of a frame alone.
     """

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.stages import StageTimes
-from kd_perception.evaluation.ground_truth import GroundTruth
+from kd_perception.bags.ground_truth import GroundTruth
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.stage_times import StageTimes
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kd_perception.core.bundle import Bundle
-from kd_perception.core.drawing import draw
-from kd_perception.core.errors import ImageError
-from kd_perception.evaluation.bag_writer import BagWriter
-from kd_perception.evaluation.bags import open_bag
+from kd_perception.bags.reader import open_bag
+from kd_perception.bags.writer import BagWriter
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.detection.drawing import draw
+from kd_perception.errors import ImageError
 from kd_perception.evaluation.results import BagResult
 
 

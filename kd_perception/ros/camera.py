@@ -15,14 +15,13 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.drawing import draw
-from kd_perception.core.image import BgrImage
-from kd_perception.core.mailbox import FrameBooks
-from kd_perception.core.rates import RateMeter
-from kd_perception.core.stages import RollingStageTimes, StageTimes
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.drawing import draw
+from kd_perception.detection.image import BgrImage
+from kd_perception.detection.stage_times import StageTimes
 from kd_perception.ros import diagnostics, messages, qos
 from kd_perception.ros.input_monitor import InputMonitor
+from kd_perception.runtime.frame_counters import FrameCounters, RateMeter, RollingStageTimes
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -60,8 +59,8 @@ class Camera:
 
     Attributes:
         name: the namespace of its topics; empty for the only camera.
-        slot: its slot in the worker's mailbox.
-        books: what became of its frames.
+        slot: its slot in the worker's queue.
+        counters: what became of its frames.
         monitor: what is known of its input.
         times: rolling stage times of its published frames.
         budget_misses: published frames that were older than the budget.
@@ -71,7 +70,7 @@ class Camera:
     def __init__(self, node: LifecycleNode, name: str, slot: int, window: int) -> None:
         self.name = name
         self.slot = slot
-        self.books = FrameBooks()
+        self.counters = FrameCounters()
         self.monitor = InputMonitor()
         self.times = RollingStageTimes(window)
         self.budget_misses = 0
@@ -143,7 +142,7 @@ class Camera:
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         monotonic, clock_ns = time.monotonic(), self._node.get_clock().now().nanoseconds
-        self.books.receive()
+        self.counters.receive()
         transport = self.monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
         self._receive(self, message, transport, monotonic)
 
@@ -164,7 +163,7 @@ class Camera:
 
     def note(self, times: StageTimes, published: float) -> None:
         """Take in the stage times of a frame that was published at a moment of the monotonic clock."""
-        self.books.publish()
+        self.counters.publish()
         self._published.tick(published)
         self.times.add(times)
         self.budget_misses += times.age > self._setting('latency_budget_ms')
@@ -191,7 +190,7 @@ class Camera:
                     monotonic=now,
                     hint=self._hint(),
                     monitor=self.monitor,
-                    counts=self.books.snapshot(),
+                    counts=self.counters.snapshot(),
                 )
             ),
             diagnostics.latency_status(
@@ -209,7 +208,7 @@ class Camera:
 
     def accounts(self) -> str:
         """One line on what became of every frame."""
-        counts = self.books.snapshot()
+        counts = self.counters.snapshot()
         dropped = ', '.join(f'{count} {cause}' for cause, count in counts.dropped.items() if count) or 'none'
         who = f'{self.name}: ' if self.name else ''
         return f'{who}{counts.received} frames received, {counts.published} published, dropped: {dropped}'

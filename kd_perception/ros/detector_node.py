@@ -23,19 +23,19 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from kd_perception.core.bundle import Thresholds
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import EngineError, ImageError, KdPerceptionError
-from kd_perception.core.image import BgrImage
-from kd_perception.core.stages import StageTimes
-from kd_perception.engines.model import Model, ModelSettings, check
-from kd_perception.engines.selection import AUTO
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.image import BgrImage
+from kd_perception.detection.network import Thresholds
+from kd_perception.detection.stage_times import StageTimes
+from kd_perception.errors import EngineError, ImageError, KdPerceptionError
 from kd_perception.ros import diagnostics, messages, parameters, qos
 from kd_perception.ros.camera import Camera, lifecycle_publisher, refusal_of_names
 from kd_perception.ros.input_monitor import age_ms
 from kd_perception.ros.load_shedding import LoadShedding
 from kd_perception.ros.running_model import RunningModel
 from kd_perception.ros.worker import Frame, Worker
+from kd_perception.runtime.model import Model, ModelSettings, check
+from kd_perception.selection.selection import AUTO
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 WATCH_PERIOD = 0.1  # seconds between two looks at the worker, the load and the model's parameters
@@ -219,9 +219,9 @@ class DetectorNode(LifecycleNode):
 
     def _on_frame(self, camera: Camera, message: Image | CompressedImage, transport_ms: float, received: float) -> None:
         if not self._enabled or self._running.is_halted or self._worker is None:
-            camera.books.drop('disabled')
+            camera.counters.drop('disabled')
         elif self._shedding.skips(camera):
-            camera.books.drop('skipped')
+            camera.counters.drop('skipped')
         else:
             self._worker.submit(Frame(camera, message, transport_ms, received))
 
@@ -302,7 +302,7 @@ class DetectorNode(LifecycleNode):
         """Give up a frame that never ends, with its thread and its engine; False when it ended just now."""
         if not stuck.claim():
             return False
-        stuck.camera.books.drop('failed')
+        stuck.camera.counters.drop('failed')
         if self._worker is not None:
             self._worker.abandon()
         self._running.abandon(self._setting('watchdog_s'))
@@ -311,7 +311,7 @@ class DetectorNode(LifecycleNode):
     # The worker's thread
 
     def _process(self, frame: Frame) -> None:
-        """One frame from the mailbox to its one entry in the books, whatever happens on the way."""
+        """One frame from the queue to its one count, whatever happens on the way."""
         with self._running.slot.frame() as model:
             try:
                 cause = 'disabled' if model is None else self._take_through(frame, model)
@@ -327,7 +327,7 @@ class DetectorNode(LifecycleNode):
         """Enter the frame's end, unless the watchdog has done so."""
         if not frame.claim():
             return False
-        frame.camera.books.drop(cause)
+        frame.camera.counters.drop(cause)
         return True
 
     def _take_through(self, frame: Frame, model: Model) -> str:
@@ -370,7 +370,7 @@ class DetectorNode(LifecycleNode):
         try:
             frame.camera.publish(detections, frame.message.header)
         except Exception:
-            frame.camera.books.drop('failed' if self.context.ok() else 'disabled')
+            frame.camera.counters.drop('failed' if self.context.ok() else 'disabled')
             raise
         done = time.monotonic()
         times.publish = 1e3 * (done - started)
@@ -382,7 +382,7 @@ class DetectorNode(LifecycleNode):
     def _publish_extras(
         self, frame: Frame, image: BgrImage, detections: Detections, times: StageTimes, classes: tuple[str, ...]
     ) -> None:
-        """What costs time and is made only while somebody listens; the frame itself is out and in the books."""
+        """What costs time and is made only while somebody listens; the frame itself is out and counted."""
         header = frame.message.header
         try:
             if self._frame_latency.get_subscription_count():

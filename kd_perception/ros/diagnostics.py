@@ -7,11 +7,10 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from kd_perception.core import host
-from kd_perception.core.mailbox import FrameCounts
-from kd_perception.core.stages import Percentiles, worst_stage
-from kd_perception.engines.model import Model
+from kd_perception.machine import host
 from kd_perception.ros.input_monitor import InputMonitor, InputState
+from kd_perception.runtime.frame_counters import FrameCounts, Percentiles, worst_stage
+from kd_perception.runtime.model import Model
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 

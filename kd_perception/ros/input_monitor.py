@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from enum import Enum
 
-from kd_perception.core.rates import RateMeter
+from kd_perception.runtime.frame_counters import RateMeter
 
 FUTURE_TOLERANCE_NS = 50_000_000
 """Clocks of two machines never agree exactly; a stamp this little ahead of us is no fault."""

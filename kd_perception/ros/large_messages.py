@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from kd_perception.core.errors import KdPerceptionError
+from kd_perception.errors import KdPerceptionError
 
 PROFILE = Path('config') / 'fastdds_shm.xml'
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from kd_perception.core import host
-from kd_perception.core.degradation import Degradation, DegradationSettings, cause_of_overload
+from kd_perception.machine import host
 from kd_perception.ros.camera import Camera
+from kd_perception.runtime.degradation import Degradation, DegradationSettings, cause_of_overload
 
 MOST_SKIPPED = 3
 """Frames skipped between two that are not, at the lowest level."""

@@ -20,12 +20,12 @@ from vision_msgs.msg import (
     VisionInfo,
 )
 
-from kd_perception.core.bundle import Bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import ImageTooLargeError
-from kd_perception.core.image import RAW_ENCODINGS, BgrImage, decode_compressed, decode_raw
-from kd_perception.core.stages import StageTimes
-from kd_perception.engines.model import Model
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.image import RAW_ENCODINGS, BgrImage, decode_compressed, decode_raw
+from kd_perception.detection.stage_times import StageTimes
+from kd_perception.errors import ImageTooLargeError
+from kd_perception.runtime.model import Model
 
 
 def stamp_ns(header: Header) -> int:

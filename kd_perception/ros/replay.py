@@ -25,10 +25,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.evaluation.bags import BagFrame, BagImages, open_bag
-from kd_perception.evaluation.message_types import COMPRESSED_IMAGE
+from kd_perception.bags.message_types import COMPRESSED_IMAGE
+from kd_perception.bags.reader import BagFrame, BagImages, open_bag
+from kd_perception.detection.detections import Detections
+from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages
 from kd_perception.ros.replay_options import ReplayOptions
 

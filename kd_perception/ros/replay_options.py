@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from kd_perception.core.errors import KdPerceptionError
+from kd_perception.errors import KdPerceptionError
 
 
 def _option(default: Any, text: str) -> Any:

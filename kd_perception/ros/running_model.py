@@ -7,15 +7,15 @@ from typing import Any
 
 from rclpy.task import Future
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import DeviceMemoryError, EngineError, KdPerceptionError
-from kd_perception.core.image import BgrImage
-from kd_perception.core.model_slot import ModelSlot
-from kd_perception.core.stages import StageTimes
-from kd_perception.engines.model import Model, ModelSettings, load, load_on_cpu
-from kd_perception.engines.model_builder import BuildResult, ModelBuilder
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.image import BgrImage
+from kd_perception.detection.stage_times import StageTimes
 from kd_perception.engines.out_of_memory import ran_out_of_memory
-from kd_perception.engines.selection import Selection
+from kd_perception.errors import DeviceMemoryError, EngineError, KdPerceptionError
+from kd_perception.runtime.model import Model, ModelSettings, load, load_on_cpu
+from kd_perception.runtime.model_builder import BuildResult, ModelBuilder
+from kd_perception.runtime.model_slot import ModelSlot
+from kd_perception.selection.selection import Selection
 
 
 class RunningModel:

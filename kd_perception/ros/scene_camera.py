@@ -18,9 +18,9 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.image import BgrImage
-from kd_perception.evaluation.sources import FrameSource, SourceError, SourceFrame, open_source
+from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
+from kd_perception.detection.image import BgrImage
+from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages, qos
 from kd_perception.scene import CLASS_NAMES
 

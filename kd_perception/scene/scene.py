@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_perception.core.detections import Detections
+from kd_perception.detection.detections import Detections
 from kd_perception.scene.camera import Camera, Matrix, project
 from kd_perception.scene.ground import OVERLAY_CANOPY, OVERLAY_LIGHT, paint
 from kd_perception.scene.layout import plan

@@ -17,9 +17,9 @@ from kd_perception.benchmark.measure import Effort, measure
 from kd_perception.benchmark.parity import Parity
 from kd_perception.benchmark.picture import picture
 from kd_perception.benchmark.report import as_json, markdown
-from kd_perception.cli import main
-from kd_perception.core.bundle import write_bundle
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import write_bundle
+from kd_perception.cli.main import main
+from kd_perception.errors import EngineError
 
 QUICK = Effort(rounds=2, frames=12, seconds=0.2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kd_perception.benchmark.parity import Parity, compare
-from kd_perception.core.detections import Detections
+from kd_perception.detection.detections import Detections
 
 
 def boxes(*rows: tuple[float, float, float, float, float, int]) -> Detections:

@@ -6,7 +6,7 @@ import pytest
 from networks import make_bundle
 
 from benchmarks import core_path, detector, machine, report
-from kd_perception.core.stages import STAGES
+from kd_perception.detection.stage_times import STAGES
 
 
 def node_row(overhead: float, infer: float, superseded: int) -> dict:

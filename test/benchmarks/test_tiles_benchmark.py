@@ -11,7 +11,7 @@ pytest.importorskip('torch')
 from networks import make_bundle
 
 from benchmarks import tiles
-from kd_perception.core.detections import Detections
+from kd_perception.detection.detections import Detections
 from training.data.dataset import LabelledImage, write_split
 
 

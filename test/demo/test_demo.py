@@ -32,7 +32,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(repository: Path, tmp_path: Path) -> Start:
     def start(*arguments: object) -> subprocess.Popen[str]:
-        command = [sys.executable, '-m', 'kd_perception.demo', '--out', tmp_path / 'out', *arguments]
+        command = [sys.executable, '-m', 'kd_perception', 'demo', '--out', tmp_path / 'out', *arguments]
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(repository), os.environ.get('PYTHONPATH', '')])}
         return subprocess.Popen(
             [str(part) for part in command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

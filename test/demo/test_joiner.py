@@ -2,8 +2,8 @@
 
 import pytest
 
-from kd_perception.core.detections import Detections
 from kd_perception.demo.joiner import Joiner
+from kd_perception.detection.detections import Detections
 
 NOTHING = Detections.empty()
 PARTS = {'image': 'picture', 'detections': NOTHING, 'latency': {'age': 1.0}}

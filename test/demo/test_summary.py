@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.stages import STAGES
 from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.stage_times import STAGES
 
 
 def detections(*rows: tuple[float, float, float, float, float, int]) -> Detections:

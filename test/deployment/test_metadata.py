@@ -110,7 +110,7 @@ def test_training_extra_states_the_licence_of_ultralytics() -> None:
 def test_bags_are_written_with_the_very_messages_that_the_nodes_speak() -> None:
     built, read = (
         {path.name: path.read_text(encoding='utf-8') for path in (REPOSITORY / folder).glob('*.msg')}
-        for folder in ('interfaces/vision_msgs/msg', 'kd_perception/evaluation/vision_msgs')
+        for folder in ('interfaces/vision_msgs/msg', 'kd_perception/bags/vision_msgs')
     )
     assert built
     assert built == read

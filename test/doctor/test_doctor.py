@@ -7,8 +7,8 @@ import json
 import pytest
 from networks import artifact_entry, bundle_document, make_bundle
 
-from kd_perception.cli import main
-from kd_perception.core.bundle import write_bundle
+from kd_perception.bundles.bundle import write_bundle
+from kd_perception.cli.main import main
 from kd_perception.doctor import bundles, engine_setup
 from kd_perception.doctor.findings import Finding, Level, as_json, render, worst
 from kd_perception.engines import Availability

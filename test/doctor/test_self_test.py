@@ -10,11 +10,11 @@ from networks import artifact_entry, bundle_document, make_bundle
 from tensorrt_stand_in import CudaRuntime, tensorrt
 
 from kd_perception.benchmark.parity import Parity
-from kd_perception.cli import main
-from kd_perception.core.bundle import write_bundle
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import write_bundle
+from kd_perception.cli.main import main
 from kd_perception.doctor import self_test as module
 from kd_perception.doctor.self_test import TOLERANCES, self_test
+from kd_perception.errors import EngineError
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kd_perception import engines
 from kd_perception.benchmark.parity import compare
-from kd_perception.core.bundle import load_bundle, write_bundle
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import EngineOptions
-from kd_perception.core.errors import EngineError
+from kd_perception.bundles.bundle import load_bundle, write_bundle
+from kd_perception.detection.detector import Detector
 from kd_perception.doctor.self_test import TOLERANCES
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import EngineError
 from kd_perception.scene import Scene
 
 HERE = ('onnxruntime', 'openvino', 'ncnn', 'torch')

@@ -12,10 +12,10 @@ import pytest
 from networks import artifact_entry, bright_cells, bundle_document, make_bundle
 
 from kd_perception import engines
-from kd_perception.core.bundle import Artifact, write_bundle
-from kd_perception.core.engine import EngineOptions
-from kd_perception.core.errors import BundleError, DeviceMemoryError, EngineError
+from kd_perception.bundles.bundle import Artifact, write_bundle
 from kd_perception.engines import onnxruntime
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import BundleError, DeviceMemoryError, EngineError
 
 
 def test_info_says_what_runs(tmp_path):

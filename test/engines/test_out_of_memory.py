@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kd_perception.core.errors import EngineError
 from kd_perception.engines.out_of_memory import ran_out_of_memory
+from kd_perception.errors import EngineError
 
 
 @pytest.mark.parametrize(

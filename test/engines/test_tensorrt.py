@@ -11,11 +11,11 @@ from networks import artifact_entry, bright_cells, bundle_document, image_with_c
 from tensorrt_stand_in import CudaRuntime, tensorrt
 
 from kd_perception import engines
-from kd_perception.core.bundle import write_bundle
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import EngineOptions
-from kd_perception.core.errors import DeviceMemoryError, EngineError
+from kd_perception.bundles.bundle import write_bundle
+from kd_perception.detection.detector import Detector
 from kd_perception.engines import tensorrt_versions
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import DeviceMemoryError, EngineError
 
 VERSIONS = ('8.5.2', '8.6.2', '10.3.0', '11.0.0')
 

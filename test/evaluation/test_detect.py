@@ -21,7 +21,7 @@ from networks import CELL, image_with_cells, make_bundle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from kd_perception.cli import main
+from kd_perception.cli.main import main
 
 Run = Callable[..., tuple[int, str]]
 
@@ -255,7 +255,7 @@ def test_an_interrupt_leaves_what_was_done(tmp_path, bundle, written, kind):
     else:
         source = make_video(tmp_path / 'long.avi', *[5] * count)
     out = tmp_path / 'out'
-    command = [sys.executable, '-m', 'kd_perception.cli', 'detect', source, '--bundle', bundle, '--out', out]
+    command = [sys.executable, '-m', 'kd_perception', 'detect', source, '--bundle', bundle, '--out', out]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (out / 'annotated').exists() or not any((out / 'annotated').iterdir()):
         assert process.poll() is None

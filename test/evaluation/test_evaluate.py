@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from networks import CELLS, image_with_cells, make_bundle
 
-from kd_perception.cli import main
-from kd_perception.core.detections import Detections
-from kd_perception.evaluation.bag_writer import BagWriter
-from kd_perception.evaluation.bags import open_bag, read_detections
+from kd_perception.bags.reader import open_bag, read_detections
+from kd_perception.bags.writer import BagWriter
+from kd_perception.cli.main import main
+from kd_perception.detection.detections import Detections
 from kd_perception.evaluation.evaluate import Job, run_jobs
 from kd_perception.evaluation.results import BagFailure, BagResult
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.stages import StageTimes
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.stage_times import StageTimes
 from kd_perception.evaluation.results import FrameResult, Journal
 
 IDENTITY = {'bag': 'a', 'artifact': 'b'}

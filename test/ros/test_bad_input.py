@@ -15,8 +15,8 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from kd_perception.core.errors import ImageError
-from kd_perception.core.image import decode_compressed
+from kd_perception.detection.image import decode_compressed
+from kd_perception.errors import ImageError
 from kd_perception.ros import messages, qos
 
 GOOD = image_with_cells(5)

@@ -17,7 +17,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from sensor_msgs.msg import Image
 
-from kd_perception.core.stages import STAGES
+from kd_perception.detection.stage_times import STAGES
 from kd_perception.ros import messages, qos
 
 

@@ -6,10 +6,10 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import QoSPolicyKind
 
-from kd_perception.core.mailbox import FrameCounts
-from kd_perception.core.stages import RollingStageTimes, StageTimes
+from kd_perception.detection.stage_times import StageTimes
 from kd_perception.ros import diagnostics, qos
 from kd_perception.ros.input_monitor import InputMonitor
+from kd_perception.runtime.frame_counters import FrameCounts, RollingStageTimes
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SECOND = 1_000_000_000

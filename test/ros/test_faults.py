@@ -12,7 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from networks import image_with_cells
 
 from kd_perception import engines
-from kd_perception.core.errors import EngineError
+from kd_perception.errors import EngineError
 
 FRAME = image_with_cells(5)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import ImageError
-from kd_perception.core.stages import STAGES, StageTimes
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.stage_times import STAGES, StageTimes
+from kd_perception.errors import ImageError
 from kd_perception.ros import messages
 
 HEADER = messages.header_at(1_234_567_890_123, 'camera')

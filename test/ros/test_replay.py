@@ -20,17 +20,17 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from kd_perception.cli import main
-from kd_perception.core.bundle import load_bundle
-from kd_perception.core.detections import Detections
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.evaluation.bag_making import BagForm, make_bag
-from kd_perception.evaluation.bag_storage import BagStorage
-from kd_perception.evaluation.bag_writer import BagWriter
-from kd_perception.evaluation.bags import open_bag
+from kd_perception.bags.making import BagForm, make_bag
+from kd_perception.bags.message_types import IMAGE, types
+from kd_perception.bags.reader import open_bag
+from kd_perception.bags.sources import SceneSource
+from kd_perception.bags.storage import BagStorage
+from kd_perception.bags.writer import BagWriter
+from kd_perception.bundles.bundle import load_bundle
+from kd_perception.cli.main import main
+from kd_perception.detection.detections import Detections
+from kd_perception.errors import KdPerceptionError
 from kd_perception.evaluation.evaluate import Job, run_job
-from kd_perception.evaluation.message_types import IMAGE, types
-from kd_perception.evaluation.sources import SceneSource
 from kd_perception.ros.replay import Replay, ReplayError, replay_node, restamped
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.spinning import spinning
@@ -216,7 +216,7 @@ def test_the_command_says_what_became_of_the_images(start_detector, tmp_path):
     bag = cells_bag(tmp_path / 'bag')
     start_detector(arguments=['-r', 'image:=/front/image', '-r', 'detections:=/front/found'])
     replay = ['replay', str(bag), '--step', '--image', '/front/image', '--detections', '/front/found']
-    done = run_command('kd_perception.cli', *replay)
+    done = run_command('kd_perception', *replay)
     assert done.returncode == 0, done.stderr
     assert f'{COUNT} images sent in' in done.stdout
     assert f'{COUNT} answered, 0 missing' in done.stdout
@@ -252,7 +252,7 @@ def test_the_node_refuses_wrong_parameters(tmp_path, parameter, says):
 def test_a_replay_for_ever_ends_on_a_signal_and_sums_up(listener, tmp_path, how):
     bag = cells_bag(tmp_path / 'bag', count=2)
     process = subprocess.Popen(
-        [sys.executable, '-m', 'kd_perception.cli', 'replay', str(bag), '--loop', '--rate', '5'],
+        [sys.executable, '-m', 'kd_perception', 'replay', str(bag), '--loop', '--rate', '5'],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

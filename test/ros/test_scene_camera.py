@@ -19,7 +19,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from kd_perception.evaluation.sources import open_source
+from kd_perception.bags.sources import open_source
 from kd_perception.ros import messages, qos
 from kd_perception.ros.spinning import spinning
 from kd_perception.scene import CLASS_NAMES

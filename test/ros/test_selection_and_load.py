@@ -13,7 +13,7 @@ from networks import artifact_entry, image_with_cells, make_bundle
 from rclpy.parameter import Parameter
 
 from kd_perception import engines
-from kd_perception.engines.timing import Timer, Timing
+from kd_perception.selection.timing import Timer, Timing
 
 FRAME = image_with_cells(5)
 TIMES = {'fp32': 40.0, 'int8': 10.0}

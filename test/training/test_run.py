@@ -17,8 +17,8 @@ from onnx import numpy_helper
 
 pytest.importorskip('ultralytics')
 
-from kd_perception.core.bundle import load_bundle
-from kd_perception.engines.cores import physical_cores
+from kd_perception.bundles.bundle import load_bundle
+from kd_perception.machine.cores import physical_cores
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kd_perception.core.detections import Detections
+from kd_perception.detection.detections import Detections
 from training.data.dataset import Image, LabelledImage, ground_truth, read_split, write_split
 from training.errors import DataError
 

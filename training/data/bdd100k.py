@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kd_perception.evaluation.ground_truth import AnnotatedObject
+from kd_perception.bags.ground_truth import AnnotatedObject
 from training.data.picture import Picture, Problems, Source, inside, picture_of_file, read_json
 from training.errors import DataError
 

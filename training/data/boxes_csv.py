@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kd_perception.evaluation.ground_truth import AnnotatedObject
+from kd_perception.bags.ground_truth import AnnotatedObject
 from training.data.picture import Image, Picture, Problems, Source, inside, picture_of_file, read_text
 from training.errors import DataError
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kd_perception.evaluation.ground_truth import IGNORED, AnnotatedObject
+from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject
 from training.data.class_rules import MIN_SIDE
 from training.data.picture import Image, Level, Picture, Problem, Source, is_turned
 from training.data.splits import shared_sessions

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from kd_perception.core.detections import Detections
-from kd_perception.evaluation.ground_truth import IGNORED, AnnotatedObject, GroundTruth
+from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject, GroundTruth
+from kd_perception.detection.detections import Detections
 from training.data.dataset import ground_truth
 from training.errors import DataError
 from training.schema import nearest

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_perception.evaluation.ground_truth import IGNORED, AnnotatedObject
+from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject
 from training.data.picture import Picture, Problems, Source, entries_of, inside, picture_of_file, read_json
 from training.errors import DataError
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kd_perception.evaluation.ground_truth import GroundTruth
+from kd_perception.bags.ground_truth import GroundTruth
 from training.data.checking import EXAMPLES, box_problems, size_problems, unreadable
 from training.data.class_rules import ClassRules
 from training.data.dataset import (

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kd_perception.evaluation.whole_file import write_whole
+from kd_perception.whole_file import write_whole
 from training.data.dataset import SPLITS, Image, LabelledImage, image_files, read_classes, read_split, write_image
 from training.errors import DataError
 from training.ranges import COUNT, Range

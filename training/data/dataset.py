@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from kd_perception.core.detections import Detections, FloatArray
-from kd_perception.core.errors import GroundTruthError
-from kd_perception.evaluation.coco_file import read_coco_by_name
-from kd_perception.evaluation.ground_truth import IGNORED, AnnotatedObject, GroundTruth
-from kd_perception.evaluation.whole_file import write_whole
+from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject, GroundTruth
+from kd_perception.bags.truth_sources import read_coco_by_name
+from kd_perception.detection.detections import Detections, FloatArray
+from kd_perception.errors import GroundTruthError
+from kd_perception.whole_file import write_whole
 from training.errors import DataError
 
 Image = npt.NDArray[np.uint8]

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kd_perception.evaluation.ground_truth import AnnotatedObject
+from kd_perception.bags.ground_truth import AnnotatedObject
 from training.data.picture import Image, Picture, Problems, Source, entries_of, inside, read_json
 from training.errors import DataError
 

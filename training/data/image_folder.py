@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kd_perception.core.errors import ImageError
-from kd_perception.core.image import decode_compressed
+from kd_perception.detection.image import decode_compressed
+from kd_perception.errors import ImageError
 from training.errors import DataError
 
 SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp'})

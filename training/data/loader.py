@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from kd_perception.core.errors import ImageError
-from kd_perception.evaluation.sources import read_image
+from kd_perception.bags.sources import read_image
+from kd_perception.errors import ImageError
 from training.distill.settings import AugmentSettings
 from training.errors import DataError
 from training.models import torchvision_nms

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.core.detections import Detections
-from kd_perception.core.drawing import colour_of, draw
-from kd_perception.core.text_table import aligned
+from kd_perception.bags.ground_truth import IGNORED
 from kd_perception.demo.contact_sheet import ContactSheet
-from kd_perception.evaluation.ground_truth import IGNORED
-from kd_perception.evaluation.whole_file import whole_file, write_whole
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.drawing import colour_of, draw
+from kd_perception.text_table import aligned
+from kd_perception.whole_file import whole_file, write_whole
 from training.data.coco import CocoImage, read_coco
 from training.data.dataset import SPLITS, read_classes
 from training.data.picture import Problems, read_picture

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.image import decode_compressed
-from kd_perception.evaluation.ground_truth import AnnotatedObject
-from kd_perception.evaluation.sources import IMAGE_SUFFIXES, MAX_FILE_PIXELS, read_image
+from kd_perception.bags.ground_truth import AnnotatedObject
+from kd_perception.bags.sources import IMAGE_SUFFIXES, MAX_FILE_PIXELS, read_image
+from kd_perception.detection.image import decode_compressed
+from kd_perception.errors import KdPerceptionError
 from training.errors import DataError
 
 Image = npt.NDArray[np.uint8]

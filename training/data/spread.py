@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from kd_perception.core.bundle import Bundle
-from kd_perception.core.letterbox import Letterbox
-from kd_perception.evaluation.sources import read_image
+from kd_perception.bags.sources import read_image
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.detection.letterbox import Letterbox
 from training.data.dataset import Image, image_files
 from training.errors import DataError
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from kd_perception.core.errors import KdPerceptionError
-from kd_perception.core.image import BgrImage
-from kd_perception.evaluation.sources import FrameSource, open_source
+from kd_perception.bags.sources import FrameSource, open_source
+from kd_perception.detection.image import BgrImage
+from kd_perception.errors import KdPerceptionError
 from training.errors import DataError
 from training.ranges import COUNT, NOT_NEGATIVE, Range
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.core.detections import Detections
-from kd_perception.evaluation.ground_truth import AnnotatedObject, GroundTruth
+from kd_perception.bags.ground_truth import AnnotatedObject, GroundTruth
+from kd_perception.detection.detections import Detections
 from training.data.picture import Level, Picture, Problems, Source, images_below, picture_of_file, read_text
 from training.errors import DataError
 
@@ -108,7 +108,7 @@ def as_evaluated(
         limit: of the detections, by falling score.
 
     Returns:
-        What is left of both, for `kd_perception.evaluation.accuracy.measure` with `max_detections=500`.
+        What is left of both, for `kd_perception.metrics.accuracy.measure` with `max_detections=500`.
     """
     mask = np.zeros((height, width), np.int64)
     for x1, y1, x2, y2 in _whole_pixels(truth.ignored, width, height):

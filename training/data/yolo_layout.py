@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from kd_perception.evaluation.ground_truth import AnnotatedObject
+from kd_perception.bags.ground_truth import AnnotatedObject
 from training.data.dataset import read_excused
 from training.data.picture import (
     Level,

@@ -1,7 +1,7 @@
 """Parity of what a bundle would hold: torch, the float network and the quantized ones on real images, on the runtime's own path.
 
-Every network detects through `kd_perception.core.detector.Detector`; what the float reference detects is looked for again in what
-the others detect. A bundle whose parity fails is not written.
+Every network detects through `kd_perception.detection.detector.Detector`; what the float reference detects is looked for
+again in what the others detect. A bundle whose parity fails is not written.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import numpy.typing as npt
 import torch
 
 from kd_perception import engines
-from kd_perception.core.bundle import Bundle, InputSpec, OutputSpec, Thresholds
-from kd_perception.core.detections import Detections
-from kd_perception.core.detector import Detector
-from kd_perception.core.engine import EngineInfo, EngineOptions
-from kd_perception.evaluation.matching import assign, iou
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.detection.engine import EngineInfo
+from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
+from kd_perception.engines.options import EngineOptions
+from kd_perception.metrics.matching import assign, iou
 from training.errors import ExportError
 from training.export.heads import BoxesScores
 from training.measure import with_file
@@ -90,7 +92,7 @@ class TorchEngine:
         self.info = EngineInfo('torch', 'fp32', 'cpu', 'torch', torch.get_num_threads())
 
     def infer(self, batch: Array) -> dict[str, Array]:
-        """See `kd_perception.core.engine.Engine.infer`."""
+        """See `kd_perception.detection.engine.Engine.infer`."""
         with torch.no_grad():
             boxes, scores = self._module(torch.from_numpy(batch))
         return {'boxes': boxes.numpy(), 'scores': scores.numpy()}

@@ -17,8 +17,8 @@ import onnx
 from tqdm import tqdm
 
 from kd_perception import engines
-from kd_perception.core.bundle import Bundle
-from kd_perception.core.engine import EngineOptions
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.engines.options import EngineOptions
 from training.measure import Measurement, measure_artifact, with_file
 from training.quantize.calibration import Image, Ranges
 from training.quantize.qdq import (

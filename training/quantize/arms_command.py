@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and print, and leave arms.json and the networks in the folder."""
-    from kd_perception.core.bundle import load_bundle
+    from kd_perception.bundles.bundle import load_bundle
     from training.data.root import data_set
     from training.data.spread import images_for
     from training.quantize.arms import ARMS, class_table, measure_arms, table

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kd_perception.core.bundle import BUNDLE_FILE
+from kd_perception.bundles.bundle import BUNDLE_FILE
 from training.commands import add_dataset, declare
 from training.errors import QuantizationError
 from training.steps import commit, digest
@@ -20,7 +20,7 @@ from training.steps import commit, digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kd_perception.core.bundle import Bundle
+    from kd_perception.bundles.bundle import Bundle
     from training.measure import Measurement
     from training.quantize.qdq import QuantizeSettings
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     """Quantize, hold against the float network, measure, write."""
     from dataclasses import replace
 
-    from kd_perception.core.bundle import load_bundle
+    from kd_perception.bundles.bundle import load_bundle
     from training.data.root import data_set
     from training.quantize.arms_command import leaving
     from training.quantize.qdq import QuantizeSettings
@@ -87,7 +87,7 @@ def requantize(
         QuantizationError: the network does not take uint8 images as it is.
         ExportError: INT8 is another detector.
     """
-    from kd_perception.core.bundle import write_bundle
+    from kd_perception.bundles.bundle import write_bundle
     from training.data.dataset import read_split
     from training.data.spread import images_for
     from training.export.parity import QUANTIZED, bare_bundle, check, detections_of

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from training.commands import add_dataset, declare
 
 if TYPE_CHECKING:
-    from kd_perception.core.bundle import Bundle
+    from kd_perception.bundles.bundle import Bundle
     from training.quantize.calibration import Image
     from training.quantize.mixed import Mixed
     from training.quantize.qdq import QuantizeSettings
@@ -49,7 +49,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, choose, print the tables and leave them in the folder."""
-    from kd_perception.core.bundle import load_bundle
+    from kd_perception.bundles.bundle import load_bundle
     from training.data.root import data_set
     from training.data.spread import images_for, spread
     from training.quantize.mixed import choose

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from kd_perception import engines
-from kd_perception.core.bundle import BUNDLE_FILE, Artifact, Bundle, write_bundle
-from kd_perception.evaluation.matching import Judged, judge
-from kd_perception.evaluation.operating_point import OperatingPoint, at_false_alarms, at_recall, operating_point
+from kd_perception.bundles.bundle import BUNDLE_FILE, Artifact, Bundle, write_bundle
+from kd_perception.metrics.matching import Judged, judge
+from kd_perception.metrics.operating_point import OperatingPoint, at_false_alarms, at_recall, operating_point
 from training.errors import QuantizationError
 from training.measure import detect_split
 

@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> int:
     """Choose, show, write."""
-    from kd_perception.core.bundle import load_bundle
+    from kd_perception.bundles.bundle import load_bundle
     from training.data.root import data_set
     from training.quantize.thresholds import choose, table, write
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core import host
+from kd_perception.machine import host
 
 LIBRARIES = ('torch', 'ultralytics', 'onnxruntime', 'numpy')
 

@@ -9,15 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kd_perception.core.bundle import Bundle, load_bundle
-from kd_perception.evaluation.accuracy import measure
-from kd_perception.evaluation.matching import judge
-from kd_perception.evaluation.operating_point import (
-    at_recall,
-    calibration,
-    operating_point,
-    precision_recall_curve,
-)
+from kd_perception.bundles.bundle import Bundle, load_bundle
+from kd_perception.metrics.accuracy import measure
+from kd_perception.metrics.matching import judge
+from kd_perception.metrics.operating_point import at_recall, calibration, operating_point, precision_recall_curve
 from training.data.spread import images_for
 from training.errors import StudyError
 from training.measure import LOWEST_CALIBRATED_SCORE, detect_split, with_file

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from kd_perception.engines.cores import physical_cores
+from kd_perception.machine.cores import physical_cores
 from training.errors import StudyError
 from training.study.cell import GRACE_SECONDS, request, run_cell
 from training.study.plan import Cell, Result, Study, read_result

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from data_sets import write_picture
 
-from kd_perception.evaluation.ground_truth import AnnotatedObject
+from kd_perception.bags.ground_truth import AnnotatedObject
 from training.data import conversion
 from training.data.class_rules import class_rules
 from training.data.conversion import ConversionSettings, convert

@@ -6,9 +6,9 @@ from data_sets import converted, write_picture, write_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_perception.core.detections import Detections
-from kd_perception.evaluation.accuracy import measure
-from kd_perception.evaluation.ground_truth import GroundTruth
+from kd_perception.bags.ground_truth import GroundTruth
+from kd_perception.detection.detections import Detections
+from kd_perception.metrics.accuracy import measure
 from training.data.dataset import ground_truth, read_classes
 from training.data.visdrone import CLASSES, as_evaluated, read, read_line
 

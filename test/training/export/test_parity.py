@@ -8,7 +8,7 @@ from onnx import numpy_helper
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
-from kd_perception.core.detections import Detections  # noqa: E402
+from kd_perception.detection.detections import Detections  # noqa: E402
 from training.errors import ExportError  # noqa: E402
 from training.export.heads import BoxesScores  # noqa: E402
 from training.export.parity import EXACT, QUANTIZED, check, check_bundle_parity, compare  # noqa: E402

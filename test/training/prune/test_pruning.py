@@ -270,8 +270,8 @@ for folder in map(Path, sys.argv[1:]):
 def detections(folder):
     """How many objects the runtime's detector reports on noise, with the exported network as a bundle."""
     from kd_perception import engines
-    from kd_perception.core.bundle import write_bundle
-    from kd_perception.core.detector import Detector
+    from kd_perception.bundles.bundle import write_bundle
+    from kd_perception.detection.detector import Detector
 
     document = bundle_document(
         name='pruned',

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
-from kd_perception.core.bundle import load_bundle, write_bundle  # noqa: E402
+from kd_perception.bundles.bundle import load_bundle, write_bundle  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
 from training.errors import QuantizationError  # noqa: E402

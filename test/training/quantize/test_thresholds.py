@@ -13,9 +13,9 @@ pytest.importorskip('torch')
 from networks import CELLS, artifact_entry, bright_cells, bundle_document
 from onnx import helper, numpy_helper
 
-from kd_perception.core.bundle import load_bundle, write_bundle
-from kd_perception.evaluation.matching import Judged
-from kd_perception.evaluation.operating_point import operating_point
+from kd_perception.bundles.bundle import load_bundle, write_bundle
+from kd_perception.metrics.matching import Judged
+from kd_perception.metrics.operating_point import operating_point
 from training.__main__ import main
 from training.data.dataset import LabelledImage, ground_truth, write_split
 from training.errors import QuantizationError

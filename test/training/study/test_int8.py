@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 import torch  # noqa: E402
 from networks import artifact_entry, bundle_document  # noqa: E402
 
-from kd_perception.core.bundle import write_bundle  # noqa: E402
+from kd_perception.bundles.bundle import write_bundle  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
 from training.errors import StudyError  # noqa: E402

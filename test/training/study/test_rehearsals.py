@@ -9,8 +9,8 @@ pytest.importorskip('ultralytics')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 from kd_perception import engines  # noqa: E402
-from kd_perception.core.bundle import load_bundle  # noqa: E402
-from kd_perception.core.detector import Detector  # noqa: E402
+from kd_perception.bundles.bundle import load_bundle  # noqa: E402
+from kd_perception.detection.detector import Detector  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.aerial_traffic import CLASSES  # noqa: E402
 from training.data.dataset import read_split  # noqa: E402

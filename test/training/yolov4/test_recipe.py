@@ -7,7 +7,7 @@ pytest.importorskip('ultralytics')
 import torch
 from tiny_training import write_pictures
 
-from kd_perception.core.bundle import load_bundle
+from kd_perception.bundles.bundle import load_bundle
 from training.__main__ import main
 from training.distill.classification import load_classifier, save_classifier, take_backbone
 from training.errors import DataError, RecipeError, WeightsError

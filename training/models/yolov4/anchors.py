@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.core.errors import ImageError
-from kd_perception.evaluation.sources import read_image
+from kd_perception.bags.sources import read_image
+from kd_perception.errors import ImageError
 from training.data.loader import label_file, read_yolo_labels
 from training.errors import DataError
 

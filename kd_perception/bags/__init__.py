@@ -1,0 +1,1 @@
+"""Bags, videos and image folders, in and out, and their ground truth."""

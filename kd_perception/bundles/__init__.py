@@ -1,0 +1,1 @@
+"""Model bundles: their schema and loading, and how foreign ONNX files become bundles."""

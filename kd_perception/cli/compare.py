@@ -1,0 +1,35 @@
+"""`kd_perception compare`: several reports in one table and one Pareto picture."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from kd_perception.report.compare import as_text, differences, read_reports, write_comparison
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare `compare`."""
+    parser = commands.add_parser(
+        'compare',
+        help='several reports in one table and one Pareto picture',
+        description='Sets reports of `kd_perception evaluate` side by side and says what about them cannot be compared.',
+        epilog='example: kd_perception compare out/int8 out/fp32 --out compare.html',
+    )
+    parser.add_argument('reports', nargs='+', type=Path, metavar='REPORT', help='report.json or a folder that holds it')
+    parser.add_argument('--out', type=Path, help='also write the table and the picture as an HTML file')
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table, its warnings to stderr, and write the HTML file."""
+    reports = read_reports(options.reports)
+    warnings = differences(reports)
+    for warning in warnings:
+        print(f'kd_perception: warning: {warning}', file=sys.stderr)
+    print(as_text(reports))
+    if options.out:
+        write_comparison(reports, warnings, options.out)
+        print(f'\n{options.out}')
+    return 0

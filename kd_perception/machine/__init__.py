@@ -1,0 +1,1 @@
+"""Facts about the machine: host, cores, energy."""

@@ -1,0 +1,1 @@
+"""Reports for people: JSON, one self-contained HTML file, charts, comparison."""

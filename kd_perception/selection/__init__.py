@@ -1,0 +1,1 @@
+"""Which artifact runs on which engine: accuracy gate, timing in a child process, fallbacks."""

@@ -1,0 +1,124 @@
+"""How long a network takes on this machine: measured in a process of its own, and remembered under everything it depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import numpy as np
+
+from kd_perception import engines
+from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.engines import cache
+from kd_perception.engines.options import EngineOptions
+from kd_perception.machine import host
+from kd_perception.machine.cores import physical_cores
+from kd_perception.selection import trial
+
+_LIBRARIES = ('numpy', 'opencv-python-headless')
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Percentiles of preprocess + infer + postprocess of one frame, in milliseconds, warmed up."""
+
+    p50_ms: float
+    p95_ms: float
+    frames: int
+
+
+class Timer:
+    """Times networks on scene frames of one size.
+
+    Args:
+        size: width and height of the frames.
+        options: how engines are loaded.
+        fresh: measure also what was measured before.
+        report: takes a line before each measurement, and whatever an engine reports while it is built.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        options: EngineOptions,
+        *,
+        fresh: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self._size = size
+        self._options = options
+        self._fresh = fresh
+        self._report = report or (lambda line: None)
+        self._frames: list[trial.Frame] = []
+
+    def time(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> Timing:
+        """The timing of one network, from the cache where it is there.
+
+        Raises:
+            EngineError: the engine refused, failed, crashed or hung.
+        """
+        conditions = self._conditions(bundle, artifact, engine, precision)
+
+        def measure() -> bytes:
+            self._report(f'timing {bundle.name} {artifact.precision} on {engine} …')
+            return json.dumps(asdict(self._measure(bundle, artifact, engine, precision))).encode()
+
+        if self._fresh:
+            cache.forget(conditions)
+        return Timing(**json.loads(cache.cached(conditions, measure, self._report)))
+
+    def _measure(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> Timing:
+        if not self._frames:
+            self._frames = trial.scene_frames(self._size)
+            self._warn_of_load()
+        outcome = trial.run(
+            trial.Trial(
+                folder=str(bundle.folder),
+                artifact=(artifact.engine, artifact.precision),
+                engine=engine,
+                precision=precision,
+                threads=self._options.threads,
+                providers=self._options.providers,
+                device_id=self._options.device_id,
+            ),
+            self._frames,
+            self._report,
+        )
+        p50, p95 = np.percentile(outcome.total, [50, 95])
+        return Timing(float(p50), float(p95), len(outcome.total))
+
+    def _warn_of_load(self) -> None:
+        """What was measured on a busy machine is kept all the same: at a robot's start everything is busy."""
+        load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+        if load > cores:
+            self._report(
+                f'the machine is busy (load {load:.1f} on {cores} cores), so that timings come out too long; repeat them in '
+                f'a quiet moment: kd_perception select --measure-again'
+            )
+
+    def _conditions(self, bundle: Bundle, artifact: Artifact, engine: str, precision: str) -> dict[str, str]:
+        """Everything that the time depends on and that can change; the budget is not of it."""
+        frame = [asdict(part) for part in (bundle.input, bundle.output, bundle.thresholds_of(artifact))]
+        libraries = {name: _version(name) for name in _LIBRARIES}
+        return {
+            'engine': 'timing',  # what the cache calls its entries by
+            'model': f'{bundle.name} {artifact.sha256}',
+            'precision': precision,
+            'runs_on': f'{engine} {engines.availability(engine).version}',
+            'threads': str(self._options.threads or physical_cores()),
+            'providers': f'{self._options.providers} {self._options.device_id}',
+            'image_size': f'{self._size[0]}x{self._size[1]}',
+            'frame': json.dumps(frame),
+            'libraries': json.dumps(libraries),
+            'host': json.dumps({**host.describe(), 'gpus': host.gpus()}),
+        }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return 'not a wheel'
