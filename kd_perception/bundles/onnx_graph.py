@@ -6,7 +6,7 @@ The message numbers are those of onnx.proto3 (Apache-2.0, https://github.com/onn
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_perception.bundles.bundle import Bundle
+from kd_perception.bundles.onnx_wire import Fields, floats, read_fields, signed, text, varints
 from kd_perception.errors import EngineError
 
-Fields = dict[int, list[Any]]
 Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | npt.NDArray[Any]
 
 DTYPES: Mapping[int, np.dtype[Any]] = {
@@ -97,7 +97,7 @@ def read_graph(content: bytes, file: str) -> Graph:
             operations of other domains.
     """
     try:
-        return _graph(_fields(memoryview(content)))
+        return _graph(read_fields(memoryview(content)))
     except EngineError as error:
         raise EngineError(f'cannot load {file}: {error}') from error
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeDecodeError, AttributeError) as error:
@@ -125,51 +125,51 @@ def check_input(graph: Graph, bundle: Bundle) -> None:
 
 def _graph(model: Fields) -> Graph:
     (data,) = model[7]
-    fields = _fields(data)
+    fields = read_fields(data)
     if len(fields.get(1, ())) > _MAX_NODES:
         raise EngineError(f'more than {_MAX_NODES} operations')
-    constants = dict(_tensor(_fields(entry)) for entry in fields.get(5, ()))
+    constants = dict(_tensor(read_fields(entry)) for entry in fields.get(5, ()))
     nodes = []
     for entry in fields.get(1, ()):
-        node = _node(_fields(entry))
+        node = _node(read_fields(entry))
         if node.op == 'Constant':
             constants[node.outputs[0]] = _constant(node)
         else:
             nodes.append(node)
-    inputs = tuple(_value(_fields(entry)) for entry in fields.get(11, ()))
-    opsets = [_fields(entry) for entry in model.get(8, ())]
+    inputs = tuple(_value(read_fields(entry)) for entry in fields.get(11, ()))
+    opsets = [read_fields(entry) for entry in model.get(8, ())]
     return Graph(
         nodes=tuple(nodes),
         constants=constants,
         inputs=tuple(value for value in inputs if value.name not in constants),
-        outputs=tuple(_value(_fields(entry)) for entry in fields.get(12, ())),
-        opset=max((int(o[2][0]) for o in opsets if _text(o, 1) in ('', 'ai.onnx')), default=0),
+        outputs=tuple(_value(read_fields(entry)) for entry in fields.get(12, ())),
+        opset=max((int(o[2][0]) for o in opsets if text(o, 1) in ('', 'ai.onnx')), default=0),
     )
 
 
 def _node(fields: Fields) -> Node:
-    op, domain = _text(fields, 4), _text(fields, 7)
+    op, domain = text(fields, 4), text(fields, 7)
     if domain not in ('', 'ai.onnx'):
         raise EngineError(f'operation {domain}.{op} is not of the ONNX standard')
-    attributes = dict(_attribute(_fields(entry), op) for entry in fields.get(5, ()))
+    attributes = dict(_attribute(read_fields(entry), op) for entry in fields.get(5, ()))
     inputs = tuple(str(name, 'utf-8') for name in fields.get(1, ()))
     return Node(op, inputs, tuple(str(name, 'utf-8') for name in fields.get(2, ())), attributes)
 
 
 def _attribute(fields: Fields, op: str) -> tuple[str, Attribute]:
-    name, kind = _text(fields, 1), fields[20][0]
+    name, kind = text(fields, 1), fields[20][0]
     if kind == 1:
         return name, float(np.frombuffer(fields.get(2, [bytes(4)])[0], '<f4')[0])
     if kind == 2:
-        return name, _signed(fields.get(3, [0])[0])
+        return name, signed(fields.get(3, [0])[0])
     if kind == 3:
-        return name, _text(fields, 4)
+        return name, text(fields, 4)
     if kind == 4:
-        return name, _tensor(_fields(fields[5][0]))[1]
+        return name, _tensor(read_fields(fields[5][0]))[1]
     if kind == 6:
-        return name, tuple(float(v) for v in _floats(fields.get(7, ()), '<f4'))
+        return name, tuple(float(v) for v in floats(fields.get(7, ()), '<f4'))
     if kind == 7:
-        return name, tuple(_varints(fields.get(8, ())))
+        return name, tuple(varints(fields.get(8, ())))
     raise EngineError(f'{op}: attribute {name} is of a kind that detectors do not have (subgraph, text list)')
 
 
@@ -185,91 +185,28 @@ def _constant(node: Node) -> npt.NDArray[Any]:
 
 
 def _tensor(fields: Fields) -> tuple[str, npt.NDArray[Any]]:
-    name = _text(fields, 8)
+    name = text(fields, 8)
     if fields.get(14, [0])[0] == _EXTERNAL or 13 in fields:
         raise EngineError(f'its weights {name} are in another file; save the network as one file')
     kind = fields[2][0]
     if kind not in DTYPES:
         raise EngineError(f'tensor {name} has the data type {kind}, which detectors do not have')
-    dtype, shape = DTYPES[kind], tuple(_varints(fields.get(1, ())))
+    dtype, shape = DTYPES[kind], tuple(varints(fields.get(1, ())))
     if 9 in fields:
         flat = np.frombuffer(fields[9][0], dtype.newbyteorder('<')).astype(dtype)
     elif kind == 1:
-        flat = _floats(fields.get(4, ()), '<f4')
+        flat = floats(fields.get(4, ()), '<f4')
     elif kind == 11:
-        flat = _floats(fields.get(10, ()), '<f8')
+        flat = floats(fields.get(10, ()), '<f8')
     elif kind == 10:
-        flat = np.array(list(_varints(fields.get(5, ()))), np.uint16).view(np.float16)
+        flat = np.array(list(varints(fields.get(5, ()))), np.uint16).view(np.float16)
     else:
-        flat = np.array(list(_varints(fields.get(7 if kind == 7 else 5, ()))), dtype)
+        flat = np.array(list(varints(fields.get(7 if kind == 7 else 5, ()))), dtype)
     return name, flat.reshape(shape)
 
 
 def _value(fields: Fields) -> Value:
-    tensor = _fields(_fields(fields[2][0])[1][0])
-    dims = [_fields(dim) for dim in _fields(tensor[2][0]).get(1, ())] if 2 in tensor else []
-    shape = tuple(_signed(dim[1][0]) if 1 in dim else None for dim in dims)
-    return Value(_text(fields, 1), DTYPES[tensor[1][0]], shape)
-
-
-def _text(fields: Fields, number: int) -> str:
-    return str(fields[number][0], 'utf-8') if number in fields else ''
-
-
-def _floats(entries: Any, dtype: str) -> npt.NDArray[Any]:
-    """Repeated floats, packed or one by one."""
-    return np.frombuffer(b''.join(entries), dtype).astype(dtype[1:])
-
-
-def _varints(entries: Any) -> Iterator[int]:
-    """Repeated whole numbers, packed or one by one."""
-    for entry in entries:
-        if isinstance(entry, int):
-            yield _signed(entry)
-            continue
-        position = 0
-        while position < len(entry):
-            value, position = _varint(entry, position)
-            yield _signed(value)
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError('varint of more than 64 bits')
-
-
-def _fields(data: memoryview) -> Fields:
-    """One message of the protobuf wire format: field number → its values in order."""
-    fields: Fields = {}
-    position = 0
-    while position < len(data):
-        key, position = _varint(data, position)
-        wire = key & 7
-        if wire == 0:
-            value: Any
-            value, position = _varint(data, position)
-        else:
-            if wire == 2:
-                size, position = _varint(data, position)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-            else:
-                raise ValueError(f'wire type {wire}')
-            if size > len(data) - position:
-                raise ValueError('a field runs over the end of the file')
-            value = data[position : position + size]
-            position += size
-        fields.setdefault(key >> 3, []).append(value)
-    return fields
+    tensor = read_fields(read_fields(fields[2][0])[1][0])
+    dims = [read_fields(dim) for dim in read_fields(tensor[2][0]).get(1, ())] if 2 in tensor else []
+    shape = tuple(signed(dim[1][0]) if 1 in dim else None for dim in dims)
+    return Value(text(fields, 1), DTYPES[tensor[1][0]], shape)

@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.bundles.onnx_graph import check_input, read_graph
+from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch
 from kd_perception.engines.ncnn_convert import INPUT, NcnnNetwork, Stage, convert
@@ -83,7 +84,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> NcnnEngi
         BundleError: the file is missing or altered.
         EngineError: the network cannot be converted, or ncnn refuses it.
     """
-    graph = read_graph(bundle.read(artifact), artifact.file)
+    graph = read_graph(read_network(bundle, artifact), artifact.file)
     check_input(graph, bundle)
     import ncnn
 

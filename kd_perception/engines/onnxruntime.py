@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.cache import cache_folder
@@ -89,13 +90,13 @@ class OnnxRuntimeEngine:
 def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRuntimeEngine:
     """Load an ONNX artifact.
 
-    The network is handed over as the bytes that were hashed; from bytes, ONNX Runtime follows no reference to other files.
+    The network is handed over as the bytes that were hashed and looked at: they refer to no other file.
 
     Raises:
         BundleError: the file is missing or altered.
         EngineError: onnxruntime is not installed, or refuses the network or the providers.
     """
-    content = bundle.read(artifact)
+    content = read_network(bundle, artifact)
     import onnxruntime
 
     threads = options.threads or physical_cores()

@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.bundles.onnx_graph import read_graph
+from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.options import EngineOptions
@@ -72,7 +73,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
         BundleError: the file is missing or altered.
         EngineError: the device cannot do what is asked, or OpenVINO refuses the network.
     """
-    content = bundle.read(artifact)
+    content = read_network(bundle, artifact)
     names = [output.name for output in read_graph(content, artifact.file).outputs]
     import openvino
 

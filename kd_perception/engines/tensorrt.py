@@ -10,6 +10,7 @@ import numpy as np
 
 from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.bundles.onnx_graph import Graph, check_input, read_graph
+from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines import tensorrt_versions as versions
 from kd_perception.engines.batch import check_batch, engine_error
@@ -97,7 +98,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions, runtime: An
     """
     import tensorrt as trt
 
-    content = bundle.read(artifact)
+    content = read_network(bundle, artifact)
     graph = read_graph(content, artifact.file)
     check_input(graph, bundle)
     precision = options.precision or artifact.precision

@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.bundles.onnx_graph import DTYPES, Graph, Node, check_input, read_graph
+from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.options import EngineOptions
@@ -76,7 +77,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> TorchEng
         BundleError: the file is missing or altered.
         EngineError: the network holds an operation that is not translated.
     """
-    graph = read_graph(bundle.read(artifact), artifact.file)
+    graph = read_graph(read_network(bundle, artifact), artifact.file)
     check_input(graph, bundle)
     unknown = sorted({node.op for node in graph.nodes} - set(OPERATIONS))
     if unknown:
