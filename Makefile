@@ -35,10 +35,12 @@ INTERFACES := $(BASE).interfaces.$(call hash,$(MESSAGES) requirements/ros.txt)
 PACKAGE  := $(BASE).package.$(call hash,setup.py setup.cfg pyproject.toml package.xml kd_perception/__init__.py $(SHARED))
 DEVELOPMENT := $(BASE).development.$(call hash,requirements/development.txt requirements/sourced.txt)
 ENGINES := $(BASE).engines.$(call hash,requirements/engines.txt requirements/runtime.txt requirements/sourced.txt)
+ARM := $(VENV)/arm
+ARM_ROOT := $(BASE).arm.$(call hash,tools/make_arm_root requirements/runtime.txt requirements/engines.txt)
 TRAINING := $(BASE).training.$(call hash,requirements/training.txt requirements/runtime.txt requirements/sourced.txt)
 
 help:  ## list the jobs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
 
 demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SOURCE=path MODEL=bundle FRAMES=n
 	$(RUN) -m kd_perception demo --out '$(OUT)' \
@@ -46,6 +48,9 @@ demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SO
 
 test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, or those under TESTS=path
 	$(RUN) -m pytest $(TESTS)
+
+test-arm: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(ARM_ROOT)  ## emulated Arm processors detect what this one does (Linux with apt)
+	KD_ARM_ROOT='$(ARM)' $(RUN) -m pytest test/arm
 
 lint: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## style and types; torch, for its types
 	$(VENV)/bin/ruff check .
@@ -130,4 +135,9 @@ $(PACKAGE): $(INTERFACES)
 	@$(VENV)/bin/python -W ignore setup.py -q install_data --install-dir $(VENV)
 	$(DONE)
 
-.PHONY: help demo test lint bench clean
+$(ARM_ROOT): | $(BASE)
+	@echo 'Making a folder with an arm64 Python and the aarch64 wheels …'
+	@tools/make_arm_root '$(ARM)'
+	$(DONE)
+
+.PHONY: help demo test test-arm lint bench clean
