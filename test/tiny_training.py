@@ -42,6 +42,31 @@ def write_network(file: Path, of_network: Mapping[str, Any], seed: int = 11) -> 
     return file
 
 
+def write_telling_network(file: Path, pictures: Sequence[Path], seed: int = 11) -> Path:
+    """A weights file of an untrained network whose scores differ from picture to picture, as after training.
+
+    In a fresh one the signal fades from layer to layer, and it answers alike to all pictures but for float noise. Here its
+    normalisations have met the pictures, and its last convolutions are large.
+    """
+    import torch
+
+    from training.models.weights import build_network, save_weights
+
+    torch.manual_seed(seed)
+    network = build_network(architecture(), CLASSES)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        images = torch.stack([torch.from_numpy(cv2.imread(str(picture))) for picture in pictures])
+        network.train()(images.permute(0, 3, 1, 2) / 255)
+    for branch in network.model[-1].cv3:
+        branch[-1].weight.data *= 10
+        branch[-1].bias.data.fill_(-1.0)
+    save_weights(network, file, CLASSES)
+    return file
+
+
 def write_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
     """Pictures in `images` and their labels in `labels`."""
     random = np.random.default_rng(seed)
