@@ -18,7 +18,7 @@ from kd_perception.machine.cores import physical_cores
 from training import run_command
 from training.commands import add_dataset, add_places, declare
 from training.data import prepare_command
-from training.errors import Interrupted, TrainingError
+from training.errors import FirstProcessFailed, Interrupted, TrainingError
 from training.prune import sensitivity_command as prune_sensitivity_command
 from training.quantize import arms_command, quantize_command, sensitivity_command, thresholds_command
 from training.study import command as study_command
@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     _limit_threads(options.threads)
     try:
         return int(options.command(options))
+    except FirstProcessFailed:
+        return 0  # or torchrun would end the first process before it says what was wrong
     except (KdPerceptionError, TrainingError) as error:
         print(f'training: {error}', file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1

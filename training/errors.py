@@ -41,5 +41,9 @@ class FitError(TrainingError):
     """A training that cannot be started as asked, or cannot go on."""
 
 
+class FirstProcessFailed(TrainingError):  # noqa: N818 – the first process says what was wrong
+    """In the other processes of a run: the first one, for which they wait, has failed."""
+
+
 class Interrupted(TrainingError):  # noqa: N818 – a wish, not an error
     """A training that was stopped from outside; its checkpoint lets it go on."""

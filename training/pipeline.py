@@ -99,7 +99,7 @@ class Pipeline:
         if stage.qat:
             settings += [self.recipe.calibration, self.recipe.export]
         needs = (*start, *teachers, *backbone, *narrow, *images, *rounded, self.prepare(self.recipe.validation))
-        return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), resumes=True)
+        return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), True, True)
 
     def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
         before = [source for source in (stage.start, stage.teacher) if source in self.recipe.stages]
@@ -107,7 +107,7 @@ class Pipeline:
         origin = [fingerprint(self.data / classify.folder)] if classify.folder else []
         settings = [stage, self._seed(stage), *self._file_hashes(stage), *origin]
         needs = (*(self.weights(str(source)) for source in before), *crops)
-        return Step(f'classify {name}', settings, needs, lambda folder: self._classify(stage, folder), resumes=True)
+        return Step(f'classify {name}', settings, needs, lambda folder: self._classify(stage, folder), True, True)
 
     @_once
     def crops(self, name: str, settings: CropSettings) -> Step:
@@ -253,7 +253,7 @@ class Pipeline:
             folder,
             start=self._start(stage),
             teachers={name: self.weights_file(source) for name, source in sources.items()},
-            teacher_maps={name: self.steps.made(self.measure(of, 'fp32'))['map'] for name, of in measured.items()},
+            teacher_maps={name: self.steps.known(self.measure(of, 'fp32'))['map'] for name, of in measured.items()},
             unpruned=next((name for name, source in sources.items() if source in ancestors), None),
             sets={name: self._set(name) for name in [*stage.images, *stage.unlabelled]},
             classes_of=self._set(self.recipe.validation),
@@ -316,10 +316,10 @@ class Pipeline:
     def _bundle(self, folder: Path) -> Result:
         final = self.recipe.final
         records = {
-            step.name: {'result': self.steps.made(step), 'key': step.key[:10]}
+            step.name: {'result': self.steps.known(step), 'key': step.key[:10]}
             for step in in_order([self.bundle()])[:-1]
         }
-        metrics = {precision: self.steps.made(self.measure(final, precision)) for precision in PRECISIONS}
+        metrics = {precision: self.steps.known(self.measure(final, precision)) for precision in PRECISIONS}
         networks = {precision: self._network(final, precision) for precision in PRECISIONS}
         weights = self._folder(self.weights(final)) / stages.WEIGHTS
         return bundling.write_finished_bundle(
@@ -331,8 +331,8 @@ class Pipeline:
         networks = {name: {precision: self._network(name, precision) for precision in PRECISIONS} for name in names}
         records = {
             name: {
-                'export': self.steps.made(self.export(name)),
-                **{precision: self.steps.made(self.measure(name, precision)) for precision in PRECISIONS},
+                'export': self.steps.known(self.export(name)),
+                **{precision: self.steps.known(self.measure(name, precision)) for precision in PRECISIONS},
             }
             for name in names
         }

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.commands import add_overrides, declare, overrides_of
 from training.data.root import data_root
 from training.errors import RecipeError
-from training.steps import Step, Steps, in_order
+from training.steps import Alone, Processes, Step, Steps, in_order
+
+if TYPE_CHECKING:
+    from training.pipeline import Pipeline
 
 EPILOG = """\
 examples:
@@ -40,34 +45,58 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the recipe as the options say."""
+    """Run the recipe as the options say; under torchrun each of its processes comes here."""
+    if int(os.environ.get('WORLD_SIZE', '1')) == 1 or options.dry_run:
+        return _run(options, Alone())
+    from training.distill.processes import joined
+
+    with joined() as group:
+        return _run(options, group)
+
+
+def _run(options: argparse.Namespace, processes: Processes) -> int:
     from training.pipeline import Pipeline
     from training.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, overrides_of(options, options.recipe))
-    pipeline = Pipeline(recipe, data_root(options.data), Steps(options.out / recipe.name))
+    say = functools.partial(print, flush=True) if processes.first else _say_nothing
+    maker = Steps(options.out / recipe.name, say, processes)
+    pipeline = Pipeline(recipe, data_root(options.data), maker)
     for name in [*options.again, *filter(None, [options.until])]:
         if name not in recipe.stages:
             raise RecipeError(f'there is no stage {name!r}; stages are {", ".join(recipe.stages)}')
     steps = in_order([pipeline.weights(options.until)]) if options.until else pipeline.all()
     if options.dry_run:
-        print(plan(pipeline.steps, steps))
+        say(plan(maker, steps))
         return 0
-    for name in options.again:
-        pipeline.steps.forget(pipeline.weights(name), steps)
+    processes.first_does(lambda: _forget(pipeline, options.again, steps))
     for number, step in enumerate(steps, 1):
-        if pipeline.steps.result(step) is not None:
-            print(f'[{number}/{len(steps)}] {step.name}: done before with the same inputs', flush=True)
+        if processes.first_does(lambda step=step: maker.result(step) is not None):
+            say(f'[{number}/{len(steps)}] {step.name}: done before with the same inputs')
         else:
-            print(f'[{number}/{len(steps)}]', end=' ', flush=True)
-            pipeline.steps.made(step)
+            say(f'[{number}/{len(steps)}]', end=' ')
+            maker.made(step)
     if not options.until:
-        target = options.target or Path('models') / recipe.bundle_name
-        pipeline.publish(target)
-        pipeline.leave_weights()
-        print((pipeline.steps.folder(pipeline.report()) / 'stages.md').read_text(encoding='utf-8'))
-        print(f'bundle: {target}\nreport: {pipeline.steps.folder(pipeline.report())}')
+        processes.first_does(lambda: _hand_over(pipeline, options.target or Path('models') / recipe.bundle_name))
     return 0
+
+
+def _forget(pipeline: Pipeline, stages: list[str], among: list[Step]) -> None:
+    for name in stages:
+        pipeline.steps.forget(pipeline.weights(name), among)
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """What the first process says is enough."""
+
+
+def _hand_over(pipeline: Pipeline, target: Path) -> None:
+    """Put bundle and weights where users look for them, and show the report."""
+    pipeline.publish(target)
+    pipeline.leave_weights()
+    report = pipeline.steps.folder(pipeline.report())
+    print((report / 'stages.md').read_text(encoding='utf-8'))
+    print(f'bundle: {target}\nreport: {report}')
 
 
 def plan(maker: Steps, steps: list[Step]) -> str:

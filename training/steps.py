@@ -17,17 +17,42 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from training.errors import RecipeError
 from training.schema import counted
 
 Result = dict[str, Any]
 RECORD = 'step.json'
+
+
+class Processes(Protocol):
+    """What is asked of the processes of a run; `training.distill.processes.Group` is several.
+
+    Attributes:
+        first: whether this one takes locks and writes files.
+    """
+
+    @property
+    def first(self) -> bool: ...
+
+    def first_does(self, work: Callable[[], bool | None]) -> bool:
+        """Work of the first while the others wait; what it found holds for all."""
+        ...
+
+
+class Alone:
+    """A run of one process."""
+
+    first = True
+
+    def first_does(self, work: Callable[[], bool | None]) -> bool:
+        """Do it."""
+        return bool(work())
 
 
 @dataclass(frozen=True)
@@ -40,6 +65,7 @@ class Step:
         needs: the steps before it.
         make: does the work in a folder; its result is plain JSON.
         resumes: whether `make` goes on from what it finds in its folder; otherwise it starts with an empty one.
+        together: whether all processes of a run make it together, as trainings are; otherwise the first one does.
     """
 
     name: str
@@ -47,6 +73,7 @@ class Step:
     needs: tuple[Step, ...]
     make: Callable[[Path], Result]
     resumes: bool = False
+    together: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -66,10 +93,12 @@ class Steps:
     Attributes:
         root: working folder; one subfolder for each step.
         say: gets a line for each step.
+        processes: of the run.
     """
 
     root: Path
     say: Callable[[str], None] = print
+    processes: Processes = field(default_factory=Alone)
 
     def result(self, step: Step) -> Result | None:
         """What the step gave, or None where it was not made with these inputs."""
@@ -87,8 +116,12 @@ class Steps:
         """
         for needed in in_order([step]):
             self._make(needed)
+        return self.known(step)
+
+    def known(self, step: Step) -> Result:
+        """The result of a step that was made; what a step asks of those before it."""
         result = self.result(step)
-        assert result is not None
+        assert result is not None, step.name
         return result
 
     def folder(self, step: Step) -> Path:
@@ -102,20 +135,30 @@ class Steps:
                 shutil.rmtree(other.folder(self.root), ignore_errors=True)
 
     def _make(self, step: Step) -> None:
-        if self.result(step) is not None:
+        if self.processes.first_does(lambda: self.result(step) is not None):
             return
         with self._only_one(step):
-            if self.result(step) is not None:
-                return  # another process made it while we waited
-            folder = step.folder(self.root)
-            if not step.resumes:
-                shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            self.say(f'{step.name} …')
+            if self.processes.first_does(lambda: self._is_made_now(step)):
+                return
             started = time.monotonic()
-            result = step.make(folder)
-            self._note(step, result, time.monotonic() - started)
-            self.say(f'{step.name}: {json.dumps(result)}')
+            if step.together:
+                result = step.make(step.folder(self.root))
+                self.processes.first_does(lambda: self._note(step, result, time.monotonic() - started))
+            else:
+                self.processes.first_does(
+                    lambda: self._note(step, step.make(step.folder(self.root)), time.monotonic() - started)
+                )
+
+    def _is_made_now(self, step: Step) -> bool:
+        """Whether another run made it while this one waited for the lock; else its folder is made ready."""
+        if self.result(step) is not None:
+            return True
+        folder = step.folder(self.root)
+        if not step.resumes:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.say(f'{step.name} …')
+        return False
 
     def _note(self, step: Step, result: Result, seconds: float) -> None:
         record = {
@@ -131,10 +174,17 @@ class Steps:
         partial = target.with_suffix('.partial')
         partial.write_text(json.dumps(record, default=_plain, indent=1), encoding='utf-8')
         os.replace(partial, target)
+        self.say(f'{step.name}: {json.dumps(result)}')
 
     @contextlib.contextmanager
     def _only_one(self, step: Step) -> Iterator[None]:
-        """Two runs that need the same step make it once: the second waits. The lock goes with the process that holds it."""
+        """Two runs that need the same step make it once: the second waits. The lock goes with the process that holds it.
+
+        Of the processes of one run the first takes it, or they would wait for each other.
+        """
+        if not self.processes.first:
+            yield
+            return
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f'.{step.folder(self.root).name}.lock').open('w') as lock:
             try:

@@ -7,12 +7,18 @@ network, and a checkpoint of the first one is enough for all.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
+
+from training.errors import FirstProcessFailed
+
+LONGEST_WAIT = timedelta(days=2)
+"""While the first process prepares data or measures, the others wait; torchrun ends them all when one fails."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,25 @@ class Group:
         if self.size > 1:
             distributed.barrier()
 
+    def first_does(self, work: Callable[[], bool | None]) -> bool:
+        """Work that the first process does while the others wait; what it found holds for all.
+
+        Raises:
+            FirstProcessFailed: in the others, where `work` failed in the first, which raises its own error.
+        """
+        if self.size == 1:
+            return bool(work())
+        failed = 2
+        answer = torch.tensor(failed, device=self.device)
+        try:
+            if self.first:
+                answer.fill_(int(bool(work())))
+        finally:
+            distributed.broadcast(answer, 0)
+        if int(answer) == failed:
+            raise FirstProcessFailed
+        return bool(answer)
+
 
 @contextmanager
 def joined() -> Iterator[Group]:
@@ -80,7 +105,7 @@ def joined() -> Iterator[Group]:
         return
     own = not distributed.is_initialized()
     if own:
-        distributed.init_process_group('nccl' if cuda else 'gloo')
+        distributed.init_process_group('nccl' if cuda else 'gloo', timeout=LONGEST_WAIT)
     try:
         yield Group(rank, size, device)
     finally:

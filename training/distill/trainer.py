@@ -297,8 +297,9 @@ class _Run:
     def _update(self) -> float:
         """One step of the optimizer and of the averaged weights; the length of the gradient before it was cut."""
         own, others = list(self.student.parameters()), list(self.terms.parameters())
-        self.scaler.unscale_(self.optimizer)
+        # Summed first: what one process finds infinite must be so for all, or they would take different steps.
         self.group.sum_gradients([*own, *others])
+        self.scaler.unscale_(self.optimizer)
         if self.penalty is not None:
             self._penalise(own)
         # Apart, so that the adapters' gradients do not shorten the student's.

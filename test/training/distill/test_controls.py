@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_training import CLASSES as SHAPES
-from tiny_training import architecture, columns, write_pictures, write_telling_network
+from tiny_training import columns, write_pictures, write_telling_network
 
 from training.distill.controls import CONTROLS, other_images, untrained
 from training.distill.outputs import Outputs

@@ -12,6 +12,7 @@ torch = pytest.importorskip('torch')
 from training.models.weights import load_network  # noqa: E402
 
 SCRIPT = """
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -48,6 +49,18 @@ try:
 except Interrupted:
     trainer._Run._stop_asked = asked
 trainer.fit(job, folder / 'parts')
+
+# A gradient that overflows float16 in one process alone: all leave that step out.
+backward = trainer._Run._backward
+def overflowing(run, batch, part):
+    values = backward(run, batch, part)
+    if run.group.rank == 1 and run.step == 1:
+        next(run.student.parameters()).grad.fill_(float('inf'))
+    return values
+trainer._Run._backward = overflowing
+half = dataclasses.replace(settings, precision='float16', ema_decay=0.0)
+trainer.fit(trainer.FitJob(architecture(), CLASSES, pictures, half), folder / 'half')
+trainer._Run._backward = backward
 try:
     odd = trainer.FitJob(architecture(), CLASSES, pictures, FitSettings(image_size=SIZE, batch=3, steps=1))
     trainer.fit(odd, folder / 'odd')
@@ -77,3 +90,5 @@ def test_two_processes_agree_and_resume(tmp_path, repository):
     assert (whole / 'log.csv').read_bytes() == (parts / 'log.csv').read_bytes()
     assert (whole / 'weights.pt').read_bytes() == (parts / 'weights.pt').read_bytes()
     assert load_network(whole / 'weights.pt')[1] == CLASSES
+    assert 'inf' in columns(tmp_path / 'half/log.csv')['gradient']
+    assert all(value.isfinite().all() for value in load_network(tmp_path / 'half/weights.pt')[0].state_dict().values())
