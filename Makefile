@@ -37,6 +37,7 @@ DEVELOPMENT := $(BASE).development.$(call hash,requirements/development.txt requ
 ENGINES := $(BASE).engines.$(call hash,requirements/engines.txt requirements/runtime.txt requirements/sourced.txt)
 ARM := $(VENV)/arm
 ARM_ROOT := $(BASE).arm.$(call hash,tools/make_arm_root requirements/runtime.txt requirements/engines.txt)
+DOCS := $(BASE).docs.$(call hash,requirements/docs.txt)
 TRAINING := $(BASE).training.$(call hash,requirements/training.txt requirements/runtime.txt requirements/sourced.txt)
 
 help:  ## list the jobs
@@ -56,6 +57,10 @@ lint: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## style and types; torch, for its 
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy
+
+docs: $(DOCS)  ## the documentation as a site in out/docs, every link checked
+	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --quiet --strict
+	@echo 'out/docs/index.html'
 
 bench: $(PACKAGE)  ## latency of the stages and of the node on this machine
 	$(RUN) -m benchmarks
@@ -140,4 +145,10 @@ $(ARM_ROOT): | $(BASE)
 	@tools/make_arm_root '$(ARM)'
 	$(DONE)
 
-.PHONY: help demo test test-arm lint bench clean
+$(DOCS): | $(BASE)
+	@echo 'Installing mkdocs …'
+	@$(PYTHON) -m venv $(VENV)/docs
+	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check -qq install --no-deps -r requirements/docs.txt
+	$(DONE)
+
+.PHONY: help demo test test-arm lint docs bench clean

@@ -112,7 +112,7 @@ def as_yaml() -> str:
 
 
 def as_markdown() -> str:
-    """The README's table of parameters."""
+    """The table of parameters in docs/node.md."""
     rows = ['| parameter | type | default | live | meaning |', '|---|---|---|---|---|']
     for spec in specs().values():
         live = 'no' if spec.read_only else 'yes'
@@ -140,13 +140,15 @@ def _constraint(spec: ParameterSpec) -> str:
 def main() -> None:
     """Print the parameters, or write the files generated from them (run in the checkout)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('--write', action='store_true', help='update config/detector.yaml and the table in README.md')
+    parser.add_argument(
+        '--write', action='store_true', help='update config/detector.yaml and the table in docs/node.md'
+    )
     if not parser.parse_args().write:
         print(as_yaml(), end='')
         return
     Path('config/detector.yaml').write_text(as_yaml(), encoding='utf-8')
-    readme = Path('README.md')
-    readme.write_text(with_table(readme.read_text(encoding='utf-8')), encoding='utf-8')
+    page = Path('docs/node.md')
+    page.write_text(with_table(page.read_text(encoding='utf-8')), encoding='utf-8')
 
 
 if __name__ == '__main__':

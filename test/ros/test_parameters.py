@@ -1,4 +1,4 @@
-"""One source of parameters: the declarations, config/detector.yaml and the README's table agree."""
+"""One source of parameters: the declarations, config/detector.yaml and the table in docs/node.md agree."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_config_holds_every_default(repository):
 
 
 def test_readme_table_is_generated_from_the_source(repository):
-    readme = (repository / 'README.md').read_text()
-    assert parameters.with_table(readme) == readme, 'run: python -m kd_perception.ros.parameters --write'
+    page = (repository / 'docs' / 'node.md').read_text()
+    assert parameters.with_table(page) == page, 'run: python -m kd_perception.ros.parameters --write'
 
 
 def test_the_node_reads_every_parameter_and_no_other(repository):
