@@ -118,7 +118,7 @@ class DetectorProcess:
     def __init__(self, client: Client, log: Path, model: Path | str, arguments: list[str], **settings: Any) -> None:
         self.client = client
         self._log = log
-        settings = {'autostart': True, 'diagnostics_period': 0.1, 'threads': 1, 'model': str(model), **settings}
+        settings = {'autostart': True, 'diagnostics_period_s': 0.1, 'threads': 1, 'model': str(model), **settings}
         command = [sys.executable, '-m', 'kd_perception.ros.detector_node', '--ros-args', *arguments]
         for name, value in settings.items():
             command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']

@@ -124,9 +124,12 @@ def find_bundle(model: str) -> Path:
     Raises:
         BundleError: there is no such folder; the message lists the bundles that were found.
     """
-    given = Path(model).expanduser()
-    if (given / BUNDLE_FILE).is_file() or len(given.parts) > 1:
-        return given
+    try:
+        given = Path(model).expanduser()
+        if (given / BUNDLE_FILE).is_file() or len(given.parts) > 1:
+            return given
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, a zero byte
+        raise BundleError(f'model {model[:60]!r} cannot be the path of a bundle: {error}') from error
     installed = installed_bundles()
     for folder in installed:
         if model == folder.name:

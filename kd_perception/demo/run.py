@@ -136,7 +136,7 @@ def _start_detector(options: DemoOptions, model: Path) -> Child:
         'precision': options.precision,
         'threads': options.threads,
         'autostart': True,
-        'diagnostics_period': _DIAGNOSTICS_PERIOD,
+        'diagnostics_period_s': _DIAGNOSTICS_PERIOD,
     }
     rules = [f'__ns:={NAMESPACE}']
     return Child('kd_perception.ros.detector_node', parameters, rules, options.out / 'detector.log')

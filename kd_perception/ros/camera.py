@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,22 +35,9 @@ except ImportError:  # Humble does not tell sequence numbers
 LARGE_MESSAGE_HINT = (
     "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
 )
-_TOPIC_NAME = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 
 Receive = Callable[['Camera', Image | CompressedImage, float, float], None]
 """Takes a frame: its camera, the message, transport in ms, monotonic seconds at the callback."""
-
-
-def refusal_of_names(names: list[str]) -> str:
-    """Why these cannot be the cameras of a node; empty when they can."""
-    if not names:
-        return "cameras is empty; [''] is one camera without a name"
-    if len(set(names)) < len(names):
-        return f'cameras names one camera twice: {", ".join(names)}'
-    if names == ['']:
-        return ''
-    wrong = [name for name in names if not _TOPIC_NAME.fullmatch(name)]
-    return f'cameras: {wrong[0]!r} cannot be a namespace of topics' if wrong else ''
 
 
 class Camera:
@@ -186,7 +172,7 @@ class Camera:
                     topic=self.image_topic(),
                     lifecycle=lifecycle,
                     enabled=enabled,
-                    timeout=self._setting('input_timeout'),
+                    timeout=self._setting('input_timeout_s'),
                     monotonic=now,
                     hint=self._hint(),
                     monitor=self.monitor,

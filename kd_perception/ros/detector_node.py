@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import time
 import traceback
@@ -14,9 +13,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -28,11 +26,13 @@ from kd_perception.detection.image import BgrImage
 from kd_perception.detection.network import Thresholds
 from kd_perception.detection.stage_times import StageTimes
 from kd_perception.errors import EngineError, ImageError, KdPerceptionError
-from kd_perception.ros import diagnostics, messages, parameters, qos
-from kd_perception.ros.camera import Camera, lifecycle_publisher, refusal_of_names
+from kd_perception.ros import diagnostics, messages, qos
+from kd_perception.ros.camera import Camera, lifecycle_publisher
 from kd_perception.ros.input_monitor import age_ms
 from kd_perception.ros.load_shedding import LoadShedding
+from kd_perception.ros.parameter_node import ParameterNode
 from kd_perception.ros.running_model import RunningModel
+from kd_perception.ros.startup import RosArgumentsError, start_ros
 from kd_perception.ros.worker import Frame, Worker
 from kd_perception.runtime.model import Model, ModelSettings, check
 from kd_perception.selection.selection import AUTO
@@ -41,7 +41,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 WATCH_PERIOD = 0.1  # seconds between two looks at the worker, the load and the model's parameters
 
 
-class DetectorNode(LifecycleNode):
+class DetectorNode(ParameterNode):
     """Detects objects in the newest image of each camera and says how late it is.
 
     configure verifies the model and warms it up; activate subscribes; deactivate keeps the engine; cleanup frees it.
@@ -49,10 +49,9 @@ class DetectorNode(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__('detector', **options)
-        self._refused_parameters: dict[str, str] = {}
-        self._declare_parameters()
-        window = self._setting('latency_window')
-        self._cameras = [Camera(self, name, slot, window) for slot, name in enumerate(self._camera_names())]
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        window = self.setting('latency_window_frames')
+        self._cameras = [Camera(self, name, slot, window) for slot, name in enumerate(self.setting('cameras'))]
         self._enabled = True
         self._worker: Worker | None = None
         self._shedding = LoadShedding(self.get_logger())
@@ -61,57 +60,20 @@ class DetectorNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # A steady clock: diagnostics and watchdog must go on when the camera, or /clock, has died.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timer = self.create_timer(self._setting('diagnostics_period'), self._publish_diagnostics, clock=steady)
+        self._timer = self.create_timer(self.setting('diagnostics_period_s'), self._publish_diagnostics, clock=steady)
         self._watch_timer = self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
         # A group of its own: while an answer is awaited, the others go on.
         alone = MutuallyExclusiveCallbackGroup()
         self._reload_service = self.create_service(Trigger, '~/reload_model', self._on_reload, callback_group=alone)
-        if self._setting('autostart') and self.trigger_configure() == SUCCESS:
+        if self.setting('autostart') and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     # Parameters
 
-    def _declare_parameters(self) -> None:
-        for spec in parameters.specs().values():
-            descriptor = spec.descriptor()
-            try:
-                value = self.declare_parameter(spec.name, spec.default_value, descriptor).value
-                refusal = spec.refusal(value)
-            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                self.declare_parameter(spec.name, spec.default_value, descriptor, ignore_override=True)
-                refusal = f'{spec.name}: {error}'
-            if refusal:
-                self._refused_parameters[spec.name] = refusal
-        self._warn_of_misspelt_parameters()
-        self.add_on_set_parameters_callback(self._on_set_parameters)
-
-    def _warn_of_misspelt_parameters(self) -> None:
-        for name in getattr(self, '_parameter_overrides', {}):
-            near = difflib.get_close_matches(name, parameters.specs(), n=1, cutoff=0.75)
-            if near and not self.has_parameter(name):
-                self.get_logger().warning(f'there is no parameter {name!r}; did you mean {near[0]!r}?')
-
-    def _camera_names(self) -> list[str]:
-        names = list(self._setting('cameras'))
-        refusal = refusal_of_names(names)
-        if refusal:
-            self._refused_parameters['cameras'] = refusal
-            return ['']
-        return names
-
     def _on_set_parameters(self, changes: list[Parameter]) -> SetParametersResult:
-        specs = parameters.specs()
-        for change in changes:
-            refusal = specs[change.name].refusal(change.value) if change.name in specs else ''
-            if refusal:
-                return SetParametersResult(successful=False, reason=refusal)
         refusal = self._model_refusal({change.name: change.value for change in changes})
-        if refusal:
-            return SetParametersResult(successful=False, reason=refusal)
-        for change in changes:
-            self._refused_parameters.pop(change.name, None)
-        return SetParametersResult(successful=True)
+        return SetParametersResult(successful=not refusal, reason=refusal)
 
     def _model_refusal(self, changes: dict[str, Any]) -> str:
         """Why the model cannot become what the changes ask for, as far as that can be said at once; empty when it may."""
@@ -122,35 +84,35 @@ class DetectorNode(LifecycleNode):
             check(settings)
         except KdPerceptionError as error:
             return str(error)
+        except Exception as error:  # rclpy would end the node for it
+            self.get_logger().error(f'parameters not checked:\n{traceback.format_exc()}')
+            return f'the model cannot be checked: {error!r}'
         return ''
 
     def _model_settings(self, changes: dict[str, Any] | None = None) -> ModelSettings:
-        engine, degradation = self._setting('engine', changes), self._setting('degradation', changes)
-        tiles = self._setting('tiles', changes)
+        engine, degradation = self.setting('engine', changes), self.setting('degradation', changes)
+        tiles = self.setting('tiles', changes)
         return ModelSettings(
-            model=self._setting('model', changes),
+            model=self.setting('model', changes),
             engine=engine,
-            precision=self._setting('precision', changes),
-            max_map_drop=self._setting('max_map_drop', changes),
-            threads=self._setting('threads', changes),
-            providers=tuple(filter(None, self._setting('providers', changes))),
-            budget_ms=self._setting('latency_budget_ms', changes) if AUTO in (engine, tiles) else None,
+            precision=self.setting('precision', changes),
+            max_map_drop=self.setting('max_map_drop', changes),
+            threads=self.setting('threads', changes),
+            providers=tuple(filter(None, self.setting('providers', changes))),
+            budget_ms=self.setting('latency_budget_ms', changes) if AUTO in (engine, tiles) else None,
             wants_ladder=degradation == 'step_down',
             rung=self._shedding.level if degradation == 'step_down' else 0,
             tiles=tiles,
-            tile_overlap=self._setting('tile_overlap', changes),
+            tile_overlap=self.setting('tile_overlap', changes),
         )
-
-    def _setting(self, name: str, changes: dict[str, Any] | None = None) -> Any:
-        return changes[name] if changes and name in changes else self.get_parameter(name).value
 
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, verify the model and warm it up; FAILURE with the reason in log and diagnostics."""
         try:
-            if self._refused_parameters:
-                raise KdPerceptionError('; '.join(self._refused_parameters.values()))
+            if self.refused_parameters:
+                raise KdPerceptionError('; '.join(self.refused_parameters.values()))
             self._running.configure(self._model_settings())
         except KdPerceptionError as error:
             self._running.failure = str(error)
@@ -211,7 +173,7 @@ class DetectorNode(LifecycleNode):
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        stuck = worker.stop(self._setting('watchdog_s'))
+        stuck = worker.stop(self.setting('watchdog_s'))
         if stuck is not None:
             self._leave_behind(stuck)
 
@@ -276,14 +238,14 @@ class DetectorNode(LifecycleNode):
 
     def _watch(self) -> None:
         """Look after what no message brings about: an engine that hangs, too much load, a wish for another model."""
-        stuck = self._worker.overdue(self._setting('watchdog_s')) if self._worker else None
+        stuck = self._worker.overdue(self.setting('watchdog_s')) if self._worker else None
         if stuck is not None and self._leave_behind(stuck):
             self._worker = Worker(self._process, len(self._cameras))
         self._shedding.adapt(
-            self._setting('degradation'),
-            self._setting('latency_budget_ms'),
-            self._setting('degradation_patience_s'),
-            self._setting('degradation_hold_s'),
+            self.setting('degradation'),
+            self.setting('latency_budget_ms'),
+            self.setting('degradation_patience_s'),
+            self.setting('degradation_hold_s'),
             rungs=len(self._running.ladder),
         )
         self._follow_parameters()
@@ -305,7 +267,7 @@ class DetectorNode(LifecycleNode):
         stuck.camera.counters.drop('failed')
         if self._worker is not None:
             self._worker.abandon()
-        self._running.abandon(self._setting('watchdog_s'))
+        self._running.abandon(self.setting('watchdog_s'))
         return True
 
     # The worker's thread
@@ -334,11 +296,11 @@ class DetectorNode(LifecycleNode):
         """Decode, detect, publish. Returns the cause when the frame was dropped, and nothing when it was published."""
         started = time.monotonic()
         header, monitor = frame.message.header, frame.camera.monitor
-        limit = self._setting('max_age_ms')
+        limit = self.setting('max_age_ms')
         if limit and age_ms(messages.stamp_ns(header), self.get_clock().now().nanoseconds) > limit:
             return 'stale'
         try:
-            image = messages.to_bgr(frame.message, self._setting('max_image_pixels'))
+            image = messages.to_bgr(frame.message, self.setting('max_image_pixels'))
         except ImageError as error:
             monitor.rejection = str(error)
             self.get_logger().warning(f'image rejected: {error}', throttle_duration_sec=5.0)
@@ -346,7 +308,7 @@ class DetectorNode(LifecycleNode):
         monitor.rejection = ''
         decoded = time.monotonic()
         model.detector.thresholds = self._thresholds(model.bundle.thresholds)
-        model.detector.max_detections = self._setting('max_detections')
+        model.detector.max_detections = self.setting('max_detections')
         try:
             detections, times = self._running.detect(model, image)
         except EngineError as error:
@@ -362,7 +324,7 @@ class DetectorNode(LifecycleNode):
         return ''
 
     def _thresholds(self, fallback: Thresholds) -> Thresholds:
-        score, iou = self._setting('score_threshold'), self._setting('iou_threshold')
+        score, iou = self.setting('score_threshold'), self.setting('iou_threshold')
         return Thresholds(fallback.score if score < 0 else score, fallback.iou if iou < 0 else iou)
 
     def _publish(self, frame: Frame, detections: Detections, times: StageTimes) -> None:
@@ -426,13 +388,16 @@ class DetectorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    rclpy.init(args=args)
     node = None
     try:
+        start_ros(args)
         node = DetectorNode()
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except RosArgumentsError as error:
+        print(f'detector: {error}', file=sys.stderr)
+        return 1
     except Exception:
         if rclpy.ok():  # after a signal, publishing fails wherever it came in between
             raise

@@ -31,6 +31,7 @@ from kd_perception.detection.detections import Detections
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages
 from kd_perception.ros.replay_options import ReplayOptions
+from kd_perception.ros.startup import start_ros
 
 # Reliable, so that it suits every subscription and stepping loses nothing.
 _IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -233,7 +234,7 @@ def replay_node(ros_arguments: list[str] | None) -> Iterator[Node]:
     """The node that plays, in a ROS context of its own; `ros_arguments` as `rclpy.init` takes them."""
     context = rclpy.Context()
     # Signals become KeyboardInterrupt in the loop that plays, which then still sums up.
-    rclpy.init(args=ros_arguments, context=context, signal_handler_options=SignalHandlerOptions.NO)
+    start_ros(ros_arguments, context=context, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = Node('replay', context=context)
     try:

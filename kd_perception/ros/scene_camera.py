@@ -22,6 +22,8 @@ from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, op
 from kd_perception.detection.image import BgrImage
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages, qos
+from kd_perception.ros.large_messages import allow_large_messages
+from kd_perception.ros.startup import start_ros
 from kd_perception.scene import CLASS_NAMES
 
 # Name, default, description, range.
@@ -139,9 +141,10 @@ def _repeated(source: FrameSource, loop: bool) -> Iterator[SourceFrame]:
 
 def main(args: list[str] | None = None) -> int:
     """Run the camera until its last frame, SIGINT or SIGTERM."""
-    rclpy.init(args=args)
     camera = None
     try:
+        allow_large_messages()
+        start_ros(args)
         camera = SceneCamera()
         rclpy.spin_until_future_complete(camera, camera.finished)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -284,7 +284,7 @@ def test_a_parameter_set_out_of_range_is_refused_with_its_bounds(start_detector,
 
 
 def test_a_camera_that_stops_is_stale_and_one_that_returns_is_active(start_detector) -> None:
-    detector = start_detector(input_timeout=0.3)
+    detector = start_detector(input_timeout_s=0.3)
     detector.wait_until_active()
     client = detector.client
     client.wait_for_status('input', 'waiting', DiagnosticStatus.WARN)

@@ -1,0 +1,35 @@
+"""Starting ROS 2 in a process; arguments that it refuses end in one line instead of a traceback."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import rclpy
+
+from kd_perception.errors import KdPerceptionError
+
+_SOURCE_PLACES = re.compile(r', at \S+:\d+')
+
+
+class RosArgumentsError(KdPerceptionError):
+    """Arguments behind `--ros-args` that ROS 2 does not understand."""
+
+
+def start_ros(args: list[str] | None, **options: Any) -> None:
+    """`rclpy.init`.
+
+    Args:
+        args: the process's arguments; None takes `sys.argv`.
+        options: see `rclpy.init`.
+
+    Raises:
+        RosArgumentsError: a rule, a parameter file or an option that ROS 2 refuses; says which.
+    """
+    try:
+        rclpy.init(args=args, **options)
+    except RuntimeError as error:  # the base of all that rclpy raises here
+        unknown = 'unknown: ' if str(error).startswith('[') else ''
+        reason = unknown + _SOURCE_PLACES.sub('', str(error)).removeprefix('failed to initialize rcl: ')
+        hint = ' A parameter needs a value: -p name:=value.' if reason.endswith('error not set') else ''
+        raise RosArgumentsError(f'ROS arguments: {reason.removesuffix(" Error: error not set")}{hint}') from error
