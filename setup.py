@@ -54,6 +54,8 @@ setup(
         'PyYAML>=5.4',
         'jsonschema>=4.0',
         'onnxruntime>=1.17',
+        # libjpeg-turbo's warnings: a JPEG that lacks pixels; without it OpenCV decodes (package.xml has no key for it).
+        'simplejpeg>=1.7',
     ],
     extras_require={
         'evaluation': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60'],

@@ -14,6 +14,7 @@ import numpy as np
 
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage, decode_compressed
+from kd_perception.detection.picture_files import check_picture_file
 from kd_perception.errors import ImageError, KdPerceptionError
 from kd_perception.scene import Scene, SceneSettings
 
@@ -22,7 +23,6 @@ FOLDER_FPS = 5.0
 MAX_FILE_PIXELS = 250_000_000
 """Largest image file that is decoded: orthophotos are in, decompression bombs are out."""
 _BAG_SUFFIXES = ('.mcap', '.db3', '.zstd')
-_OPENCV_FORMATS = (b'BM', b'II*\0', b'MM\0*', b'RIFF')  # BMP, TIFF, WebP
 _FRAMES_TIMED = 30  # of a bag, to learn its rate
 _logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def read_image(path: Path) -> BgrImage:
         stream = path.read_bytes()
     except OSError as error:
         raise ImageError(f'the file cannot be read: {error.strerror}') from error
-    if not stream.startswith(_OPENCV_FORMATS):
+    if check_picture_file(stream, MAX_FILE_PIXELS) is None:
         return decode_compressed(stream, MAX_FILE_PIXELS, upright=True)
     try:
         image = cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_COLOR)

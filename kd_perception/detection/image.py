@@ -5,6 +5,7 @@ Whatever a camera or a network sends ends in an image or in one of the three `Im
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kd_perception.detection import jpeg
+from kd_perception.detection.jpeg import read_header
+from kd_perception.detection.png import SIGNATURE, Png, read_png
 from kd_perception.errors import ImageTooLargeError, MalformedImageError, UnsupportedEncodingError
 
 if TYPE_CHECKING:
@@ -26,12 +30,6 @@ MAX_SIDE = 32767
 
 MAX_COMPRESSED_BYTES = 64 << 20
 """Longest JPEG or PNG stream."""
-
-MAX_JPEG_SCANS = 64
-"""Progressive JPEGs have about ten scans; each one costs a pass over the whole image, so thousands are an attack."""
-
-MAX_JPEG_SEGMENTS = 1024
-"""Segments before the first scan; a photograph with colour profile, preview and metadata has a few dozen."""
 
 
 @dataclass(frozen=True)
@@ -138,20 +136,21 @@ def decode_compressed(
     """Decode a JPEG or PNG stream to a BGR image. The stream's own header is read for its size first.
 
     EXIF orientation is ignored unless asked for: a camera frame keeps the axes of its sensor. Grey, CMYK, palette,
-    alpha and 16-bit images become 8-bit BGR. A stream that breaks off is refused although its beginning could be
+    alpha and 16-bit images become 8-bit BGR. A stream that lacks pixels is refused although its beginning could be
     shown: a half grey frame must not pass for an empty street.
 
     Args:
         data: the stream, e.g. `sensor_msgs/CompressedImage.data`; its own first bytes tell the format.
         max_pixels: largest width × height that is decoded.
-        declared: `sensor_msgs/CompressedImage.format`, for telling depth images apart and for the messages.
+        declared: `sensor_msgs/CompressedImage.format`. What it says of the pixels before the `;` is obeyed as for raw
+            images: a Bayer mosaic is demosaiced, depth is refused.
         upright: turn the image as its EXIF orientation says, for photographs.
 
     Returns:
         A new uint8 (height, width, 3).
 
     Raises:
-        UnsupportedEncodingError: neither JPEG nor PNG; the message names the format where it is a known one.
+        UnsupportedEncodingError: neither JPEG nor PNG, or no colour image; the message names the format where it is known.
         ImageTooLargeError: the stream, or the size that it declares, is over the limit.
         MalformedImageError: empty, truncated or damaged.
     """
@@ -161,22 +160,62 @@ def decode_compressed(
     if size > MAX_COMPRESSED_BYTES:
         raise ImageTooLargeError(f'the compressed image has {size} bytes; the limit is {MAX_COMPRESSED_BYTES}')
     stream = bytes(data)
-    if 'compressedDepth' in declared:
-        raise UnsupportedEncodingError(f'format {_quoted(declared)} is a depth image; send JPEG or PNG colour images')
+    mosaic = _declared_mosaic(declared)
     if stream.startswith(b'\xff\xd8'):
-        name, (width, height) = 'JPEG', _jpeg_size(stream)
-    elif stream.startswith(_PNG_SIGNATURE):
-        name, (width, height) = 'PNG', _png_size(stream)
+        header = read_header(stream, max_pixels)
+        one_channel = mosaic is not None and header.components == 1
+        image = jpeg.decode(stream, header, grey=one_channel)
+        _check_shape('JPEG', image, header.width, header.height)
+        image = jpeg.upright(image, header.orientation) if upright and header.orientation > 1 else image
+    elif stream.startswith(SIGNATURE):
+        png = read_png(stream, max_pixels, exif=upright)
+        one_channel = mosaic is not None and png.channels == 1
+        image = _decode_png(png, one_channel, upright)
+        _check_shape('PNG', image, png.width, png.height, turned=upright)
     else:
         raise UnsupportedEncodingError(
             f'compressed image is {_format_name(stream)}{f", declared as {_quoted(declared)}" if declared else ""}; '
             'only JPEG and PNG are decoded'
         )
-    if width == 0 or height == 0:
-        raise MalformedImageError(f'{name} declares a size of {width}x{height}')
-    if width * height > max_pixels:
-        raise ImageTooLargeError(f'{name} declares {width}x{height} pixels; the limit is {max_pixels} in all')
-    return _imdecode(stream, name, width, height, upright)
+    if mosaic is not None and one_channel:
+        height, width = image.shape
+        return decode_raw(mosaic, width, height, width, image.data)
+    return image[..., ::-1].copy() if _stored_as_rgb(declared) else image
+
+
+def _declared_mosaic(declared: str) -> str | None:
+    """The Bayer encoding that a CompressedImage's format states; None for images of other kinds.
+
+    Raises:
+        UnsupportedEncodingError: it states that these are no colours.
+    """
+    encoding, separator, _ = declared.partition(';')
+    encoding = encoding.strip()
+    if 'compressedDepth' in declared or (separator and _DEPTH.fullmatch(encoding)):
+        raise UnsupportedEncodingError(f'format {_quoted(declared)} is a depth image; send JPEG or PNG colour images')
+    if not (separator and encoding.startswith('bayer_')):
+        return None
+    if encoding not in _ENCODINGS:
+        known = ', '.join(name for name in RAW_ENCODINGS if name.startswith('bayer_'))
+        raise UnsupportedEncodingError(
+            f'format {_quoted(declared)} is a Bayer mosaic that is not supported; set the camera to one of {known}'
+        )
+    return encoding
+
+
+_DEPTH = re.compile(r'16[US]C1|32[SF]C1|64FC1')
+"""Encodings of one channel that hold distances and not colours, as for raw images; mono16 is grey."""
+
+
+def _stored_as_rgb(declared: str) -> bool:
+    """Whether red and blue lie in each other's place: image_transport says in which order it handed them to the encoder."""
+    return 'compressed rgb' in declared.partition(';')[2]
+
+
+def _check_shape(name: str, image: npt.NDArray[np.uint8], width: int, height: int, turned: bool = False) -> None:
+    """Hold a decoder to the size that the stream declares."""
+    if image.shape[:2] not in ((height, width), (width, height) if turned else ()):
+        raise MalformedImageError(f'{name} declares {width}x{height} but its pixels make {image.shape}')
 
 
 def _rows(encoding: str, layout: _Encoding, width: int, height: int, step: int, data: Buffer) -> npt.NDArray[np.uint8]:
@@ -221,8 +260,6 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:40] + '…')
 
 
-_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-
 _FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b'GIF8', 'GIF'),
     (0, b'BM', 'BMP'),
@@ -235,7 +272,7 @@ _FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b'\x76\x2f\x31\x01', 'OpenEXR'),
     (0, b'#?RADIANCE', 'Radiance HDR'),
     (0, b'\0\0\0\x01', 'an H.264 or H.265 stream'),
-    (12, _PNG_SIGNATURE, 'a compressedDepth image'),
+    (12, SIGNATURE, 'a compressedDepth image'),
     *((0, b'P%d' % n, 'a portable anymap (PNM)') for n in range(1, 8)),
 )
 
@@ -247,68 +284,14 @@ def _format_name(stream: bytes) -> str:
     return f'of an unknown format (its first bytes are {stream[:8].hex(" ")})'
 
 
-_EOI, _SOS, _TEM = 0xD9, 0xDA, 0x01
-_RESTARTS = range(0xD0, 0xD8)
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15 without DHT, JPG, DAC
-
-
-def _jpeg_size(stream: bytes) -> tuple[int, int]:
-    """Width and height by the frame header (SOF) before the first scan; checks that the scans end in an EOI marker."""
-    size: tuple[int, int] | None = None
-    at = 2
-    for _ in range(MAX_JPEG_SEGMENTS):
-        start = at
-        while stream[at : at + 2] == b'\xff\xff':  # fill bytes
-            at += 1
-        if at - start > 64 or len(stream) < at + 4:
-            break
-        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], 'big')
-        if stream[at] != 0xFF or marker in (0x00, _EOI, _TEM) or marker in _RESTARTS or length < 2:
-            raise MalformedImageError(f'JPEG is damaged: no segment at byte {at} of its header')
-        if marker in _FRAME_HEADERS:
-            if size is not None or length < 8:
-                raise MalformedImageError(f'JPEG is damaged: wrong frame header at byte {at}')
-            size = int.from_bytes(stream[at + 7 : at + 9], 'big'), int.from_bytes(stream[at + 5 : at + 7], 'big')
-        at += 2 + length
-        if marker == _SOS:
-            if size is None:
-                raise MalformedImageError('JPEG is damaged: it has pixels but no frame header with a size')
-            _check_scans(stream, at)
-            return size
-    raise MalformedImageError(f'JPEG of {len(stream)} bytes is truncated or damaged: its header ends before any pixel')
-
-
-def _check_scans(stream: bytes, start: int) -> None:
-    # Inside entropy-coded data 0xFF is always followed by 0 or a restart marker, so these two bytes are a real marker.
-    if stream.rfind(bytes((0xFF, _EOI)), start) < 0:
-        raise MalformedImageError(f'JPEG of {len(stream)} bytes is truncated: it breaks off before its end marker')
-    scans = 1 + stream.count(bytes((0xFF, _SOS)), start)
-    if scans > MAX_JPEG_SCANS:
-        raise ImageTooLargeError(f'JPEG has {scans} scans, each a pass over the image; the limit is {MAX_JPEG_SCANS}')
-
-
-def _png_size(stream: bytes) -> tuple[int, int]:
-    """Width and height by the IHDR chunk; checks that the stream ends in an IEND chunk."""
-    if stream[8:16] != b'\0\0\0\x0dIHDR' or len(stream) < 33:
-        raise MalformedImageError(
-            f'PNG of {len(stream)} bytes is truncated or damaged: it does not begin with its IHDR chunk'
-        )
-    if stream.rfind(b'IEND', 33) < 0:
-        raise MalformedImageError(f'PNG of {len(stream)} bytes is truncated: it breaks off before its IEND chunk')
-    return int.from_bytes(stream[16:20], 'big'), int.from_bytes(stream[20:24], 'big')
-
-
-def _imdecode(stream: bytes, name: str, width: int, height: int, upright: bool) -> BgrImage:
-    flags = cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    shapes = [(height, width, 3)] + [(width, height, 3)] * upright
+def _decode_png(png: Png, grey: bool, upright: bool) -> npt.NDArray[np.uint8]:
+    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
-        image = cv2.imdecode(np.frombuffer(stream, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(png.stream, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
-        raise MalformedImageError(f'{name} of {width}x{height} cannot be decoded: {error}') from error
+        raise MalformedImageError(f'PNG of {png.width}x{png.height} cannot be decoded: {error}') from error
     if image is None:
         raise MalformedImageError(
-            f'{name} of {width}x{height} ({len(stream)} bytes) is damaged or of an unsupported kind'
+            f'PNG of {png.width}x{png.height} ({len(png.stream)} bytes) is damaged or of an unsupported kind'
         )
-    if image.shape not in shapes or image.dtype != np.uint8:
-        raise MalformedImageError(f'{name} declares {width}x{height} but its pixels make {image.dtype} {image.shape}')
-    return image  # type: ignore[return-value]
+    return np.asarray(image, np.uint8)

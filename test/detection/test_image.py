@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_perception.detection.image import MAX_JPEG_SCANS, RAW_ENCODINGS, decode_compressed, decode_raw
+from kd_perception.detection.image import RAW_ENCODINGS, decode_compressed, decode_raw
+from kd_perception.detection.jpeg import MAX_SCANS
 from kd_perception.errors import ImageError, ImageTooLargeError, MalformedImageError, UnsupportedEncodingError
 
 WIDTH, HEIGHT = 48, 32
@@ -313,6 +314,48 @@ def test_the_declared_format_tells_depth_images_apart_and_helps_the_message() ->
     assert decode_compressed(PNG, declared='bgr8; jpeg compressed bgr8').shape == BGR.shape
 
 
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_a_compressed_mosaic_is_demosaiced_as_a_raw_one(pattern: str, suffix: str) -> None:
+    colour = (40, 120, 220)
+    cells = encoded(mosaic(np.full((48, 64, 3), colour, np.uint8), pattern), suffix, cv2.IMWRITE_JPEG_QUALITY, 100)
+    kind = {'.png': 'png', '.jpg': 'jpeg'}[suffix]
+    image = decode_compressed(cells, declared=f'bayer_{pattern}8; {kind} compressed ')
+    assert np.abs(image.astype(int) - colour).max() <= 12
+    assert decode_compressed(cells).std() > 30  # a grid, where nothing says what it is
+
+
+@pytest.mark.parametrize(
+    ('declared', 'stream', 'seen'),
+    [
+        ('bayer_rggb8; png compressed bgr8', PNG, BGR),  # colours already: there is nothing to demosaic
+        ('rgb8; png compressed bgr8', PNG, BGR),
+        ('rgb8; png compressed rgb8', PNG, BGR[..., ::-1]),
+        ('mono8; png compressed ', encoded(GREY[:, :, 0], '.png'), GREY),
+        ('mono16; png compressed ', encoded(GREY[:, :, 0].astype(np.uint16) * 257, '.png'), GREY),
+        ('jpeg', PNG, BGR),
+        ('', PNG, BGR),
+        ('bayer_rggb8', PNG, BGR),
+        (';;;', PNG, BGR),
+    ],
+)
+def test_what_the_format_says_of_the_pixels_is_obeyed(declared: str, stream: bytes, seen: np.ndarray) -> None:
+    assert np.array_equal(decode_compressed(stream, declared=declared), seen)
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'message'),
+    [
+        *((name, 'depth image') for name in ('16UC1', '16SC1', '32FC1', '32SC1', '64FC1')),
+        *((f'bayer_{name}', 'Bayer mosaic that is not supported') for name in ('rggb16', 'grbg16', 'xxxx8')),
+    ],
+)
+def test_compressed_pixels_that_are_no_colours_are_refused(encoding: str, message: str) -> None:
+    grey = encoded(GREY[:, :, 0].astype(np.uint16), '.png')
+    with pytest.raises(UnsupportedEncodingError, match=message):
+        decode_compressed(grey, declared=f'{encoding}; png compressed ')
+
+
 def test_the_limit_of_pixels_is_the_callers() -> None:
     assert decode_compressed(BASELINE, max_pixels=WIDTH * HEIGHT).shape == BGR.shape
     with pytest.raises(ImageTooLargeError):
@@ -320,7 +363,7 @@ def test_the_limit_of_pixels_is_the_callers() -> None:
 
 
 def test_the_limit_of_scans_leaves_room_for_real_progressive_streams() -> None:
-    assert PROGRESSIVE.count(b'\xff\xda') < MAX_JPEG_SCANS / 4
+    assert PROGRESSIVE.count(b'\xff\xda') < MAX_SCANS / 4
 
 
 @pytest.mark.parametrize('stream', [BASELINE, PROGRESSIVE], ids=['baseline', 'progressive'])
