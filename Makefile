@@ -8,8 +8,8 @@ SOURCE ?=
 MODEL  ?=
 OUT    ?= out/demo
 FRAMES ?=
-# What `make test` runs.
-TESTS  ?= test
+# What `make test` runs instead of the robot's half; with torch where it is needed.
+TESTS  ?=
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -e -o pipefail -c
@@ -19,6 +19,10 @@ SHELL       := /bin/bash
 # A sourced ROS 2 is used where there is one; elsewhere it comes as wheels with our own vision_msgs.
 ROS  := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' 2>/dev/null && echo sourced || echo wheels)
 VENV := .venv
+# Tests that need torch. The others share the cores by files.
+OFFLINE  := test/training test/benchmarks
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+TRAINING_TESTS := $(filter test test/ $(addsuffix %,$(OFFLINE)),$(TESTS))
 RUN  := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
 
@@ -47,8 +51,11 @@ demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SO
 	$(RUN) -m kd_perception demo --out '$(OUT)' \
 	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)') $(if $(FRAMES),--frames $(FRAMES))
 
-test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, or those under TESTS=path
-	$(RUN) -m pytest $(TESTS)
+test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(if $(TRAINING_TESTS),$(TRAINING))  ## the robot's half of the tests, or those under TESTS=path
+	$(RUN) -m pytest $(or $(TESTS),$(PARALLEL) test $(addprefix --ignore=,$(OFFLINE)))
+
+test-all: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, training and studies too, with coverage by line and branch
+	$(RUN) -m pytest $(PARALLEL) --cov test
 
 test-arm: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(ARM_ROOT)  ## emulated Arm processors detect what this one does (Linux with apt)
 	KD_ARM_ROOT='$(ARM)' $(RUN) -m pytest test/arm
@@ -151,4 +158,4 @@ $(DOCS): | $(BASE)
 	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check -qq install --no-deps -r requirements/docs.txt
 	$(DONE)
 
-.PHONY: help demo test test-arm lint docs bench clean
+.PHONY: help demo test test-all test-arm lint docs bench clean

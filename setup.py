@@ -62,7 +62,14 @@ setup(
         # av brings FFmpeg with x264 (GPL) for the demo's video; the node never loads it.
         'demo': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60', 'av>=12'],
         'development': [
-            *('hypothesis>=6.100', 'pycocotools>=2.0.8', 'pytest>=8', 'pytest-timeout>=2.3'),
+            *(
+                'hypothesis>=6.100',
+                'pycocotools>=2.0.8',
+                'pytest>=8',
+                'pytest-timeout>=2.3',
+                'pytest-xdist>=3.5',
+                'pytest-cov>=5',
+            ),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),
         ],
         # What a PC (openvino) or an Arm board (ncnn) may run instead of ONNX Runtime; TensorRT comes with the Jetson.

@@ -1,15 +1,35 @@
 """The environment that every test runs in, set before anything imports rclpy, and where real data lies."""
 
+import fcntl
 import os
 import sys
+import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Two test runs on one machine must not hear each other; Linux has room for the ports of domains 0 to 101.
-os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
+
+def claim_domain() -> tuple[int, IO[str]]:
+    """A ROS domain that no other test process on this machine uses, and the locked file that says so until this process ends."""
+    for offset in range(101):
+        # Linux has room for the ports of domains 0 to 101; 0 is the user's own.
+        domain = 1 + (os.getpid() + offset) % 101
+        claim = open(Path(tempfile.gettempdir()) / f'kd_perception_ros_domain_{domain}', 'w')  # noqa: SIM115
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            claim.close()
+            continue
+        return domain, claim
+    raise RuntimeError('all 101 ROS domains are in use by other test processes')
+
+
+# Test processes beside each other must not hear each other.
+DOMAIN, _CLAIM = claim_domain()
+os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Without this profile Fast DDS loses images above half a megabyte.
 os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(REPOSITORY / 'config' / 'fastdds_shm.xml')
