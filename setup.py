@@ -83,7 +83,7 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            f'detector_node = {PACKAGE}.ros.detector_node:main',
+            f'detector_node = {PACKAGE}.ros.start_detector:main',
             f'scene_camera = {PACKAGE}.ros.scene_camera:main',
             f'replay_node = {PACKAGE}.ros.replay:main',
             f'kd_perception = {PACKAGE}.cli.main:main',

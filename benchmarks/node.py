@@ -180,7 +180,7 @@ def _detector(run: Run) -> Iterator[subprocess.Popen[bytes]]:
         'threads': run.threads,
     }
     settings |= {'max_map_drop': 1.0, 'diagnostics_period_s': 0.2}  # measure what is asked for; fresh accounts
-    command = [sys.executable, '-m', 'kd_perception.ros.detector_node', '--ros-args', '--log-level', 'warn']
+    command = [sys.executable, '-m', 'kd_perception.ros.start_detector', '--ros-args', '--log-level', 'warn']
     for name, value in settings.items():
         command += ['-p', f'{name}:={value}']
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -28,7 +28,11 @@ from kd_perception.ros.detector_node import DetectorNode
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+PATIENCE = 120.0
+"""Seconds for whatever must come in the end: on a busy machine everything takes long, and nothing is decided by it."""
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
     """Poll until `condition` gives something true, and return it."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -97,7 +101,7 @@ class Client(Node):
     def call(self, kind: type, name: str, request: Any) -> Any:
         """Call a service and wait for the answer."""
         client = self.create_client(kind, name)
-        assert client.wait_for_service(timeout_sec=10.0), f'no service {name}'
+        assert client.wait_for_service(timeout_sec=PATIENCE), f'no service {name}'
         future = client.call_async(request)
         wait_for(future.done, f'an answer of {name}')
         self.destroy_client(client)
@@ -119,7 +123,7 @@ class DetectorProcess:
         self.client = client
         self._log = log
         settings = {'autostart': True, 'diagnostics_period_s': 0.1, 'threads': 1, 'model': str(model), **settings}
-        command = [sys.executable, '-m', 'kd_perception.ros.detector_node', '--ros-args', *arguments]
+        command = [sys.executable, '-m', 'kd_perception.ros.start_detector', '--ros-args', *arguments]
         for name, value in settings.items():
             command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(REPOSITORY), os.environ.get('PYTHONPATH', '')])}
@@ -172,7 +176,7 @@ class DetectorProcess:
         keys = ('received', 'published', 'pending')
         return {v.key: int(v.value) for v in status.values if v.key in keys or v.key.startswith('dropped.')}
 
-    def stop(self, how: int = signal.SIGINT, timeout: float = 10.0) -> int:
+    def stop(self, how: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
         """End the process with a signal and return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(how)

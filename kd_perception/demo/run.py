@@ -139,7 +139,7 @@ def _start_detector(options: DemoOptions, model: Path) -> Child:
         'diagnostics_period_s': _DIAGNOSTICS_PERIOD,
     }
     rules = [f'__ns:={NAMESPACE}']
-    return Child('kd_perception.ros.detector_node', parameters, rules, options.out / 'detector.log')
+    return Child('kd_perception.ros.start_detector', parameters, rules, options.out / 'detector.log')
 
 
 def _start_camera(options: DemoOptions, frames: int) -> Child:

@@ -69,6 +69,7 @@ class Detector:
         max_detections: most boxes reported per frame.
         tiling: how large frames are cut into tiles; None sees every frame as a whole, in one pass.
         plan: the passes in which the last frame was seen; None before, and without tiling.
+        engine_since: `time.perf_counter()` when the engine was given a batch; None while it has none. For a watchdog's eyes.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Detector:
         self.max_detections = max_detections or bundle.output.max_detections
         self.tiling = tiling
         self.plan: Plan | None = None
+        self.engine_since: float | None = None
         self._plans: dict[tuple[int, int], Plan] = {}
         self._pass_ms: float | None = None
         self._input = InputBuffer(bundle.input)
@@ -144,7 +146,11 @@ class Detector:
         started = time.perf_counter()
         letterbox = self._input.fill(image)
         filled = time.perf_counter()
-        outputs = self.engine.infer(self._input.batch)
+        self.engine_since = filled
+        try:
+            outputs = self.engine.infer(self._input.batch)
+        finally:
+            self.engine_since = None
         inferred = time.perf_counter()
         detections = self._postprocess(outputs, letterbox)
         done = time.perf_counter()

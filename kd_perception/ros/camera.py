@@ -1,4 +1,4 @@
-"""One camera of the node: its subscription, what is published of it, and the accounts of its frames."""
+"""One camera of the node: its subscription, its pictures, what is published of them, and the accounts of its frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from kd_perception.detection.detections import Detections
@@ -19,8 +18,9 @@ from kd_perception.detection.drawing import draw
 from kd_perception.detection.image import BgrImage
 from kd_perception.detection.stage_times import StageTimes
 from kd_perception.ros import diagnostics, messages, qos
-from kd_perception.ros.input_monitor import InputMonitor
+from kd_perception.ros.input_monitor import InputMonitor, age_ms
 from kd_perception.runtime.frame_counters import FrameCounters, RateMeter, RollingStageTimes
+from kd_perception.runtime.pipeline import Frame
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -36,21 +36,17 @@ LARGE_MESSAGE_HINT = (
     "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
 )
 
-Receive = Callable[['Camera', Image | CompressedImage, float, float], None]
-"""Takes a frame: its camera, the message, transport in ms, monotonic seconds at the callback."""
-
 
 class Camera:
     """Made for the node's life; publishers and subscription come and go with the lifecycle.
 
     Attributes:
         name: the namespace of its topics; empty for the only camera.
-        slot: its slot in the worker's queue.
+        slot: its slot in the pipeline's queue.
         counters: what became of its frames.
         monitor: what is known of its input.
         times: rolling stage times of its published frames.
         budget_misses: published frames that were older than the budget.
-        skipped: frames skipped in a row.
     """
 
     def __init__(self, node: LifecycleNode, name: str, slot: int, window: int) -> None:
@@ -60,11 +56,12 @@ class Camera:
         self.monitor = InputMonitor()
         self.times = RollingStageTimes(window)
         self.budget_misses = 0
-        self.skipped = 0
         self._node = node
         self._published = RateMeter()
         self._writer = messages.DetectionsWriter()
         self._tells_numbers = False
+        self._subscription: Any = None
+        self._publishers: list[Any] = []
         self._prefix = f'{name}/' if name else ''
 
     def _setting(self, name: str) -> Any:
@@ -75,8 +72,9 @@ class Camera:
 
     # Publishers and subscription
 
-    def create_publishers(self) -> None:
-        """At configure."""
+    def create_publishers(self, frame_latency: Any) -> None:
+        """At configure; `frame_latency` is the publisher that all cameras share."""
+        self._frame_latency = frame_latency
         self._detections = lifecycle_publisher(
             self._node, Detection2DArray, self._prefix + 'detections', qos.DETECTIONS
         )
@@ -85,14 +83,15 @@ class Camera:
             self._annotated = lifecycle_publisher(self._node, CompressedImage, topic, qos.IMAGE)
         else:
             self._annotated = lifecycle_publisher(self._node, Image, self._prefix + 'image_annotated', qos.IMAGE)
+        self._publishers = [self._detections, self._annotated]
 
     def destroy_publishers(self) -> None:
-        """At cleanup."""
-        for publisher in (self._detections, self._annotated):
-            self._node.destroy_lifecycle_publisher(publisher)
+        """At cleanup; where there are none, nothing happens."""
+        while self._publishers:
+            self._node.destroy_lifecycle_publisher(self._publishers.pop())
 
-    def subscribe(self, receive: Receive) -> None:
-        """At activate; `receive` is called with every image, in the executor's thread."""
+    def subscribe(self, receive: Callable[[Frame], None]) -> None:
+        """At activate; `receive` is called with every frame, in the executor's thread."""
         self._receive = receive
         self._subscription = self._node.create_subscription(
             CompressedImage if self._takes_compressed() else Image,
@@ -106,9 +105,11 @@ class Camera:
         )
 
     def unsubscribe(self) -> None:
-        """At deactivate."""
-        self._node.destroy_subscription(self._subscription)
-        self.monitor = InputMonitor()
+        """At deactivate; where there is no subscription, nothing happens."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._node.destroy_subscription(subscription)
+            self.monitor = InputMonitor()
 
     def image_topic(self) -> str:
         """The resolved name of what is subscribed to."""
@@ -130,7 +131,7 @@ class Camera:
         monotonic, clock_ns = time.monotonic(), self._node.get_clock().now().nanoseconds
         self.counters.receive()
         transport = self.monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
-        self._receive(self, message, transport, monotonic)
+        self._receive(Frame(self, message, transport, monotonic))
 
     def _on_incompatible_qos(self, event: Any) -> None:
         self.monitor.incompatibility = qos.incompatibility(self.image_topic(), event.last_policy_kind, 'subscription')
@@ -141,21 +142,44 @@ class Camera:
         if not self._tells_numbers:
             self.monitor.lost += event.total_count_change
 
-    # What is published, by the worker's thread
+    # What the pipeline asks of a source, see `kd_perception.runtime.pipeline.Source`
 
-    def publish(self, detections: Detections, header: Header) -> None:
+    def age_ms(self, message: Image | CompressedImage) -> float:
+        """Milliseconds from the message's stamp to now; 0 where it has none."""
+        return age_ms(messages.stamp_ns(message.header), self._node.get_clock().now().nanoseconds)
+
+    def decode(self, message: Image | CompressedImage) -> BgrImage:
+        """The picture; raises ImageError where there is none."""
+        return messages.to_bgr(message, self._setting('max_image_pixels'))
+
+    def rejects(self, reason: str) -> None:
+        """Take note of why the newest picture could not be decoded; empty when it could."""
+        self.monitor.rejection = reason
+        if reason:
+            self._node.get_logger().warning(f'image rejected: {reason}', throttle_duration_sec=5.0)
+
+    def publish(self, message: Image | CompressedImage, detections: Detections) -> None:
         """Send the detections of a frame under the frame's own header."""
-        self._detections.publish(self._writer.message(detections, header))
+        self._detections.publish(self._writer.message(detections, message.header))
 
-    def note(self, times: StageTimes, published: float) -> None:
+    def published(self, times: StageTimes, at: float) -> None:
         """Take in the stage times of a frame that was published at a moment of the monotonic clock."""
-        self.counters.publish()
-        self._published.tick(published)
+        self._published.tick(at)
         self.times.add(times)
         self.budget_misses += times.age > self._setting('latency_budget_ms')
 
-    def show(self, image: BgrImage, detections: Detections, header: Header, classes: tuple[str, ...]) -> None:
-        """Send the annotated image, if somebody listens to it."""
+    def publish_extras(
+        self,
+        message: Image | CompressedImage,
+        image: BgrImage,
+        detections: Detections,
+        times: StageTimes,
+        classes: tuple[str, ...],
+    ) -> None:
+        """Send the frame's stage times and the annotated image, if somebody listens to them."""
+        header = message.header
+        if self._frame_latency.get_subscription_count():
+            self._frame_latency.publish(messages.frame_latency_message(times, header, self._node.get_name(), self.name))
         if self._annotated.get_subscription_count():
             picture = draw(image.copy(), detections, classes)
             compressed = self._setting('annotated_transport') == 'compressed'

@@ -41,7 +41,7 @@ class LatencyView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """What the `model` task reports; see `RunningModel`."""
+    """What the `model` task reports; see `LiveModel`."""
 
     model: Model | None = None
     version: int = 0

@@ -1,4 +1,4 @@
-"""A model ready to run: which one is asked for, what can be said of the wish at once, and the long way to a warm detector."""
+"""A model ready to run: the settings that ask for it, what can be said of them at once, and the long way to a warm detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kd_perception.detection.engine import EngineInfo
 from kd_perception.detection.tiles import OFF, OVERLAP, Tiling, most_passes, parse
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError, KdPerceptionError
-from kd_perception.selection.fallbacks import ladder
+from kd_perception.selection.fallbacks import find_fallbacks
 from kd_perception.selection.selection import AUTO, Request, Selection, select
 
 CPU_PROVIDER = 'CPUExecutionProvider'
@@ -30,8 +30,8 @@ class ModelSettings:
         threads: CPU threads inside one inference; 0 means one per physical core.
         providers: see `EngineOptions`.
         budget_ms: what `engine: auto` and `tiles: auto` have to fit; None where neither is asked for.
-        wants_ladder: find out what could be stepped down to; needs `engine: auto`, for an explicit choice is never replaced.
-        rung: 0 for the selection itself, else which rung of its ladder.
+        with_fallbacks: find quicker networks to fall back to; needs `engine: auto`, for an explicit choice is never replaced.
+        fallback: 0 for the selection itself, else which of its fallbacks, from 1.
         tiles: `off`, `auto` or a grid, see `kd_perception.detection.tiles.parse`.
         tile_overlap: see `kd_perception.detection.tiles.Tiling`.
     """
@@ -43,17 +43,17 @@ class ModelSettings:
     threads: int = 0
     providers: tuple[str, ...] = ()
     budget_ms: float | None = None
-    wants_ladder: bool = False
-    rung: int = 0
+    with_fallbacks: bool = False
+    fallback: int = 0
     tiles: str = OFF
     tile_overlap: float = OVERLAP
 
     def tiling(self, report: Callable[[str], None]) -> Tiling | None:
-        """The wish for tiles; raises TilesError where it cannot be read."""
+        """How frames are cut into tiles; raises TilesError where the text cannot be read."""
         return parse(self.tiles, self.tile_overlap, math.inf if self.budget_ms is None else self.budget_ms, report)
 
     def request(self, report: Callable[[str], None]) -> Request:
-        """The wish as the selection knows it. It times single passes: a grid leaves each its share of the budget."""
+        """The same as the selection knows it. It times single passes: a grid leaves each its share of the budget."""
         request = Request(
             engine=self.engine,
             precision=self.precision,
@@ -74,14 +74,14 @@ class Model:
         selection: what the choice fell on, and why.
         detector: what runs it.
         warm_ms: the engine's time for a frame when warm.
-        ladder: what can be stepped down to.
+        fallbacks: quicker networks to fall back to, the most accurate first.
     """
 
     settings: ModelSettings
     selection: Selection
     detector: Detector
     warm_ms: float
-    ladder: tuple[Selection, ...] = ()
+    fallbacks: tuple[Selection, ...] = ()
 
     @property
     def bundle(self) -> Bundle:
@@ -108,11 +108,11 @@ class Model:
         )
 
     def warnings(self) -> tuple[str, ...]:
-        """What is not as it was wished for, each with what to do about it."""
+        """What is not as it was asked for, each with what to do about it."""
         warnings = self.info.warnings
         if not self.selection.within_budget:
             warnings += (self.selection.reason,)
-        if self.settings.wants_ladder and not self.ladder:
+        if self.settings.with_fallbacks and not self.fallbacks:
             warnings += (
                 'degradation step_down has nowhere to go: nothing that may run is quicker; add a smaller bundle of the family',
             )
@@ -127,13 +127,13 @@ def check(settings: ModelSettings) -> None:
     """What can be said at once: the bundle is valid, and an engine that was named can run it within the accuracy gate.
 
     Raises:
-        KdPerceptionError: the wish cannot come true; says why.
+        KdPerceptionError: the settings cannot be met; says why.
     """
     settings.tiling(_say_nothing)
     bundle = load_bundle(find_bundle(settings.model))
     if settings.engine == AUTO:
         return
-    if settings.wants_ladder:
+    if settings.with_fallbacks:
         raise EngineError(
             f'degradation step_down needs engine auto: {settings.engine} was asked for, and is never replaced by another'
         )
@@ -146,24 +146,24 @@ def load(settings: ModelSettings, report: Callable[[str], None], known: tuple[Se
     Args:
         settings: what to load.
         report: takes a line about what takes long.
-        known: the ladder as it was when the selection itself was loaded; a rung of it needs no new selection.
+        known: the fallbacks as they were found when the selection itself was loaded; one of them needs no new selection.
 
     Raises:
         KdPerceptionError: the model cannot be had; says why.
     """
     check(settings)
-    if 0 < settings.rung <= len(known):
-        return _load(settings, known[settings.rung - 1], known, report)
+    if 0 < settings.fallback <= len(known):
+        return _load(settings, known[settings.fallback - 1], known, report)
     selection = select(load_bundle(find_bundle(settings.model)), settings.request(report), report)
-    return _load(settings, selection, ladder(selection, report) if settings.wants_ladder else (), report)
+    return _load(settings, selection, find_fallbacks(selection, report) if settings.with_fallbacks else (), report)
 
 
 def _load(
-    settings: ModelSettings, selection: Selection, rungs: tuple[Selection, ...], report: Callable[[str], None]
+    settings: ModelSettings, selection: Selection, fallbacks: tuple[Selection, ...], report: Callable[[str], None]
 ) -> Model:
     detector = Detector(selection.bundle, selection.load(), tiling=settings.tiling(report))
     try:
-        return Model(settings, selection, detector, detector.warm_up(), rungs)
+        return Model(settings, selection, detector, detector.warm_up(), fallbacks)
     except KdPerceptionError:
         detector.close()
         raise
@@ -175,7 +175,7 @@ def load_on_cpu(settings: ModelSettings, report: Callable[[str], None]) -> Model
     Raises:
         KdPerceptionError: there is no such artifact, or it fails as well.
     """
-    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), wants_ladder=False)
+    on_cpu = replace(settings, engine='onnxruntime', providers=(CPU_PROVIDER,), with_fallbacks=False)
     try:
         check(on_cpu)
     except KdPerceptionError:

@@ -1,4 +1,4 @@
-"""What to step down to when the chosen network is too slow: others of the selection, each rung quicker than the one before."""
+"""What to fall back to when the chosen network is too slow: others of the selection, each quicker than the one before."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from kd_perception.selection.selection import NOT_TIMED, Candidate, Selection, a
 from kd_perception.selection.timing import Timer, Timing
 
 QUICKER = 0.9
-"""A rung must need at most this share of the time of the one before, or it is not worth its loss of accuracy."""
+"""A fallback must need at most this share of the time of the one before, or it is not worth its loss of accuracy."""
 
 
-def ladder(
+def find_fallbacks(
     selection: Selection,
     report: Callable[[str], None] | None = None,
     measure: Callable[[Candidate], Timing] | None = None,
 ) -> tuple[Selection, ...]:
-    """The rungs below a selection of `engine: auto`, the most accurate first.
+    """The fallbacks of a selection of `engine: auto`, the most accurate first.
 
     Args:
         selection: what was chosen, with all its candidates.
@@ -31,7 +31,7 @@ def ladder(
     if measure is None:
         timer = Timer(selection.image_size, selection.options, report=report)
         measure = lambda c: timer.time(c.bundle, c.artifact, c.engine, c.precision)  # noqa: E731
-    rungs: list[Selection] = []
+    fallbacks: list[Selection] = []
     quickest = chosen.timing.p95_ms
     timed = []
     for row in selection.rows:
@@ -44,11 +44,11 @@ def ladder(
     for candidate, timing in sorted(timed, key=lambda pair: (-accuracy(pair[0]), pair[1].p95_ms)):
         if timing.p95_ms <= QUICKER * quickest:
             quickest = timing.p95_ms
-            rungs.append(_rung(selection, candidate, timing))
-    return tuple(rungs)
+            fallbacks.append(_fallback(selection, candidate, timing))
+    return tuple(fallbacks)
 
 
-def _rung(selection: Selection, candidate: Candidate, timing: Timing) -> Selection:
+def _fallback(selection: Selection, candidate: Candidate, timing: Timing) -> Selection:
     return replace(
         selection,
         bundle=candidate.bundle.operated_as(candidate.artifact),

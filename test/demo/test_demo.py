@@ -119,7 +119,7 @@ def test_a_dead_detector_ends_the_demo_with_its_last_words(start: Start, bundle:
     demo = start('--model', bundle, '--width', 160, '--height', 120)
     wait_for_pictures(tmp_path / 'out', demo)
     for node in nodes_of(tmp_path / 'out'):
-        if 'detector_node' in Path(f'/proc/{node}/cmdline').read_text():
+        if 'start_detector' in Path(f'/proc/{node}/cmdline').read_text():
             os.kill(node, signal.SIGKILL)
     _, errors = demo.communicate(timeout=30)
     assert demo.returncode == 1

@@ -1,11 +1,15 @@
-"""When to do less: a staircase down while frames come too late, and up again when there is time to spare. No clock of its own."""
+"""Doing less while frames come too late: a smaller network or fewer frames, how much less, and why."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from kd_perception.machine import host
 
 RECOVERED = 0.8
 """Share of the budget under which the 95th percentile must fall before a step up: what fits just so would fall back at once."""
@@ -19,10 +23,13 @@ MIN_FRAMES = 5
 MAX_BACK_OFF = 16
 """However often a step up failed, the next one is tried after at most this many holds."""
 
+MOST_SKIPPED = 3
+"""Frames skipped between two that are not, at the lowest level."""
+
 
 @dataclass(frozen=True)
-class DegradationSettings:
-    """Rhythm of the staircase.
+class SheddingSettings:
+    """When the level may move.
 
     Attributes:
         budget_ms: largest 95th percentile of a frame's age.
@@ -42,14 +49,14 @@ def cause_of_overload(celsius: float | None) -> str:
     return 'load' if celsius is None else f'load ({celsius:.0f} °C)'
 
 
-class Degradation:
+class LoadLevel:
     """A level from 0 (everything) to `lowest`, moved by single steps by the ages of the frames. One thread may add, another step.
 
     A step up that is taken back within one hold doubles the time until the next attempt, up to `MAX_BACK_OFF` holds: a machine
     that is too slow for good does not swing, and one whose load is gone always returns.
     """
 
-    def __init__(self, settings: DegradationSettings, lowest: int) -> None:
+    def __init__(self, settings: SheddingSettings, lowest: int) -> None:
         self.settings = settings
         self.lowest = lowest
         self.level = 0
@@ -95,6 +102,11 @@ class Degradation:
         self._changed = self._rose = -math.inf
         self._forget()
 
+    def settle(self, now: float, level: int) -> None:
+        """Be at a level that something else decided on; it is held like any other."""
+        if level != self.level:
+            self._move(now, level - self.level)
+
     def _move(self, now: float, by: int) -> None:
         self.level += by
         self._changed = now
@@ -112,3 +124,74 @@ class Degradation:
                 return math.nan
             ages = sorted(age for at, age in self._ages if at >= since)
         return ages[min(len(ages) - 1, int(0.95 * len(ages)))] if len(ages) >= MIN_FRAMES else math.nan
+
+
+class LoadShedding:
+    """Off, or one of two ways to do less: a smaller network, or fewer frames.
+
+    Args:
+        log: takes a line whenever the level moves.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._level = LoadLevel(SheddingSettings(1.0), 0)
+        self._way = 'off'
+        self._cause = ''
+        self._skipped: Counter[int] = Counter()
+
+    @property
+    def level(self) -> int:
+        """0 is everything."""
+        return self._level.level
+
+    def add(self, now: float, age_ms: float) -> None:
+        """Take in a published frame, from the worker's thread."""
+        if self._way != 'off':
+            self._level.add(now, age_ms)
+
+    def adapt(self, way: str, settings: SheddingSettings, fallbacks: int) -> None:
+        """Move if it is time to.
+
+        Args:
+            way: `off`, `step_down` or `skip_frames`.
+            settings: when to.
+            fallbacks: how many smaller networks there are.
+        """
+        if way != self._way:
+            self.reset()
+            self._way = way
+        self._level.settings = settings
+        self._level.lowest = {'off': 0, 'skip_frames': MOST_SKIPPED, 'step_down': fallbacks}[way]
+        before = self.level
+        level = self._level.step(self._clock())
+        if level > before:
+            self._cause = cause_of_overload(host.temperature())
+        if level != before:
+            self._log(self.describe() or 'within the budget again: nothing is left out any more')
+
+    def settle(self, level: int) -> None:
+        """The level that is in force, where another one could not be reached."""
+        self._level.settle(self._clock(), level)
+
+    def reset(self) -> None:
+        """Begin anew with everything, as with another model."""
+        self._level.reset()
+        self._cause = ''
+
+    def skips(self, slot: int) -> bool:
+        """Whether this frame of a source is left out."""
+        if self._way == 'skip_frames' and self._skipped[slot] < self.level:
+            self._skipped[slot] += 1
+            return True
+        self._skipped[slot] = 0
+        return False
+
+    def describe(self) -> str:
+        """What is left out and why; empty when nothing is."""
+        if not self.level:
+            return ''
+        what = f'one frame in {self.level + 1} is detected' if self._way == 'skip_frames' else 'a smaller network runs'
+        return f'degraded to level {self.level} of {self._level.lowest}, {what}; cause: {self._cause}'

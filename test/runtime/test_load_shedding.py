@@ -1,23 +1,23 @@
-"""The staircase: down under load, never in a swing, and always up again when the load is gone."""
+"""Load shedding: down under load, never in a swing, and always up again when the load is gone."""
 
 from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_perception.runtime.degradation import MAX_BACK_OFF, RECOVERED, Degradation, DegradationSettings
+from kd_perception.runtime.load_shedding import MAX_BACK_OFF, RECOVERED, LoadLevel, SheddingSettings
 
 BUDGET, PATIENCE, HOLD = 100.0, 2.0, 4.0
-SETTINGS = DegradationSettings(BUDGET, PATIENCE, HOLD)
+SETTINGS = SheddingSettings(BUDGET, PATIENCE, HOLD)
 TICK = 0.05
 
 
 class Clock:
-    """Feeds a staircase with one frame a tick, and notes when it moves."""
+    """Feeds a level with one frame a tick, and notes when it moves."""
 
     def __init__(self, lowest: int = 3, tick: float = TICK) -> None:
         self.tick = tick
-        self.stairs = Degradation(SETTINGS, lowest)
+        self.level = LoadLevel(SETTINGS, lowest)
         self.now = 1000.0
         self.moves: list[tuple[float, int]] = []
 
@@ -25,10 +25,10 @@ class Clock:
         """`age` is milliseconds, or a function of the level."""
         for _ in range(round(seconds / self.tick)):
             self.now += self.tick
-            before = self.stairs.level
-            self.stairs.add(self.now, age(before) if callable(age) else age)
-            if self.stairs.step(self.now) != before:
-                self.moves.append((self.now, self.stairs.level - before))
+            before = self.level.level
+            self.level.add(self.now, age(before) if callable(age) else age)
+            if self.level.step(self.now) != before:
+                self.moves.append((self.now, self.level.level - before))
 
 
 def test_within_budget_nothing_moves():
@@ -58,28 +58,28 @@ def test_under_load_it_steps_down_one_at_a_time_to_the_lowest():
     clock.run(60.0, 2 * BUDGET)
     assert [by for _, by in clock.moves] == [1, 1]
     assert clock.moves[1][0] - clock.moves[0][0] >= HOLD
-    assert clock.stairs.level == 2
+    assert clock.level.level == 2
 
 
 def test_between_recovered_and_budget_it_stays():
     clock = Clock()
     clock.run(PATIENCE + 2 * TICK, 2 * BUDGET)
-    assert clock.stairs.level == 1
+    assert clock.level.level == 1
     clock.run(300.0, 0.5 * (1 + RECOVERED) * BUDGET)
-    assert clock.stairs.level == 1
+    assert clock.level.level == 1
 
 
 def test_without_frames_nothing_moves():
-    stairs = Degradation(SETTINGS, 3)
+    level = LoadLevel(SETTINGS, 3)
     for tick in range(1000):
-        assert stairs.step(tick * TICK) == 0
+        assert level.step(tick * TICK) == 0
 
 
 def test_a_machine_too_slow_for_good_does_not_swing():
     clock = Clock(lowest=1)
     clock.run(1000.0, lambda level: 2 * BUDGET if level == 0 else 0.3 * BUDGET)
     late = [at for at, by in clock.moves if by == -1 and at > 1300.0]
-    assert clock.stairs.level == 1 or len(late) <= 700.0 / (MAX_BACK_OFF * HOLD) + 1
+    assert clock.level.level == 1 or len(late) <= 700.0 / (MAX_BACK_OFF * HOLD) + 1
     assert len(late) <= 700.0 / (MAX_BACK_OFF * HOLD) + 1
     assert len(late) >= 1  # it goes on trying
 
@@ -90,9 +90,9 @@ def test_whatever_the_load_steps_lie_a_hold_apart_and_it_returns_when_the_load_i
     clock = Clock(tick=0.25)
     for seconds, age in loads:
         clock.run(seconds, age)
-        assert 0 <= clock.stairs.level <= 3
+        assert 0 <= clock.level.level <= 3
     clock.run(4 * (MAX_BACK_OFF + 1) * HOLD, 10.0)
-    assert clock.stairs.level == 0
+    assert clock.level.level == 0
     gaps = [later[0] - earlier[0] for earlier, later in zip(clock.moves, clock.moves[1:], strict=False)]
     assert all(gap >= HOLD - 1e-6 for gap in gaps)
     assert {by for _, by in clock.moves} <= {-1, 1}
@@ -101,9 +101,9 @@ def test_whatever_the_load_steps_lie_a_hold_apart_and_it_returns_when_the_load_i
 def test_a_reset_forgets_everything():
     clock = Clock()
     clock.run(30.0, 2 * BUDGET)
-    clock.stairs.reset()
-    assert clock.stairs.level == 0
+    clock.level.reset()
+    assert clock.level.level == 0
     clock.run(PATIENCE - TICK, 2 * BUDGET)
-    assert clock.stairs.level == 0
+    assert clock.level.level == 0
     clock.run(3 * TICK, 2 * BUDGET)
-    assert clock.stairs.level == 1
+    assert clock.level.level == 1

@@ -1,0 +1,90 @@
+"""A node as a process: it is spun until SIGINT or SIGTERM, says its last lines, and ends with status 0, whatever still hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Accountable(Protocol):
+    """A node that has something to say at its end."""
+
+    def destroy_node(self) -> Any:
+        """Stop whatever runs."""
+        ...
+
+    def accounts(self) -> str:
+        """Its last lines."""
+        ...
+
+
+def end_at_once_on_signals(last_words: str) -> None:
+    """Until `run` takes over, a signal ends the process with status 0: imports take a second, in which nothing is lost."""
+
+    def end(*_: Any) -> None:
+        print(last_words, flush=True)
+        os._exit(0)
+
+    for number in SIGNALS:
+        signal.signal(number, end)
+
+
+def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) -> int:
+    """Make a node and spin it until a signal, or until rclpy is shut down; returns the exit status."""
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from kd_perception.ros.startup import RosArgumentsError, start_ros
+
+    end = threading.Event()
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: end.set())
+    try:
+        start_ros(args, signal_handler_options=SignalHandlerOptions.NO)
+    except RosArgumentsError as error:
+        print(f'{name}: {error}', file=sys.stderr)
+        return 1
+    failures: list[BaseException] = []
+
+    def spin(executor: SingleThreadedExecutor) -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass
+        except BaseException as error:
+            if rclpy.ok():  # else publishing fails wherever the shutdown came in between
+                failures.append(error)
+        end.set()
+
+    node = make_node()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    # The main thread does nothing but wait: there, every signal is obeyed at once, also the second one.
+    spinning = threading.Thread(target=spin, args=(executor,), name='executor', daemon=True)
+    spinning.start()
+    end.wait()
+    executor.shutdown(timeout_sec=0.5)
+    spinning.join(0.5)
+    node.destroy_node()
+    for line in node.accounts().splitlines():
+        print(f'{name}: {line}', flush=True)
+    rclpy.try_shutdown()
+    if failures:
+        raise failures[0]
+    _end_despite_threads()
+    return 0
+
+
+def _end_despite_threads() -> None:
+    """A thread in a library (a build, a stuck engine) would abort the interpreter's end."""
+    if threading.active_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
