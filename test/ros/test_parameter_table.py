@@ -168,6 +168,7 @@ def test_what_is_meant_is_taken(give: Give, name: str, text: str, value: object)
 def test_a_node_loads_its_own_dump(start, client, tmp_path):
     """All of it: also what is read-only, the word off, and what ROS itself declares."""
     node = start('-p', f'model:={tmp_path}/bright_cells', '-p', 'max_map_drop:=1e-05', '-p', 'autostart:=true')
+    wait_for(lambda: node.lifecycle_state == 'active', 'the node to be active')
     names = client.call(ListParameters, 'detector/list_parameters', ListParameters.Request()).result.names
     values = client.call(GetParameters, 'detector/get_parameters', GetParameters.Request(names=names)).values
     dump = {name: parameter_value_to_python(value) for name, value in zip(names, values, strict=True)}
