@@ -77,12 +77,12 @@ def bundle_document(**changes: Any) -> dict[str, Any]:
         'schema_version': 1,
         'name': 'bright_cells',
         'description': 'finds bright cells',
-        'licence': 'Apache-2.0',
+        'license': 'Apache-2.0',
         'classes': ['bright', 'blue'],
         'input': {
             'width': SIZE,
             'height': SIZE,
-            'colour': 'bgr',
+            'color': 'bgr',
             'dtype': 'uint8',
             'layout': 'nhwc',
             'resize': 'letterbox',
@@ -99,6 +99,20 @@ def artifact_entry(folder: Path, file: str, precision: str = 'fp32', **more: Any
     """The entry of a file that already lies in the bundle's folder."""
     digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
     return {'engine': 'onnxruntime', 'precision': precision, 'file': file, 'sha256': digest, **more}
+
+
+def metrics(value: float, float_map: float | None = None, margin: float = 0.001, dataset: str = 'd') -> dict[str, Any]:
+    """What an artifact states: mAP50-95, and where `float_map` is given the comparison with its float network ± `margin`."""
+    stated: dict[str, Any] = {'dataset': dataset, 'map50': 0.9, 'map': value}
+    if float_map is not None:
+        difference = value - float_map
+        stated['compared_with_float'] = {
+            'sha256': 64 * '0',
+            'map': float_map,
+            'difference': difference,
+            'interval': [difference - margin, difference + margin],
+        }
+    return stated
 
 
 def make_bundle(folder: Path, poison: int | None = None, **changes: Any) -> Bundle:

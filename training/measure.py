@@ -8,7 +8,8 @@ from typing import Any
 
 from kd_perception import engines
 from kd_perception.bags.ground_truth import GroundTruth
-from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.bundle import BUNDLE_FILE, FLOAT, Artifact, Bundle, write_bundle
+from kd_perception.bundles.bundle_yaml import read
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.tiles import Tiling
@@ -16,6 +17,7 @@ from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.accuracy import Accuracy, measure
 from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import at_recall, calibration, operating_point
+from kd_perception.metrics.resampling import PairedDifference, paired_difference
 from training.data.dataset import read_split
 from training.steps import digest
 
@@ -70,14 +72,51 @@ class Behaviour:
 
 
 @dataclass(frozen=True)
+class FloatComparison:
+    """What compression cost: an artifact against the float network that it was made from, on the same images.
+
+    Attributes:
+        sha256: of the float network's file.
+        map: its mAP50-95.
+        paired: mAP50-95 of the artifact minus that of the float network.
+    """
+
+    sha256: str
+    map: float
+    paired: PairedDifference
+
+    def to_json(self) -> dict[str, Any]:
+        """As a bundle keeps it, rounded to four places."""
+        return {
+            'sha256': self.sha256,
+            'map': round(self.map, 4),
+            'difference': round(self.paired.difference, 4),
+            'interval': [round(self.paired.low, 4), round(self.paired.high, 4)],
+            'resamples': self.paired.resamples,
+        }
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """Accuracy of an artifact, and how it behaves where it is used."""
+    """Accuracy of an artifact, how it behaves where it is used, and what compression cost it where that was asked for."""
 
     accuracy: Accuracy
     behaviour: Behaviour
+    compared: FloatComparison | None = None
+
+    def stated(self) -> dict[str, Any]:
+        """The figures that a bundle states of an artifact."""
+        compared = {} if self.compared is None else {'compared_with_float': self.compared.to_json()}
+        return {**self.accuracy.to_json(), **compared}
 
     def __str__(self) -> str:
-        return f'{self.accuracy}\n{self.behaviour}'
+        lines = [str(self.accuracy), str(self.behaviour)]
+        if self.compared is not None:
+            lines.append(
+                f'against the float network, mAP50-95 {100 * self.compared.map:.1f} %: {self.compared.paired} points, by '
+                f'{self.compared.paired.resamples} resamples of the images'
+            )
+        return '\n'.join(lines)
 
 
 def measure_bundle(
@@ -103,10 +142,12 @@ def measure_artifact(
     *,
     threads: int = 1,
     tiling: Tiling | None = None,
+    against: Bundle | None = None,
 ) -> Measurement:
     """Detect on every image of the split, in tiles where a tiling is given, and compare with its labels.
 
-    Precision and recall are those at the artifact's own score threshold.
+    Precision and recall are those at the artifact's own score threshold. Where `against` is given, the artifact is compared with
+    the fp32 artifact of that bundle too.
 
     Raises:
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
@@ -117,7 +158,20 @@ def measure_artifact(
     accuracy = measure(
         found, truth, bundle.classes, score_threshold=threshold, max_detections=bundle.output.max_detections
     )
-    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold))
+    compared = None
+    if against is not None:
+        original = against.artifact('onnxruntime', FLOAT)
+        reference, _ = detect_split(against, original, dataset, split, threads=threads, tiling=tiling)
+        most = bundle.output.max_detections
+        paired = paired_difference(found, reference, truth, len(bundle.classes), max_detections=most)
+        compared = FloatComparison(original.sha256, accuracy.map - paired.difference, paired)
+    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold), compared)
+
+
+def float_bundle(bundle: Bundle, artifact: Artifact) -> Bundle | None:
+    """What `measure_artifact` compares an artifact of `bundle` with; None for a float network, and where there is none."""
+    has_float = any((a.engine, a.precision) == ('onnxruntime', FLOAT) for a in bundle.artifacts)
+    return bundle if has_float and artifact.precision != FLOAT else None
 
 
 def detect_split(
@@ -141,6 +195,25 @@ def detect_split(
     finally:
         detector.close()
     return found, truth
+
+
+def write_measured(bundle: Bundle, artifact: Artifact, measured: Measurement, called: str, split: str) -> None:
+    """State in bundle.yaml what was measured of an artifact, with the command that measures it again.
+
+    Args:
+        called: the data set's name on the command line.
+    """
+    document = read(bundle.folder / BUNDLE_FILE).values
+    command = f'python -m training measure models/{bundle.name} {called} --precision {artifact.precision}'
+    stated = {
+        'dataset': f'{called}/{split}',
+        **measured.stated(),
+        'command': command if split == 'val' else f'{command} --split {split}',
+    }
+    for entry in document['artifacts']:
+        if (entry['engine'], entry['precision']) == (artifact.engine, artifact.precision):
+            entry['metrics'] = stated
+    write_bundle(bundle.folder, document)
 
 
 def with_file(bundle: Bundle, file: Path, precision: str, engine: str = 'onnxruntime') -> Bundle:

@@ -138,12 +138,12 @@ class Pipeline:
     @_once
     def measure(self, name: str, precision: str) -> Step:
         """Accuracy of a stage's network on the validation pictures, on the runtime's path."""
-        network = self.export(name) if precision == 'fp32' else self.quantize(name)
+        networks = (self.export(name),) if precision == 'fp32' else (self.quantize(name), self.export(name))
         settings = [self.recipe.bundle.score, self.recipe.bundle.iou]
         return Step(
             f'measure {name} {precision}',
             settings,
-            (network, self.prepare(self.recipe.validation)),
+            (*networks, self.prepare(self.recipe.validation)),
             lambda folder: self._measure(name, precision, folder),
         )
 
@@ -307,7 +307,8 @@ class Pipeline:
         return self._folder(step) / f'{precision}.onnx'
 
     def _measure(self, name: str, precision: str, folder: Path) -> Result:
-        networks = {precision: self._network(name, precision)}
+        # The float network beside it, to compare with.
+        networks = {each: self._network(name, each) for each in dict.fromkeys((precision, 'fp32'))}
         bundle = bundling.write_plain_bundle(
             folder / 'bundle', networks, self._set(self.recipe.validation), self.recipe
         )

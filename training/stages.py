@@ -243,11 +243,11 @@ def quantize(
 
 
 def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
-    """Accuracy on the runtime's path."""
-    from training.measure import measure_bundle
+    """Accuracy on the runtime's path, and against the float network where the bundle holds one beside it."""
+    from training.measure import float_bundle, measure_artifact
 
-    accuracy = measure_bundle(bundle, precision, validation)
-    return accuracy.to_json()
+    artifact = bundle.artifact('onnxruntime', precision)
+    return measure_artifact(bundle, artifact, validation, against=float_bundle(bundle, artifact)).stated()
 
 
 def report(

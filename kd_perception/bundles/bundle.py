@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import os
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import jsonschema
-import yaml
-
+from kd_perception.bundles import bundle_yaml
+from kd_perception.bundles.regular_file import PATH_ERRORS, inside, read_regular, shown, why
 from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
 from kd_perception.errors import BundleError
 
 BUNDLE_FILE = 'bundle.yaml'
-SCHEMA_FILE = Path(__file__).with_name('bundle.schema.json')
-MAX_BUNDLE_YAML_BYTES = 1 << 20
+FLOAT = 'fp32'
+"""Precision of a network that nothing was taken from."""
 MAX_ARTIFACT_BYTES = 2 << 30
+LEAST_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class CompressionLoss:
+    """What an artifact's mAP50-95 lost against the float network that it was made from, measured on the same images.
+
+    Attributes:
+        float_map: of the float network, 0 … 1.
+        loss: float network minus artifact, -1 … 1; below 0 where the artifact measured better.
+        low, high: 95 % interval of artifact minus float network, by resampling the images.
+    """
+
+    float_map: float
+    loss: float
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """The loss as a share of the float network's mAP50-95; 0 where that is 0."""
+        return self.loss / self.float_map if self.float_map else 0.0
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the measurement can show that there is a loss: the whole interval lies below 0."""
+        return self.high < 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +65,14 @@ class Artifact:
     thresholds: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def loss(self) -> CompressionLoss | None:
+        """What compression cost; None for a float network, and where nobody measured it."""
+        stated = self.metrics.get('compared_with_float')
+        if stated is None or self.precision == FLOAT:
+            return None
+        return CompressionLoss(float(stated['map']), -float(stated['difference']), *map(float, stated['interval']))
+
+    @property
     def measured_map(self) -> float | None:
         """mAP50-95 as measured when the artifact was made; None where nobody measured."""
         value = self.metrics.get('map')
@@ -55,7 +87,7 @@ class Bundle:
     name: str
     family: str
     description: str
-    licence: str
+    license: str
     attribution: tuple[str, ...]
     classes: tuple[str, ...]
     input: InputSpec
@@ -85,32 +117,19 @@ class Bundle:
         """The bundle with an artifact's operating point in place of its own: what whoever runs that artifact works with."""
         return replace(self, thresholds=self.thresholds_of(artifact))
 
-    def map_drop(self, artifact: Artifact) -> float | None:
-        """Relative loss of mAP50-95 against the bundle's best artifact, 0 … 1; None where either was not measured."""
-        measured = [a.measured_map for a in self.artifacts if a.measured_map is not None]
-        if artifact.measured_map is None or not measured or max(measured) == 0:
-            return None
-        return 1.0 - artifact.measured_map / max(measured)
-
     def read(self, artifact: Artifact) -> bytes:
         """The artifact's bytes, hashed as they were read, so that what runs is what was checked.
 
         Raises:
             BundleError: the file is missing, too large, outside the folder, or its hash differs.
         """
-        path = _inside(self.folder, artifact.file)
-        try:
-            size = path.stat().st_size
-            if size > MAX_ARTIFACT_BYTES:
-                raise BundleError(f'{path} is {size} bytes; the limit is {MAX_ARTIFACT_BYTES}')
-            content = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f'{path} of bundle {self.name} cannot be read: {error.strerror}') from error
+        path = inside(self.folder, artifact.file, BUNDLE_FILE)
+        content = read_regular(path, MAX_ARTIFACT_BYTES)
         found = hashlib.sha256(content).hexdigest()
         if found != artifact.sha256:
             raise BundleError(
-                f'{path} is not the file that the bundle was made with: sha256 {found[:12]}… instead of '
-                f'{artifact.sha256[:12]}… ({size} bytes). It is truncated or altered; copy the bundle again'
+                f'{shown(path)} is not the file that the bundle was made with: sha256 {found[:12]}… instead of '
+                f'{artifact.sha256[:12]}… ({len(content)} bytes). It is truncated or altered; copy the bundle again'
             )
         return content
 
@@ -126,18 +145,18 @@ def find_bundle(model: str) -> Path:
     """
     try:
         given = Path(model).expanduser()
-        if (given / BUNDLE_FILE).is_file() or len(given.parts) > 1:
+        if len(given.parts) > 1 or (given / BUNDLE_FILE).exists():
             return given
-    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, a zero byte
-        raise BundleError(f'model {model[:60]!r} cannot be the path of a bundle: {error}') from error
+    except PATH_ERRORS as error:
+        raise BundleError(f'there is no model bundle {shown(model)!r}: {why(error)}') from error
     installed = installed_bundles()
     for folder in installed:
         if model == folder.name:
             return folder
-    known = sorted({folder.name for folder in installed})
+    known = sorted({shown(folder.name) for folder in installed})
     raise BundleError(
-        f'there is no model bundle {model!r}: give the path of a folder with a {BUNDLE_FILE}, or one of the installed bundles: '
-        f'{", ".join(known) or "none"}'
+        f'there is no model bundle {shown(model)!r}: give the path of a folder with a {BUNDLE_FILE}, or one of the installed '
+        f'bundles: {", ".join(known) or "none"}'
     )
 
 
@@ -146,8 +165,15 @@ def installed_bundles() -> list[Path]:
     prefixes = [*filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)), sys.prefix]
     shelves = [Path(prefix) / 'share' / 'kd_perception' / 'models' for prefix in prefixes]
     shelves.append(Path(__file__).resolve().parents[2] / 'models')
-    found = [path.parent for shelf in shelves for path in sorted(shelf.glob(f'*/{BUNDLE_FILE}'))]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(folder for shelf in shelves for folder in bundles_on(shelf)))
+
+
+def bundles_on(shelf: Path) -> list[Path]:
+    """Folders with a `bundle.yaml` in a folder, by name; none where it cannot be read."""
+    try:
+        return sorted(folder for folder in shelf.iterdir() if os.path.lexists(folder / BUNDLE_FILE))
+    except PATH_ERRORS:
+        return []
 
 
 def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
@@ -156,24 +182,45 @@ def load_bundle(folder: str | os.PathLike[str]) -> Bundle:
     Raises:
         BundleError: no such folder or `bundle.yaml`, not valid by the schema, or a path leaving the folder.
     """
-    folder = Path(folder).expanduser()
-    document = _read_document(folder)
-    _validate(document, folder / BUNDLE_FILE)
+    folder = _existing(folder)
+    document = bundle_yaml.read(inside(folder, BUNDLE_FILE, BUNDLE_FILE))
+    return _bundle(folder, document)
+
+
+def _existing(folder: str | os.PathLike[str]) -> Path:
+    """The folder of a bundle, which must be one."""
+    try:
+        path = Path(folder).expanduser()
+        is_folder, holds = path.is_dir(), os.path.lexists(path / BUNDLE_FILE)
+    except PATH_ERRORS as error:
+        raise BundleError(f'no model bundle at {shown(folder)}: {why(error)}') from error
+    if not is_folder:
+        raise BundleError(f'no model bundle at {shown(path)}: the folder does not exist')
+    if not holds:
+        raise BundleError(f'no model bundle at {shown(path)}: it holds no {BUNDLE_FILE} that can be read')
+    return path
+
+
+def _bundle(folder: Path, checked: bundle_yaml.Document) -> Bundle:
+    document = checked.values
     artifacts = tuple(Artifact(**a) for a in document['artifacts'])
-    for artifact in artifacts:
-        _inside(folder, artifact.file)
+    for number, artifact in enumerate(artifacts):
+        try:
+            inside(folder, artifact.file, BUNDLE_FILE)
+        except BundleError as error:
+            raise checked.error(('artifacts', number, 'file'), str(error)) from error
     spec = dict(document['input'])
     for key in ('mean', 'std'):
         if key in spec:
             spec[key] = tuple(float(v) for v in spec[key])
-    if 0.0 in spec.get('std', ()):
-        raise BundleError(f'{folder / BUNDLE_FILE}: input.std holds a 0; pixels would be divided by it')
+    if any(abs(value) < LEAST_STD for value in spec.get('std', ())):
+        raise checked.error(('input', 'std'), 'a 0, or nearly so, by which pixels would be divided')
     return Bundle(
         folder=folder,
         name=document['name'],
         family=document.get('family', document['name']),
         description=document['description'],
-        licence=document['licence'],
+        license=document['license'],
         attribution=tuple(document.get('attribution', ())),
         classes=tuple(document['classes']),
         input=InputSpec(**spec),
@@ -192,74 +239,16 @@ def write_bundle(folder: str | os.PathLike[str], document: dict[str, Any]) -> Bu
     """
     folder = Path(folder)
     target = folder / BUNDLE_FILE
-    _validate(document, target)
-    for entry in document['artifacts']:
-        path = _inside(folder, entry['file'])
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != entry['sha256']:
-            raise BundleError(f'{path} is missing or does not have the hash that the bundle states')
+    text = bundle_yaml.text_of(document)
+    checked = bundle_yaml.parse(text.encode(), target)
+    bundle_yaml.check(checked)
+    bundle = _bundle(folder, checked)
+    for artifact in bundle.artifacts:
+        try:
+            bundle.read(artifact)
+        except BundleError as error:
+            raise BundleError(f'{shown(target)} is not written: {error}') from error
     scratch = target.with_suffix('.yaml.part')
-    scratch.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120), encoding='utf-8')
+    scratch.write_text(bundle_yaml.text_of(checked.values), encoding='utf-8')
     scratch.replace(target)
     return load_bundle(folder)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases: a few lines of nested aliases can otherwise expand to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError('YAML aliases are not allowed')
-        return super().compose_node(parent, index)
-
-
-# A date stays the text that it is: JSON schema knows no dates.
-_PlainLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != 'tag:yaml.org,2002:timestamp']
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _read_document(folder: Path) -> dict[str, Any]:
-    path = folder / BUNDLE_FILE
-    if not folder.is_dir():
-        raise BundleError(f'no model bundle at {folder}: the folder does not exist')
-    try:
-        if path.stat().st_size > MAX_BUNDLE_YAML_BYTES:
-            raise BundleError(f'{path} is larger than {MAX_BUNDLE_YAML_BYTES} bytes; that is no bundle.yaml')
-        document = yaml.load(path.read_text(encoding='utf-8'), Loader=_PlainLoader)
-    except FileNotFoundError as error:
-        raise BundleError(f'no model bundle at {folder}: it holds no {BUNDLE_FILE}') from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BundleError(f'{path} cannot be read: {" ".join(str(error).split())}') from error
-    if not isinstance(document, dict):
-        raise BundleError(f'{path} is not a mapping of keys to values')
-    return document
-
-
-@functools.cache
-def _validator() -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text(encoding='utf-8')))
-
-
-def _validate(document: dict[str, Any], path: Path) -> None:
-    try:
-        json.dumps(document, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise BundleError(
-            f'{path} holds a value that is neither text, finite number, list nor mapping: {error}'
-        ) from error
-    fault = jsonschema.exceptions.best_match(_validator().iter_errors(document))
-    if fault is not None:
-        raise BundleError(f'{path}: {fault.json_path.removeprefix("$.") or "document"}: {fault.message}')
-
-
-def _inside(folder: Path, file: str) -> Path:
-    """The path of `file`, which must lie in `folder` also after links were followed."""
-    relative = PurePosixPath(file)
-    path = folder / relative
-    leaves = relative.is_absolute() or '..' in relative.parts or '\\' in file or '\0' in file
-    if leaves or not path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(
-            f'artifact {file!r} lies outside its bundle {folder}; a bundle names only files in its own folder'
-        )
-    return path

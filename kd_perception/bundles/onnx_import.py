@@ -64,7 +64,7 @@ def bundle_from_onnx(model: Path, folder: Path, options: ImportOptions | None = 
         'schema_version': 1,
         'name': folder.name,
         'description': metadata.get('description', f'imported from {model.name}')[:1000],
-        'licence': options.licence or metadata.get('license', 'not stated by the file'),
+        'license': options.licence or metadata.get('license', 'not stated by the file'),
         'classes': classes,
         'input': _describe_input(session, options),
         'output': _describe_output(session, len(classes)),
@@ -131,7 +131,7 @@ def _describe_input(session: Any, options: ImportOptions) -> dict[str, Any]:
     spec = {
         'width': width,
         'height': height,
-        'colour': options.colour,
+        'color': options.colour,
         'dtype': _INPUT_TYPES[kind],
         'layout': layout,
         'resize': 'letterbox',

@@ -55,9 +55,9 @@ def _show(options: argparse.Namespace) -> int:
     spec = bundle.input
     print(f'{bundle.name}: {bundle.description}')
     print(f'  folder    {bundle.folder}')
-    print(f'  licence   {bundle.licence}')
+    print(f'  license   {bundle.license}')
     print(f'  classes   {", ".join(bundle.classes)}')
-    print(f'  input     {spec.width}x{spec.height} {spec.colour} {spec.dtype} {spec.layout}, {spec.resize}')
+    print(f'  input     {spec.width}x{spec.height} {spec.color} {spec.dtype} {spec.layout}, {spec.resize}')
     print(f'  output    {bundle.output.layout}, score ≥ {bundle.thresholds.score:g}, IoU {bundle.thresholds.iou:g}')
     print(f'  {"artifact":24}{"size":>10}{"mAP50":>8}{"mAP":>8}  hash')
     for artifact in bundle.artifacts:

@@ -28,7 +28,7 @@ class InputBuffer:
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
         self._canvas = np.empty((spec.height, spec.width, 3), np.uint8)
-        plain = spec.dtype == 'uint8' and spec.layout == 'nhwc' and spec.colour == 'bgr'
+        plain = spec.dtype == 'uint8' and spec.layout == 'nhwc' and spec.color == 'bgr'
         self.batch: Array = self._canvas[None] if plain else np.empty(spec.shape, spec.dtype)
         self._plain = plain
         self._mean = np.array(spec.mean, np.float32)
@@ -49,7 +49,7 @@ class InputBuffer:
 
     def _convert(self) -> None:
         """Canvas → batch for networks that want another channel order, layout or normalisation done outside."""
-        pixels = self._canvas[..., ::-1] if self._spec.colour == 'rgb' else self._canvas
+        pixels = self._canvas[..., ::-1] if self._spec.color == 'rgb' else self._canvas
         target = self.batch[0].transpose(1, 2, 0) if self._spec.layout == 'nchw' else self.batch[0]
         if self._spec.dtype == 'uint8':
             target[...] = pixels

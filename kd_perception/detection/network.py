@@ -11,18 +11,18 @@ class InputSpec:
     """What the network takes: one image of `width` × `height` pixels.
 
     Attributes:
-        colour: channel order, `bgr` or `rgb`.
+        color: channel order, `bgr` or `rgb`.
         dtype: `uint8` (normalisation is in the graph) or `float32`.
         layout: `nhwc` or `nchw`.
         resize: `letterbox` keeps the aspect ratio and pads, `stretch` does not.
-        mean: subtracted from values 0 … 255, in the order of `colour`; float32 only.
+        mean: subtracted from values 0 … 255, in the order of `color`; float32 only.
         std: divides afterwards; float32 only.
         pad: grey value of the letterbox border, 0 … 255.
     """
 
     width: int
     height: int
-    colour: str = 'bgr'
+    color: str = 'bgr'
     dtype: str = 'uint8'
     layout: str = 'nhwc'
     resize: str = 'letterbox'

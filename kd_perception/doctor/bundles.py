@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kd_perception import engines
-from kd_perception.bundles.bundle import Artifact, Bundle, load_bundle
+from kd_perception.bundles.bundle import FLOAT, Artifact, Bundle, load_bundle
 from kd_perception.doctor.findings import Finding, Level
 from kd_perception.errors import BundleError
 
@@ -41,6 +41,13 @@ def _artifact(bundle: Bundle, artifact: Artifact) -> Finding:
         advice = 'nobody measured it, so that the accuracy gate cannot judge it: python -m training measure'
         return Finding(subject, f'{found}, mAP not measured', Level.YELLOW, advice)
     found += f', mAP50-95 {artifact.measured_map:.3f} on {artifact.metrics["dataset"]}'
+    if artifact.loss is not None:
+        found += f' ({-artifact.loss.loss:+.3f} against its float network, {artifact.loss.low:+.3f} to {artifact.loss.high:+.3f})'
+    elif artifact.precision != FLOAT:
+        advice = (
+            'the accuracy gate cannot judge it: compare it with its float network, python -m training measure --write'
+        )
+        return Finding(subject, found, Level.YELLOW, advice)
     if not takers:
         return Finding(subject, found, Level.YELLOW, f'install an engine that takes it, such as {artifact.engine}')
     return Finding(subject, found)

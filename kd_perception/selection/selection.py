@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from kd_perception import engines
-from kd_perception.bundles.bundle import BUNDLE_FILE, Artifact, Bundle, load_bundle
+from kd_perception.bundles.bundle import Artifact, Bundle, bundles_on, load_bundle
 from kd_perception.detection.engine import Engine
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import BundleError, EngineError
-from kd_perception.selection import timing
+from kd_perception.selection import gate, timing
 from kd_perception.selection.timing import Timing
 from kd_perception.text_table import aligned
 
@@ -69,8 +69,8 @@ class Request:
     Attributes:
         engine: registry name, or `auto`.
         precision: `fp32`, `int8`, …, or `auto`.
-        max_map_drop: accuracy gate, 0 … 1: largest share by which an artifact's measured mAP50-95 may lie below the best of its
-            own bundle. An artifact that nobody measured cannot be judged and passes.
+        max_map_drop: accuracy gate, 0 … 1: largest share of the float network's mAP50-95 that compression may have cost an
+            artifact, see `kd_perception.selection.gate`.
         budget_ms: largest 95th percentile of preprocess + infer + postprocess.
         options: how engines are loaded; its `precision` is the selection's to set.
         image_size: width and height of the camera's images; None takes the bundle's input.
@@ -195,11 +195,12 @@ def select(
 def family(bundle: Bundle) -> list[Bundle]:
     """The bundle, and those beside it that detect the same classes and say so by the same `family`; damaged ones are left out."""
     siblings = []
-    for path in sorted(bundle.folder.resolve().parent.glob(f'*/{BUNDLE_FILE}')):
-        if path.parent == bundle.folder.resolve():
+    own = bundle.folder.resolve()
+    for folder in bundles_on(own.parent):
+        if folder.resolve() == own:
             continue
         try:
-            other = load_bundle(path.parent)
+            other = load_bundle(folder)
         except BundleError:
             continue
         if other.family == bundle.family and other.classes == bundle.classes:
@@ -217,7 +218,7 @@ def _explicit(bundle: Bundle, request: Request) -> Selection:
     obstacles = []
     for artifact in artifacts:
         precision, reason = _precision(request.engine, artifact, request.precision)
-        reason = reason or _gate(bundle, artifact, request.max_map_drop)
+        reason = reason or gate.refusal(artifact, request.max_map_drop)
         if not reason:
             candidate = Candidate(bundle, artifact, request.engine, precision)
             wish = request.engine if request.precision == AUTO else f'{request.engine} and {request.precision}'
@@ -245,14 +246,14 @@ def _candidates(bundles: Iterable[Bundle], request: Request) -> tuple[list[Candi
     bundles = list(bundles)
     for bundle in bundles:
         for artifact in bundle.artifacts:
-            gate = _incomparable(bundles[0], bundle, artifact) or _gate(bundle, artifact, request.max_map_drop)
+            forbidden = gate.incomparable(bundles[0], bundle, artifact) or gate.refusal(artifact, request.max_map_drop)
             for engine, state in available.items():
                 for precision in _precisions(engine, artifact, request.precision):
                     candidate = Candidate(bundle, artifact, engine, precision)
-                    if state and not gate:
+                    if state and not forbidden:
                         candidates.append(candidate)
                     else:
-                        refused.append(Row(candidate, None, state.reason or gate, refused=True))
+                        refused.append(Row(candidate, None, state.reason or forbidden, refused=True))
     return _unique(candidates), refused
 
 
@@ -268,26 +269,6 @@ def _unique(candidates: Iterable[Candidate]) -> list[Candidate]:
     """A bundle may list one file for several engines; each engine runs it once."""
     by_key = {(c.bundle.folder, c.artifact.sha256, c.engine, c.precision): c for c in reversed(list(candidates))}
     return list(by_key.values())[::-1]
-
-
-def _gate(bundle: Bundle, artifact: Artifact, max_map_drop: float) -> str:
-    """Why the artifact may not run; empty when it may."""
-    drop = bundle.map_drop(artifact)
-    if drop is None or drop <= max_map_drop:
-        return ''
-    return (
-        f"measured {100 * drop:.1f} % below the bundle's best mAP50-95, over the limit of {100 * max_map_drop:.1f} %: "
-        f'choose another precision or raise max_map_drop'
-    )
-
-
-def _incomparable(named: Bundle, bundle: Bundle, artifact: Artifact) -> str:
-    """Why a sibling's accuracy says nothing beside the named bundle's; empty for the named bundle itself."""
-    datasets = {a.metrics['dataset'] for a in named.artifacts if a.measured_map is not None}
-    if bundle is named or (artifact.measured_map is not None and artifact.metrics['dataset'] in datasets):
-        return ''
-    measured = artifact.metrics.get('dataset', 'nothing')
-    return f'measured on {measured}, {named.name} on {", ".join(sorted(datasets)) or "nothing"}: not comparable'
 
 
 def _choose(candidates: Sequence[Candidate], refused: Sequence[Row], request: Request, measure: Measure) -> Selection:

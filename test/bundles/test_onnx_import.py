@@ -47,8 +47,8 @@ def create(tmp_path, model, *more: str) -> int:
 def test_an_ultralytics_export_needs_no_options(tmp_path, capsys):
     assert create(tmp_path, yolo_like()) == 0
     bundle = load_bundle(tmp_path / 'made')
-    assert (bundle.classes, bundle.licence) == (('car', 'bus'), 'AGPL-3.0')
-    assert (bundle.output.layout, bundle.input.colour, bundle.input.std) == ('yolo', 'rgb', (255.0,) * 3)
+    assert (bundle.classes, bundle.license) == (('car', 'bus'), 'AGPL-3.0')
+    assert (bundle.output.layout, bundle.input.color, bundle.input.std) == ('yolo', 'rgb', (255.0,) * 3)
     detector = Detector(bundle, engines.load(bundle, bundle.artifacts[0]))
     found, _ = detector.detect(np.full((64, 64, 3), 204, np.uint8))
     assert found.boxes.tolist() == [[24, 28, 40, 36]]

@@ -83,7 +83,7 @@ def test_a_float_rgb_network_finds_the_same(tmp_path):
     folder = tmp_path / 'float'
     folder.mkdir()
     onnx.save(float_input_network(), folder / 'network.onnx')
-    spec = bundle_document()['input'] | {'dtype': 'float32', 'layout': 'nchw', 'colour': 'rgb', 'std': [255, 255, 255]}
+    spec = bundle_document()['input'] | {'dtype': 'float32', 'layout': 'nchw', 'color': 'rgb', 'std': [255, 255, 255]}
     document = bundle_document(input=spec, artifacts=[artifact_entry(folder, 'network.onnx')])
     found, _ = detector(write_bundle(folder, document)).detect(image)
     np.testing.assert_array_equal(found.boxes, expected.boxes)

@@ -306,7 +306,7 @@ def test_an_operation(tmp_path, engine, name):
     used = {value for node in nodes for value in node.input}
     model = operation_network(nodes, [numpy_helper.from_array(v, k) for k, v in CONSTANTS.items() if k in used], shape)
     onnx.save(model, tmp_path / 'one.onnx')
-    spec = {'width': 20, 'height': 16, 'colour': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
+    spec = {'width': 20, 'height': 16, 'color': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
     bundle = write_bundle(tmp_path, bundle_document(input=spec, artifacts=[artifact_entry(tmp_path, 'one.onnx')]))
     batch = np.random.default_rng(1).normal(0, 1, (1, 3, 16, 20)).astype(np.float32)
     expected, found = load(bundle, 'onnxruntime').infer(batch), load(bundle, engine).infer(batch)
@@ -318,7 +318,7 @@ def test_an_operation(tmp_path, engine, name):
 @pytest.mark.parametrize('engine', ['ncnn', 'torch'])
 def test_an_operation_that_is_not_translated_is_named(tmp_path, engine):
     onnx.save(operation_network([one('Celu', 'image')], [], PICTURE), tmp_path / 'one.onnx')
-    spec = {'width': 20, 'height': 16, 'colour': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
+    spec = {'width': 20, 'height': 16, 'color': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
     bundle = write_bundle(tmp_path, bundle_document(input=spec, artifacts=[artifact_entry(tmp_path, 'one.onnx')]))
     with pytest.raises(EngineError, match='Celu .*not translated.* onnxruntime'):
         load(bundle, engine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from networks import artifact_entry, bundle_document, make_bundle
+from networks import artifact_entry, bundle_document, make_bundle, metrics
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import Bundle, write_bundle
@@ -29,8 +29,7 @@ def bundle(tmp_path, monkeypatch) -> Bundle:
     for precision, value in (('fp32', 0.50), ('int8', 0.48), ('fp16', 0.47), ('w4', 0.40)):
         file = tmp_path / 'cells' / f'{precision}.onnx'
         file.write_bytes((tmp_path / 'cells' / 'bright_cells.onnx').read_bytes())
-        metrics = {'dataset': 'd', 'map50': 0.9, 'map': value}
-        entry = artifact_entry(tmp_path / 'cells', file.name, precision, metrics=metrics)
+        entry = artifact_entry(tmp_path / 'cells', file.name, precision, metrics=metrics(value, 0.50))
         entries.append({**entry, 'thresholds': {'score': value}})
     return write_bundle(tmp_path / 'cells', bundle_document(artifacts=entries))
 

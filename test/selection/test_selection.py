@@ -7,7 +7,7 @@ import os
 import numpy as np
 import onnx
 import pytest
-from networks import artifact_entry, bright_cells, bundle_document, make_bundle
+from networks import artifact_entry, bright_cells, bundle_document, make_bundle, metrics
 from onnx import helper, numpy_helper
 
 from kd_perception import engines
@@ -33,14 +33,17 @@ def cache(tmp_path_factory, monkeypatch):
     return folder
 
 
-def measured(value: float | None, dataset: str = 'd') -> dict:
-    return {} if value is None else {'metrics': {'dataset': dataset, 'map50': 0.9, 'map': value}}
+def measured(value: float | None, dataset: str = 'd', float_map: float | None = None) -> dict:
+    return {} if value is None else {'metrics': metrics(value, float_map, dataset=dataset)}
 
 
 def member(folder, name, artifacts, **changes):
-    """A bundle of the family `cells`; `artifacts` are (precision, measured mAP)."""
+    """A bundle of the family `cells`; `artifacts` are (precision, measured mAP), compared with that of fp32."""
     make_bundle(folder / name)
-    entries = [artifact_entry(folder / name, 'bright_cells.onnx', p, **measured(v)) for p, v in artifacts]
+    float_map = dict(artifacts).get('fp32')
+    entries = [
+        artifact_entry(folder / name, 'bright_cells.onnx', p, **measured(v, float_map=float_map)) for p, v in artifacts
+    ]
     # Every artifact is a file of its own, as it is in life.
     for number, entry in enumerate(entries):
         model = onnx.load(folder / name / 'bright_cells.onnx')
@@ -99,7 +102,7 @@ def test_an_explicit_engine_takes_the_authors_first_that_passes_the_gate(bundle,
 
 def test_an_explicit_precision_is_obeyed_or_refused_with_the_reason(bundle):
     assert select(bundle, Request('onnxruntime', 'fp16', 0.0)).artifact.precision == 'fp16'
-    with pytest.raises(BundleError, match=r'10\.0 % below.*raise max_map_drop'):
+    with pytest.raises(BundleError, match=r'cost 10\.0 % of its mAP50-95.*raise max_map_drop'):
         select(bundle, Request('onnxruntime', 'int8'))
 
 
@@ -175,7 +178,7 @@ def test_the_gate_holds_for_auto_too(bundle):
     assert select(bundle, Request(budget_ms=20, max_map_drop=0.2), measure=measure).artifact.precision == 'int8'
     selection = select(bundle, Request(budget_ms=45), measure=measure)
     assert selection.artifact.precision == 'fp16', 'what nobody measured comes after what was measured, and fits here'
-    (refused,) = [row for row in selection.rows if '10.0 % below' in row.verdict]
+    (refused,) = [row for row in selection.rows if 'cost 10.0 %' in row.verdict]
     assert refused.candidate.precision == 'int8'
 
 
@@ -342,5 +345,5 @@ def test_what_is_not_considered_is_one_line_a_reason(bundle, monkeypatch):
     lines = [line for line in selection.table().splitlines() if line.startswith('not considered')]
     assert len(lines) == 2
     assert any('cells int8, cells fp32, cells fp16: the engine absent needs' in line for line in lines)
-    assert any('cells int8: measured 10.0 %' in line for line in lines)
+    assert any('cells int8: compression cost 10.0 %' in line for line in lines)
     assert len(selection.as_dict()) > len(lines), 'diagnostics name each'

@@ -17,7 +17,8 @@ from onnx import numpy_helper
 
 pytest.importorskip('ultralytics')
 
-from kd_perception.bundles.bundle import load_bundle
+from kd_perception.bundles.bundle import load_bundle, write_bundle
+from kd_perception.bundles.bundle_yaml import read
 from kd_perception.machine.cores import physical_cores
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
@@ -131,6 +132,9 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     assert [artifact.precision for artifact in bundle.artifacts] == ['int8', 'fp32']
     assert (bundle.classes, bundle.input.width, bundle.input.height) == (CLASSES, 96, 64)
     assert all(artifact.measured_map is not None for artifact in bundle.artifacts)
+    quantized, original = bundle.artifacts
+    assert quantized.metrics['compared_with_float']['sha256'] == original.sha256
+    assert (quantized.loss is not None, original.loss, original.metrics['objects']) == (True, None, 2)
     steps = bundle.provenance['steps']
     assert all(step.keys() == {'result', 'key'} for step in steps.values())
     assert bundle.provenance['parity'].keys() == {'fp32', 'int8'}
@@ -150,6 +154,16 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     measure = ['measure', str(tmp_path / 'bundle'), 'photographs', '--precision', 'fp32']
     assert main([*measure, *options(tmp_path, photographs)]) == 0
     assert '(1 images)' in capsys.readouterr().out
+
+    document = read(tmp_path / 'bundle/bundle.yaml').values
+    document['artifacts'][0]['metrics'] = {'dataset': 'another', 'map50': 0.5, 'map': 0.5}
+    write_bundle(tmp_path / 'bundle', document)
+    measure[-1] = 'int8'
+    assert main([*measure, '--write', *options(tmp_path, photographs)]) == 0
+    assert 'against the float network' in capsys.readouterr().out
+    stated = load_bundle(tmp_path / 'bundle').artifacts[0].metrics
+    assert stated == quantized.metrics | {'command': stated['command']}
+    assert stated['command'].endswith('photographs --precision int8')
 
 
 def test_a_step_is_named_once_in_a_pipeline_and_anew_in_the_next(photographs, recipe, tmp_path):

@@ -197,7 +197,7 @@ def bare_bundle(classes: Sequence[str], width: int, height: int) -> Bundle:
         name='parity',
         family='parity',
         description='',
-        licence='',
+        license='',
         attribution=(),
         classes=tuple(classes),
         input=InputSpec(width, height),

@@ -10,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from kd_perception.bundles.bundle import BUNDLE_FILE
+from kd_perception.bundles.bundle_yaml import read
 from training.commands import add_dataset, declare
 from training.errors import QuantizationError
 from training.steps import commit, digest
@@ -95,9 +94,9 @@ def requantize(
     from training.quantize import qdq
 
     float_artifact, spec = bundle.artifact('onnxruntime', 'fp32'), bundle.input
-    if (spec.dtype, spec.layout, spec.colour) != ('uint8', 'nhwc', 'bgr'):
+    if (spec.dtype, spec.layout, spec.color) != ('uint8', 'nhwc', 'bgr'):
         raise QuantizationError(
-            f'{bundle.name} takes {spec.dtype} {spec.layout} {spec.colour}; only graphs of our exporter, uint8 nhwc bgr, '
+            f'{bundle.name} takes {spec.dtype} {spec.layout} {spec.color}; only graphs of our exporter, uint8 nhwc bgr, '
             'are quantized'
         )
     source, name = bundle.folder / float_artifact.file, f'{bundle.name}_int8.onnx'
@@ -111,7 +110,7 @@ def requantize(
         parity = check(made, *found, QUANTIZED)
         quantized = with_file(bundle, made, 'int8')
         measured = {
-            'int8': measure_artifact(quantized, quantized.artifacts[0], dataset, threads=threads),
+            'int8': measure_artifact(quantized, quantized.artifacts[0], dataset, threads=threads, against=bundle),
             'fp32': measure_artifact(bundle, float_artifact, dataset, threads=threads),
         }
         record = {
@@ -132,7 +131,7 @@ def _document(
     bundle: Bundle, files: Mapping[str, str], measured: Mapping[str, Measurement], called: str, record: dict[str, Any]
 ) -> dict[str, Any]:
     """bundle.yaml with both artifacts as they were measured now, int8 first; artifacts of other engines stay."""
-    document: dict[str, Any] = yaml.safe_load((bundle.folder / BUNDLE_FILE).read_text(encoding='utf-8'))
+    document = read(bundle.folder / BUNDLE_FILE).values
     old = {(entry['engine'], entry['precision']): entry for entry in document['artifacts']}
     made_by = f'python -m training quantize models/{bundle.name} {called} --method {record["settings"]["method"]}'
     new = []
@@ -144,7 +143,7 @@ def _document(
             entry.pop('thresholds', None)  # chosen for the network that this one replaces
         entry['metrics'] = {
             'dataset': f'{called}/val',
-            **result.accuracy.to_json(),
+            **result.stated(),
             'command': f'python -m training measure models/{bundle.name} {called} --precision {precision}',
         }
         new.append(

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kd_perception import engines
 from kd_perception.bundles.bundle import BUNDLE_FILE, Artifact, Bundle, write_bundle
+from kd_perception.bundles.bundle_yaml import read
 from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import OperatingPoint, at_false_alarms, at_recall, operating_point
 from training.errors import QuantizationError
@@ -160,7 +159,7 @@ def write(bundle: Bundle, rule: Rule, chosen: Chosen, measured_on: str, command:
         measured_on: data set and split, as a bundle's metrics name it. Figures of that split follow the threshold.
         command: that can be repeated.
     """
-    document: dict[str, Any] = yaml.safe_load((bundle.folder / BUNDLE_FILE).read_text(encoding='utf-8'))
+    document = read(bundle.folder / BUNDLE_FILE).values
     by_file = {(c.artifact.engine, c.artifact.precision, c.artifact.file): c for c in chosen.changes}
     for entry in document['artifacts']:
         change = by_file.get((entry['engine'], entry['precision'], entry['file']))
