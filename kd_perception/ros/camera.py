@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -17,8 +16,8 @@ from kd_perception.detection.detections import Detections
 from kd_perception.detection.drawing import draw
 from kd_perception.detection.image import BgrImage
 from kd_perception.detection.stage_times import StageTimes
-from kd_perception.ros import diagnostics, messages, qos
-from kd_perception.ros.input_monitor import InputMonitor, age_ms
+from kd_perception.ros import diagnostics, graph, messages, qos
+from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
 from kd_perception.runtime.frame_counters import FrameCounters, RateMeter, RollingStageTimes
 from kd_perception.runtime.pipeline import Frame
 
@@ -31,10 +30,6 @@ try:
     from rclpy.subscription import MessageInfo
 except ImportError:  # Humble does not tell sequence numbers
     MessageInfo = None
-
-LARGE_MESSAGE_HINT = (
-    "images over 0.5 MB are lost by Fast DDS without the shared-memory profile in the camera's environment (README)"
-)
 
 
 class Camera:
@@ -57,12 +52,14 @@ class Camera:
         self.times = RollingStageTimes(window)
         self.budget_misses = 0
         self._node = node
+        self._node_name = node.get_fully_qualified_name().lstrip('/')
         self._published = RateMeter()
         self._writer = messages.DetectionsWriter()
         self._tells_numbers = False
         self._subscription: Any = None
         self._publishers: list[Any] = []
         self._prefix = f'{name}/' if name else ''
+        self._undecodable_before = 0
 
     def _setting(self, name: str) -> Any:
         return self._node.get_parameter(name).value
@@ -79,7 +76,7 @@ class Camera:
             self._node, Detection2DArray, self._prefix + 'detections', qos.DETECTIONS
         )
         if self._setting('annotated_transport') == 'compressed':
-            topic = self._topic('image_annotated') + '/compressed'
+            topic = self._topic('image_annotated') + graph.COMPRESSED
             self._annotated = lifecycle_publisher(self._node, CompressedImage, topic, qos.IMAGE)
         else:
             self._annotated = lifecycle_publisher(self._node, Image, self._prefix + 'image_annotated', qos.IMAGE)
@@ -93,6 +90,8 @@ class Camera:
     def subscribe(self, receive: Callable[[Frame], None]) -> None:
         """At activate; `receive` is called with every frame, in the executor's thread."""
         self._receive = receive
+        self.monitor.begin(time.monotonic())
+        self.times.clear()
         self._subscription = self._node.create_subscription(
             CompressedImage if self._takes_compressed() else Image,
             self.image_topic(),
@@ -109,11 +108,11 @@ class Camera:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             self._node.destroy_subscription(subscription)
-            self.monitor = InputMonitor()
 
     def image_topic(self) -> str:
-        """The resolved name of what is subscribed to."""
-        return self._topic('image') + ('/compressed' if self._takes_compressed() else '')
+        """The resolved name of what is subscribed to; both `image` and `image/compressed` may be remapped."""
+        topic = self._topic('image')
+        return str(self._node.resolve_topic_name(topic + graph.COMPRESSED)) if self._takes_compressed() else topic
 
     def _takes_compressed(self) -> bool:
         return self._setting('image_transport') == 'compressed'
@@ -130,12 +129,11 @@ class Camera:
     def _on_image(self, message: Image | CompressedImage) -> None:
         monotonic, clock_ns = time.monotonic(), self._node.get_clock().now().nanoseconds
         self.counters.receive()
-        transport = self.monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic)
+        transport = self.monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic, len(message.data))
         self._receive(Frame(self, message, transport, monotonic))
 
-    def _on_incompatible_qos(self, event: Any) -> None:
-        self.monitor.incompatibility = qos.incompatibility(self.image_topic(), event.last_policy_kind, 'subscription')
-        self._node.get_logger().warning(self.monitor.incompatibility)
+    def _on_incompatible_qos(self, _: Any) -> None:
+        """Diagnostics say it, for as long as the graph shows such a publisher."""
 
     def _on_message_lost(self, event: Any) -> None:
         """Sequence numbers tell more: also what newer messages overwrote in the reader."""
@@ -155,8 +153,6 @@ class Camera:
     def rejects(self, reason: str) -> None:
         """Take note of why the newest picture could not be decoded; empty when it could."""
         self.monitor.rejection = reason
-        if reason:
-            self._node.get_logger().warning(f'image rejected: {reason}', throttle_duration_sec=5.0)
 
     def publish(self, message: Image | CompressedImage, detections: Detections) -> None:
         """Send the detections of a frame under the frame's own header."""
@@ -179,7 +175,7 @@ class Camera:
         """Send the frame's stage times and the annotated image, if somebody listens to them."""
         header = message.header
         if self._frame_latency.get_subscription_count():
-            self._frame_latency.publish(messages.frame_latency_message(times, header, self._node.get_name(), self.name))
+            self._frame_latency.publish(messages.frame_latency_message(times, header, self._node_name, self.name))
         if self._annotated.get_subscription_count():
             picture = draw(image.copy(), detections, classes)
             compressed = self._setting('annotated_transport') == 'compressed'
@@ -188,33 +184,51 @@ class Camera:
 
     # Diagnostics
 
-    def statuses(self, now: float, lifecycle: str, enabled: bool) -> list[DiagnosticStatus]:
+    def reports(self, now: float, lifecycle: str, enabled: bool) -> list[diagnostics.TaskReport]:
         """The tasks `input` and `latency`, with the camera's name behind them where it has one."""
-        tasks = [
-            diagnostics.input_status(
-                diagnostics.InputView(
-                    topic=self.image_topic(),
-                    lifecycle=lifecycle,
-                    enabled=enabled,
-                    timeout=self._setting('input_timeout_s'),
-                    monotonic=now,
-                    hint=self._hint(),
-                    monitor=self.monitor,
-                    counts=self.counters.snapshot(),
-                )
-            ),
-            diagnostics.latency_status(
-                diagnostics.LatencyView(
-                    budget_ms=self._setting('latency_budget_ms'),
-                    budget_misses=self.budget_misses,
-                    fps_out=self._published.rate(now),
-                    percentiles=self.times.percentiles(),
-                )
-            ),
-        ]
-        for task in tasks:
-            task.name = '/'.join(filter(None, [task.name, self.name.strip('/')]))
-        return tasks
+        reports = [self._input_report(now, lifecycle, enabled), self._latency_report(now, lifecycle)]
+        for report in reports:
+            report.status.name = '/'.join(filter(None, [report.status.name, self.name.strip('/')]))
+        return reports
+
+    def _input_report(self, now: float, lifecycle: str, enabled: bool) -> diagnostics.TaskReport:
+        topic, counts = self._image_topic(), self.counters.snapshot()
+        came_before = self.monitor.largest > 0
+        silent = self.monitor.state(now, self._setting('input_timeout_s')) in (InputState.WAITING, InputState.STALE)
+        undecodable, self._undecodable_before = self._undecodable_before, counts.dropped['undecodable']
+        view = diagnostics.InputView(
+            topic=topic.name,
+            lifecycle=lifecycle,
+            enabled=enabled,
+            timeout=self._setting('input_timeout_s'),
+            monotonic=now,
+            hint=graph.why_no_image(self._node, topic, came_before) if silent else '',
+            monitor=self.monitor,
+            counts=counts,
+            incompatibility=graph.incompatibility(self._node, topic),
+            clock_fault=graph.clock_fault(self._node),
+            cure_of_loss=graph.cure_of_loss(topic, self.monitor.largest),
+            rejected_lately=counts.dropped['undecodable'] - undecodable,
+        )
+        return diagnostics.input_report(view)
+
+    def _latency_report(self, now: float, lifecycle: str) -> diagnostics.TaskReport:
+        view = diagnostics.LatencyView(
+            lifecycle=lifecycle,
+            budget_ms=self._setting('latency_budget_ms'),
+            budget_misses=self.budget_misses,
+            fps_out=self._published.rate(now),
+            percentiles=self.times.percentiles(),
+        )
+        return diagnostics.latency_report(view)
+
+    def _image_topic(self) -> graph.ImageTopic:
+        return graph.ImageTopic(
+            name=self.image_topic(),
+            type=graph.COMPRESSED_TYPE if self._takes_compressed() else graph.IMAGE_TYPE,
+            base=f'{self._prefix}image',
+            profile=self._subscription.qos_profile if self._subscription else None,
+        )
 
     def accounts(self) -> str:
         """One line on what became of every frame."""
@@ -222,18 +236,6 @@ class Camera:
         dropped = ', '.join(f'{count} {cause}' for cause, count in counts.dropped.items() if count) or 'none'
         who = f'{self.name}: ' if self.name else ''
         return f'{who}{counts.received} frames received, {counts.published} published, dropped: {dropped}'
-
-    def _hint(self) -> str:
-        """Why no image may be coming."""
-        topic = self.image_topic()
-        wanted = f'sensor_msgs/msg/{"CompressedImage" if self._takes_compressed() else "Image"}'
-        publishers = self._node.get_publishers_info_by_topic(topic)
-        if not publishers:
-            remap = f'{self._prefix}image:=/camera/image_raw'
-            return f'nobody publishes on {topic}; remap it to the camera: {remap}'
-        if all(publisher.topic_type != wanted for publisher in publishers):
-            return f'{topic} carries {publishers[0].topic_type}, not {wanted}; set image_transport'
-        return f'{len(publishers)} publisher(s) on {topic}, but nothing arrives; {LARGE_MESSAGE_HINT}'
 
 
 def lifecycle_publisher(node: LifecycleNode, kind: type, topic: str, profile: QoSProfile) -> Any:

@@ -16,8 +16,9 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from kd_perception.ros import diagnostics, messages, process, qos
+from kd_perception.ros import diagnostics, graph, messages, process, qos
 from kd_perception.ros.camera import Camera, lifecycle_publisher
+from kd_perception.ros.diagnostics_publisher import DiagnosticsPublisher
 from kd_perception.ros.lifecycle import ResponsiveLifecycleNode, transition, wake
 from kd_perception.ros.parameter_node import ParameterNode
 from kd_perception.ros.settings import Settings
@@ -58,7 +59,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             is_ending=lambda: not self.context.ok(),
         )
         self._publishers_of_node: list[Any] = []
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._diagnostics = DiagnosticsPublisher(self)
         # A steady clock: diagnostics and watchdog must go on when the camera, or /clock, has died.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(self.setting('diagnostics_period_s'), self._publish_diagnostics, clock=steady)
@@ -221,29 +222,24 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         response.message = 'detecting' if request.data else 'images are counted and dropped'
         if not response.success:
             response.message = self._live.failure
+        self.get_logger().info(f'enable {str(request.data).lower()}: {response.message}')
         return response
 
     def _publish_diagnostics(self) -> None:
         now, lifecycle, enabled = time.monotonic(), self.lifecycle_state, self._pipeline.is_enabled
-        statuses = [status for camera in self._cameras for status in camera.statuses(now, lifecycle, enabled)]
-        statuses.append(
-            diagnostics.model_status(
-                diagnostics.ModelView(
-                    model=self._live.model,
-                    version=self._live.version,
-                    failure=self._live.failure,
-                    reload_failure=self._live.reload_failure,
-                    building_s=self._live.building_s(),
-                    engine_errors=self._live.engine_errors,
-                    degradation=self._shedding.describe(),
-                )
-            )
+        model = diagnostics.ModelView(
+            lifecycle=lifecycle,
+            model=self._live.model,
+            version=self._live.version,
+            failure=self._live.failure,
+            reload_failure=self._live.reload_failure,
+            building_s=self._live.building_s(),
+            engine_errors=self._live.engine_errors,
+            degradation=self._shedding.describe(),
+            namesakes=graph.namesakes(self),
         )
-        for status in statuses:
-            status.name = f'{self.get_fully_qualified_name().lstrip("/")}: {status.name}'
-        self._diagnostics.publish(
-            DiagnosticArray(header=Header(stamp=self.get_clock().now().to_msg()), status=statuses)
-        )
+        cameras = [report for camera in self._cameras for report in camera.reports(now, lifecycle, enabled)]
+        self._diagnostics.publish([*cameras, diagnostics.model_report(model)])
 
     def accounts(self) -> str:
         """What became of every frame, one line a camera."""

@@ -1,8 +1,9 @@
-"""What is known of the camera: state, rate, and what is odd about its stamps."""
+"""What is known of the camera: state, rate, what was lost on the way, and what is odd about its stamps."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from dataclasses import dataclass
 from enum import Enum
 
 from kd_perception.runtime.frame_counters import RateMeter
@@ -12,6 +13,9 @@ FUTURE_TOLERANCE_NS = 50_000_000
 
 MAX_PUBLISHERS = 64
 """Publishers come and go; only so many are remembered."""
+
+RECENT_S = 10.0
+"""Seconds for which a loss or an odd stamp is worth a warning; the counters never forget it."""
 
 
 class InputState(Enum):
@@ -23,25 +27,61 @@ class InputState(Enum):
     REJECTED = 'rejected'
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Messages of the last `RECENT_S` seconds: those that never reached us, and all that were sent."""
+
+    lost: int
+    sent: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.lost / self.sent if self.sent else 0.0
+
+
 class InputMonitor:
-    """Follows the frames of one camera. Times are given, never read, so that any clock will do.
+    """Follows the frames of one camera, for the node's life. Times are given, never read, so that any clock will do.
 
     Attributes:
         stamp_faults: how many stamps were `missing` (zero), `future` or `backward`.
-        rejection: why the newest frame could not be decoded; empty when it could.
-        incompatibility: the last QoS mismatch in words; empty when there was none.
         lost: messages that were sent and never reached us: lost on the way, or overwritten in the reader by newer ones.
+        largest: bytes of the largest image so far.
+        last_rejection: why the last frame that could not be decoded could not; empty where every frame could.
     """
 
     def __init__(self) -> None:
         self.stamp_faults: Counter[str] = Counter()
-        self.rejection = ''
-        self.incompatibility = ''
         self.lost = 0
+        self.largest = 0
+        self.last_rejection = ''
+        self._rejection = ''
+        self._last_fault: dict[str, float] = {}
+        self._losses: deque[tuple[float, int]] = deque()
+        self._lost_before = 0
+        self.begin(0.0)
+
+    def begin(self, monotonic: float) -> None:
+        """Begin to listen, at a moment of the monotonic clock. The counters go on; the state is `waiting` again."""
+        self._began = monotonic
+        self._rejection = ''
         self._arrivals = RateMeter()
         self._last_arrival: float | None = None
         self._last_stamp_ns = 0
         self._numbers: dict[bytes, int] = {}
+        self._losses.clear()
+        self._last_fault.clear()
+
+    @property
+    def rejection(self) -> str:
+        """Why the newest frame could not be decoded; empty when it could."""
+        return self._rejection
+
+    @rejection.setter
+    def rejection(self, cause: str) -> None:
+        self._rejection = cause
+        if cause:
+            self.last_rejection = cause
 
     def numbered(self, publisher: bytes, number: int) -> None:
         """Take in a message's sequence number; the gap to its publisher's last one are messages that never came."""
@@ -52,26 +92,31 @@ class InputMonitor:
             self.lost += number - last - 1
         self._numbers[publisher] = number
 
-    def arrived(self, stamp_ns: int, clock_ns: int, monotonic: float) -> float:
+    def arrived(self, stamp_ns: int, clock_ns: int, monotonic: float, size: int = 0) -> float:
         """Take in a frame.
 
         Args:
             stamp_ns: the header's stamp, 0 when nobody stamped it.
             clock_ns: the node's clock.
             monotonic: seconds of a clock that never jumps.
+            size: of the image, bytes.
 
         Returns:
             Transport time in ms, clamped to 0 where the stamp is missing or ahead of the clock.
         """
         self._arrivals.tick(monotonic)
         self._last_arrival = monotonic
+        self.largest = max(self.largest, size)
+        self._losses.append((monotonic, self.lost - self._lost_before))
+        self._lost_before = self.lost
+        self._forget(monotonic)
         if stamp_ns <= 0:
-            self.stamp_faults['missing'] += 1
+            self._fault('missing', monotonic)
             return 0.0
         if stamp_ns > clock_ns + FUTURE_TOLERANCE_NS:
-            self.stamp_faults['future'] += 1
+            self._fault('future', monotonic)
         if stamp_ns < self._last_stamp_ns:
-            self.stamp_faults['backward'] += 1
+            self._fault('backward', monotonic)
         self._last_stamp_ns = stamp_ns
         return age_ms(stamp_ns, clock_ns)
 
@@ -84,12 +129,34 @@ class InputMonitor:
         return InputState.REJECTED if self.rejection else InputState.ACTIVE
 
     def silence(self, monotonic: float) -> float:
-        """Seconds since the last frame; 0 before the first."""
-        return 0.0 if self._last_arrival is None else monotonic - self._last_arrival
+        """Seconds since the last frame, before the first one since we began to listen."""
+        return monotonic - (self._began if self._last_arrival is None else self._last_arrival)
 
     def rate(self, monotonic: float) -> float:
         """Frames received per second."""
         return self._arrivals.rate(monotonic)
+
+    def recent_loss(self, monotonic: float) -> Loss:
+        """What was lost in the last `RECENT_S` seconds."""
+        self._forget(monotonic)
+        lost = sum(count for _, count in self._losses)
+        return Loss(lost, lost + len(self._losses))
+
+    def recent_faults(self, monotonic: float) -> dict[str, int]:
+        """The stamp faults that were seen in the last `RECENT_S` seconds, each with its count since the node started."""
+        return {
+            fault: count
+            for fault, count in self.stamp_faults.items()
+            if monotonic - self._last_fault.get(fault, -RECENT_S) < RECENT_S
+        }
+
+    def _fault(self, kind: str, monotonic: float) -> None:
+        self.stamp_faults[kind] += 1
+        self._last_fault[kind] = monotonic
+
+    def _forget(self, monotonic: float) -> None:
+        while self._losses and self._losses[0][0] < monotonic - RECENT_S:
+            self._losses.popleft()
 
 
 def age_ms(stamp_ns: int, clock_ns: int) -> float:

@@ -19,10 +19,14 @@ def allow_large_messages() -> None:
     Raises:
         KdPerceptionError: the profile is not installed.
     """
+    if not os.environ.get(variable()):
+        os.environ[variable()] = str(profile())
+
+
+def variable() -> str:
+    """The environment variable by which Fast DDS of this ROS 2 is told of a profile."""
     older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    name = 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
-    if not os.environ.get(name):
-        os.environ[name] = str(profile())
+    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
 def profile() -> Path:

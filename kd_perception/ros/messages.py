@@ -154,10 +154,22 @@ def vision_info_message(model: Model, version: int, header: Header) -> VisionInf
     )
 
 
-def frame_latency_message(times: StageTimes, header: Header, name: str, camera: str = '') -> DiagnosticArray:
-    """The stages of one frame in milliseconds, under the frame's own header; `camera` stands in `hardware_id`."""
+def frame_latency_message(times: StageTimes, header: Header, node: str, camera: str = '') -> DiagnosticArray:
+    """The stages of one frame in milliseconds, under the frame's own header.
+
+    Plotters read this form by themselves: PlotJuggler makes a curve of every value that is a number and calls it
+    `<topic>/<hardware_id>/<name>/<key>`; Foxglove takes `<topic>.status[0].values[:]{key=="age"}.value`. So all values are
+    plain numbers, names never change, and the units are those of the sentence.
+
+    Args:
+        times: of the frame.
+        header: the frame's.
+        node: the node's full name, for `hardware_id`.
+        camera: the camera's name, behind `frame_latency` in the status's name where there is one.
+    """
     values = [KeyValue(key=stage, value=f'{value:.3f}') for stage, value in times.as_dict().items()]
-    status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name, message='ms', hardware_id=camera, values=values)
+    name = '/'.join(filter(None, ['frame_latency', camera.strip('/')]))
+    status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name, message='ms', hardware_id=node, values=values)
     return DiagnosticArray(header=header, status=[status])
 
 

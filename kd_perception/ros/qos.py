@@ -34,12 +34,29 @@ _CURES = {
 }
 
 
+def mismatch(publisher: QoSProfile, subscription: QoSProfile) -> QoSPolicyKind:
+    """The policy by which two incompatible ends do not match; the commonest first."""
+    if (
+        publisher.reliability == ReliabilityPolicy.BEST_EFFORT
+        and subscription.reliability == ReliabilityPolicy.RELIABLE
+    ):
+        return QoSPolicyKind.RELIABILITY
+    if (
+        publisher.durability == DurabilityPolicy.VOLATILE
+        and subscription.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    ):
+        return QoSPolicyKind.DURABILITY
+    if publisher.deadline.nanoseconds > subscription.deadline.nanoseconds > 0:
+        return QoSPolicyKind.DEADLINE
+    return QoSPolicyKind.LIVELINESS
+
+
 def incompatibility(topic: str, kind: QoSPolicyKind, ours: str) -> str:
-    """What an incompatible-QoS event means and how it is cured.
+    """What an incompatible QoS means and how it is cured.
 
     Args:
         topic: resolved topic name.
-        kind: the last policy that did not fit.
+        kind: the policy that does not fit.
         ours: which end is this node's, `subscription` or `publisher`.
     """
     other = 'publisher' if ours == 'subscription' else 'subscription'

@@ -37,7 +37,8 @@ def test_each_camera_gets_its_own_detections(two_cameras):
     assert len(answer.detections) == 2
     assert answer.header.frame_id == 'rear_camera'
     assert len(rear.detections) == 1
-    wait_for(lambda: {m.status[0].hardware_id for m in rear.latencies} == {'front', 'rear'}, 'latencies of both')
+    names = {'frame_latency/front', 'frame_latency/rear'}
+    wait_for(lambda: {m.status[0].name for m in rear.latencies} == names, 'latencies of both')
 
 
 def test_cameras_of_different_rates_are_accounted_for_one_by_one(two_cameras):

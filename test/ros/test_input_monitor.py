@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
+from kd_perception.ros.input_monitor import InputMonitor, InputState, Loss, age_ms
 
 SECOND = 1_000_000_000
 
@@ -68,3 +68,35 @@ def test_only_so_many_publishers_are_remembered():
     for number in range(1000):
         monitor.numbered(str(number).encode(), 1)
     assert monitor.lost == 0
+
+
+def test_losses_are_recent_for_ten_seconds_and_counted_for_ever():
+    monitor = InputMonitor()
+    for number in (1, 2, 8):  # five are missing
+        monitor.numbered(b'camera', number)
+        monitor.arrived(SECOND, SECOND, 100.0)
+    assert monitor.recent_loss(105.0) == Loss(5, 8)
+    monitor.arrived(SECOND, SECOND, 111.0)
+    assert monitor.recent_loss(111.0) == Loss(0, 1)
+    assert monitor.lost == 5
+
+
+def test_a_new_beginning_keeps_what_was_counted():
+    monitor = InputMonitor()
+    monitor.numbered(b'camera', 1)
+    monitor.numbered(b'camera', 4)
+    monitor.arrived(0, SECOND, 100.0)
+    monitor.rejection = 'broken'
+    monitor.begin(200.0)
+    assert (monitor.lost, dict(monitor.stamp_faults), monitor.recent_faults(200.0)) == (2, {'missing': 1}, {})
+    assert monitor.state(200.0, 1.0) is InputState.WAITING
+    assert monitor.silence(203.0) == pytest.approx(3.0)
+    monitor.arrived(SECOND, SECOND, 201.0)
+    assert (monitor.state(201.0, 1.0), monitor.recent_loss(201.0)) == (InputState.ACTIVE, Loss(0, 1))
+
+
+def test_an_odd_stamp_is_recent_for_ten_seconds():
+    monitor = InputMonitor()
+    monitor.arrived(0, SECOND, 100.0)
+    assert monitor.recent_faults(109.0) == {'missing': 1}
+    assert monitor.recent_faults(111.0) == {}

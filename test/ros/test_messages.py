@@ -57,7 +57,8 @@ def test_a_raw_image_over_the_limit_is_refused_before_its_data_is_looked_at():
 
 
 def test_frame_latency_lists_the_stages_in_order():
-    message = messages.frame_latency_message(StageTimes(infer=1.25, age=2.0), HEADER, 'detector')
+    message = messages.frame_latency_message(StageTimes(infer=1.25, age=2.0), HEADER, 'robot/detector', '/front')
+    assert (message.status[0].hardware_id, message.status[0].name) == ('robot/detector', 'frame_latency/front')
     assert [v.key for v in message.status[0].values] == list(STAGES)
     assert {v.key: v.value for v in message.status[0].values}['infer'] == '1.250'
     assert message.header == HEADER
