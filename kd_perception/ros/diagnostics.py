@@ -17,6 +17,8 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 WAITING, NO_MODEL = 'waiting', 'no model'
 """The conditions that every start begins with: before the first image, before a model is loaded."""
 
+QOS = 'QoS'
+
 LOSS_SHARE = 0.05
 LOSS_MESSAGES = 3
 """From this share, and this many, of the last ten seconds' images on, their loss is a warning."""
@@ -138,7 +140,7 @@ def _input_verdict(view: InputView, state: InputState, loss: Loss) -> Verdict:
     if not view.enabled:
         return Verdict(OK, 'disabled by ~/enable; images are counted and dropped')
     if state is InputState.WAITING:
-        return Verdict(WARN, f'waiting: {_causes(view)}', WAITING)
+        return Verdict(WARN, f'waiting: {_causes(view)}', QOS if view.incompatibility else WAITING)
     if state is InputState.STALE:
         return Verdict(ERROR, f'stale: no image for {silence:.1f} s; {_causes(view)}', 'stale')
     if state is InputState.REJECTED:
@@ -150,7 +152,7 @@ def _active_verdict(view: InputView, loss: Loss) -> Verdict:
     """Images come and can be decoded; whether anything is odd about them."""
     monitor = view.monitor
     if view.incompatibility:
-        return Verdict(WARN, f'active, but {view.incompatibility}', 'QoS')
+        return Verdict(WARN, f'active, but {view.incompatibility}', QOS)
     if view.clock_fault:
         return Verdict(WARN, f'active, but {view.clock_fault}', 'clock')
     if loss.lost >= LOSS_MESSAGES and loss.share >= LOSS_SHARE:

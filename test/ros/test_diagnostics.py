@@ -49,7 +49,7 @@ def rejecting(*causes: str) -> InputMonitor:
     [
         (view(InputMonitor()), WARN, 'waiting: nobody publishes', 'waiting'),
         (view(InputMonitor(), clock_fault='no /clock'), WARN, 'waiting: no /clock; nobody publishes', 'waiting'),
-        (view(InputMonitor(), incompatibility='qos!'), WARN, 'waiting: qos!', 'waiting'),
+        (view(InputMonitor(), incompatibility='qos!'), WARN, 'waiting: qos!', 'QoS'),
         (view(fed()), OK, 'active', ''),
         (view(fed(), 105.0), ERROR, 'stale: no image for 5.0 s; nobody publishes', 'stale'),
         (view(rejecting('step is 3')), ERROR, 'rejected: step is 3', 'rejected'),
