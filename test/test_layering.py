@@ -34,10 +34,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 """Room → the rooms that it may import, besides itself and `BASE`. A room stands below those that import it."""
 
-EXCEPTIONS = {
-    'bundles/onnx_import.py': ('engines',),
-}
-"""Arrows that run up, each until its cause is gone."""
 
 ROS = ('rclpy', 'vision_msgs', 'sensor_msgs', 'std_msgs', 'diagnostic_msgs', 'builtin_interfaces')
 WITH_ROS = ('ros', 'demo', 'doctor')
@@ -84,7 +80,7 @@ def test_no_module_imports_against_the_arrows(imports, room):
     assert imports[room]
     for file, names in imports[room].items():
         rooms = {name.split('.')[1] for name in names if name.startswith('kd_perception.')} & {*ROOMS, *BASE}
-        wrong = rooms - {room, *BASE, *ROOMS[room], *EXCEPTIONS.get(file, ())}
+        wrong = rooms - {room, *BASE, *ROOMS[room]}
         assert not wrong, f'kd_perception/{file} imports {sorted(wrong)}'
 
 

@@ -32,8 +32,19 @@ def iterate_fields(data: memoryview) -> Iterator[tuple[int, Any]]:
     Raises:
         ValueError, IndexError: the bytes are no message.
     """
+    for number, value, _ in pieces(data):
+        yield number, value
+
+
+def pieces(data: memoryview) -> Iterator[tuple[int, Any, memoryview]]:
+    """As `iterate_fields`, with the bytes of each field as they stand in the message.
+
+    Raises:
+        ValueError, IndexError: the bytes are no message.
+    """
     position = 0
     while position < len(data):
+        start = position
         key, position = read_varint(data, position)
         if not 8 <= key < 1 << 32:
             raise ValueError(f'field key {key}')
@@ -52,7 +63,7 @@ def iterate_fields(data: memoryview) -> Iterator[tuple[int, Any]]:
                 raise ValueError('a field runs over the end of the file')
             value = data[position : position + size]
             position += size
-        yield key >> 3, value
+        yield key >> 3, value, data[start:position]
 
 
 def read_varint(data: memoryview, position: int) -> tuple[int, int]:

@@ -1,0 +1,80 @@
+"""YOLOX without decoding: (1, N, 5 + C) of offsets in cells, logarithms of sides in cells, objectness and classes.
+
+N is all cells of strides 8, 16, 32 (and 64), as `tools/export_onnx.py` leaves it. Trained on BGR pixels 0 … 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from kd_perception.bundles.foreign.family import (
+    BGR_PLAIN,
+    Outputs,
+    Proposal,
+    Seen,
+    activated,
+    as_float,
+    boxes_scores,
+    grid,
+    grid_cells,
+    scores_of,
+)
+from kd_perception.bundles.foreign.values import filled, largest
+from kd_perception.bundles.onnx_edit import GraphEditor
+
+PYRAMIDS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
+LARGEST_RAW = 16.0
+"""Offsets are a few cells, logarithms of sides below 6; boxes in pixels reach over the picture."""
+
+
+def propose(seen: Seen) -> Iterator[Proposal]:
+    """The reading as raw heads."""
+    for name in seen.outputs:
+        shape = seen.shape(name)
+        for classes in seen.class_counts:
+            if len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + classes:
+                for strides in PYRAMIDS:
+                    if shape[1] == grid_cells(seen.size, strides):
+                        yield _read(seen, name, classes, strides)
+
+
+def _read(seen: Seen, name: str, classes: int, strides: tuple[int, ...]) -> Proposal:
+    rows = filled(seen.rows(name, (-1, 5 + classes)))
+    scores = scores_of(rows[:, 4:], seen.options)
+    faults = [scores.fault] if scores.fault else []
+    reach = largest(rows[:, :4])
+    if reach >= LARGEST_RAW:
+        faults.append(f'its boxes are decoded already: they reach to {reach:.0f}')
+    elif len(rows) and rows[:, :4].min() >= 0 and reach <= 1:
+        faults.append('its boxes may as well be shares of the input')
+
+    def build(editor: GraphEditor) -> Outputs:
+        value = as_float(editor, seen, name)
+        cells = list(grid(seen.size, strides))
+        places = np.concatenate([stride * place for stride, place in cells])[None]
+        steps = np.concatenate([np.full((len(place), 1), stride, np.float32) for stride, place in cells])[None]
+        offsets = editor.add('Mul', [editor.columns(value, 0, 2), editor.constant(steps)])
+        centres = editor.add('Add', [offsets, editor.constant(places)])
+        sides = editor.add('Mul', [editor.add('Exp', [editor.columns(value, 2, 4)]), editor.constant(steps)])
+        boxes = editor.add('Concat', [centres, sides], axis=2)
+        certainty = activated(editor, editor.columns(value, 4, 5), scores.activation)
+        found = activated(editor, editor.columns(value, 5, 5 + classes), scores.activation)
+        return boxes_scores(boxes, editor.add('Mul', [found, certainty]), places.shape[1], classes)
+
+    forced = seen.options.layout == 'yolox'
+    return Proposal(
+        layout='yolox',
+        what=f'YOLOX, raw heads of strides {", ".join(map(str, strides))} and {classes} classes',
+        classes=classes,
+        output={'layout': 'boxes_scores', 'box_format': 'cxcywh'},
+        faults=[] if forced and not scores.fault else faults,
+        found=(
+            f'boxes: offsets and logarithms up to {reach:.1f}, decoded by the grid',
+            f'scores: {scores}, times objectness',
+        ),
+        input=BGR_PLAIN,
+        build=build,
+        evidence=min(len(rows), 1),
+    )
