@@ -215,7 +215,7 @@ def _latency_verdict(view: LatencyView) -> Verdict:
 def model_report(view: ModelView) -> TaskReport:
     """What really runs. WARN when it is not what was asked for, or there is none yet; ERROR when none can run."""
     values: dict[str, Any] = {
-        'version': view.version,
+        'database_version': view.version,
         'engine_errors': view.engine_errors,
         'building_s': f'{view.building_s:.1f}',
         'reload_failure': view.reload_failure,
