@@ -148,6 +148,17 @@ def availability(engine: str) -> Availability:
     return Availability('unknown', '')
 
 
+def check_options(engine: str, options: EngineOptions) -> None:
+    """What an engine can say of options before it loads anything; its library is imported for it.
+
+    Raises:
+        EngineError: they cannot be met here.
+    """
+    check = getattr(importlib.import_module(_kind(engine).module), 'check_options', None)
+    if check is not None:
+        check(options)
+
+
 def load(bundle: Bundle, artifact: Artifact, options: EngineOptions | None = None, engine: str = '') -> Engine:
     """Load one artifact of a bundle, its hash checked.
 

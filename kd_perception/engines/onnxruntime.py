@@ -100,7 +100,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
     import onnxruntime
 
     threads = options.threads or physical_cores()
-    wanted = _providers(onnxruntime.get_available_providers(), options.providers)
+    usable = _providers(onnxruntime.get_available_providers(), options.providers)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
@@ -108,7 +108,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
     # Idle threads that spin take the core from the camera's and the executor's threads.
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')
     settings.add_session_config_entry('session.record_ep_graph_assignment_info', '1')
-    providers = [(name, _provider_options(name, artifact, options, onnxruntime.__version__)) for name in wanted]
+    providers = [(name, _provider_options(name, artifact, options, onnxruntime.__version__)) for name in usable]
     try:
         session = onnxruntime.InferenceSession(content, settings, providers=providers)
     except Exception as error:  # the library's exceptions have no common base of their own
@@ -124,19 +124,36 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OnnxRunt
         threads=threads,
         versions={'onnxruntime': onnxruntime.__version__, 'numpy': np.__version__},
         nodes={name: len(found) for name, found in operations.items()},
-        warnings=_fallbacks(wanted, session.get_providers(), operations),
+        warnings=_fallbacks(list(options.providers) or usable, session.get_providers(), operations),
     )
     return OnnxRuntimeEngine(session, bundle.input.shape, bundle.input.dtype, info)
 
 
+def check_options(options: EngineOptions) -> None:
+    """Whether any of the execution providers that were asked for is in this build.
+
+    Raises:
+        EngineError: none is, or onnxruntime cannot be imported.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f'onnxruntime cannot be imported ({error}): pip install onnxruntime') from error
+    _providers(onnxruntime.get_available_providers(), options.providers)
+
+
 def _providers(available: list[str], wanted: tuple[str, ...]) -> list[str]:
-    missing = [name for name in wanted if name not in available]
-    if missing:
+    """Those of the providers, which are in order of preference, that there are; the CPU where none is named."""
+    present = [name for name in wanted if name in available]
+    if wanted and not present:
         raise EngineError(
-            f'this ONNX Runtime has no provider {", ".join(missing)}; it has {", ".join(available)}. '
-            + _REMEDIES.get(missing[0], 'Install a build of ONNX Runtime that has it')
+            f'this ONNX Runtime has no provider {", ".join(wanted)}; it has {", ".join(available)}. {_remedy(wanted[0])}'
         )
-    return list(wanted) or [_CPU]
+    return present or [_CPU]
+
+
+def _remedy(provider: str) -> str:
+    return _REMEDIES.get(provider, 'Install a build of ONNX Runtime that has it')
 
 
 def _provider_options(name: str, artifact: Artifact, options: EngineOptions, version: str) -> dict[str, str]:

@@ -213,6 +213,7 @@ def _explicit(bundle: Bundle, request: Request) -> Selection:
     state = engines.availability(request.engine)
     if not state:
         raise EngineError(state.reason)
+    engines.check_options(request.engine, request.options)
     # What was made for this engine comes before what it can run as well.
     artifacts = sorted(bundle.artifacts, key=lambda artifact: artifact.engine != request.engine)
     obstacles = []

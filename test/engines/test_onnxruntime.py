@@ -192,6 +192,17 @@ def test_an_input_that_contradicts_the_bundle_is_refused(tmp_path):
         engines.load(bundle, bundle.artifacts[0])
 
 
+def test_providers_are_in_order_of_preference(tmp_path):
+    """As the Jetsons' profiles name them: what this build lacks gives way to the next, and is told with the cure."""
+    bundle = make_bundle(tmp_path)
+    engine = engines.load(bundle, bundle.artifacts[0], EngineOptions(providers=(CUDA, CPU)))
+    assert engine.info.provider == CPU
+    (warning,) = engine.info.warnings
+    assert re.search(f'{CUDA} could not be started, {CPU} runs in its place.*pip install onnxruntime-gpu', warning)
+    with pytest.raises(EngineError, match=f'no provider {CUDA}'):
+        engines.check_options('onnxruntime', EngineOptions(providers=(CUDA,)))
+
+
 def test_missing_provider_and_unknown_engine_say_what_there_is(tmp_path):
     bundle = make_bundle(tmp_path)
     with pytest.raises(EngineError, match='it has .*CPUExecutionProvider'):
