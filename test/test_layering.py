@@ -21,7 +21,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     'selection': ('engines', 'bundles', 'scene', 'detection'),
     'runtime': ('tracking', 'selection', 'engines', 'bundles', 'detection'),
     'bags': ('scene', 'detection'),
-    'metrics': ('bags', 'runtime', 'detection'),
+    'metrics': ('bags', 'runtime', 'tracking', 'detection'),
     'evaluation': ('metrics', 'bags', 'runtime', 'tracking', 'selection', 'engines', 'bundles', 'detection'),
     'report': ('evaluation', 'metrics', 'bags', 'bundles', 'detection'),
     'ros': ('bags', 'runtime', 'selection', 'engines', 'bundles', 'scene', 'detection'),

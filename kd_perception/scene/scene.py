@@ -34,11 +34,13 @@ class SceneFrame:
         image: (height, width, 3) uint8 BGR.
         truth: a box with score 1 for every vehicle of which enough is in sight, in pixels of `image`.
         stamp: seconds since the first frame.
+        ids: int64 (N,), which vehicle of the scene each box of `truth` is, from 1 on; the same in every frame.
     """
 
     image: Image
     truth: Detections
     stamp: float
+    ids: NDArray[np.int64]
 
 
 class Scene:
@@ -104,10 +106,10 @@ class Scene:
         for body in bodies:
             _restore(image, ground, canopy, body.window)
         owners[canopy > 127] = 0
-        boxes, class_ids = self._truth(bodies, owners)
+        boxes, class_ids, ids = self._truth(bodies, owners)
         shaded = self._shade(image, light, shadows, owners, canopy)
         truth = Detections(boxes, np.ones(len(boxes), np.float32), class_ids)
-        return SceneFrame(self._expose(shaded, k), truth, stamp)
+        return SceneFrame(self._expose(shaded, k), truth, stamp, ids)
 
     def _seen(self, projection: Matrix) -> tuple[Image, Image, Image]:
         """What the camera sees of the bare ground: its colours, its light, and the cover of crowns."""
@@ -141,7 +143,7 @@ class Scene:
         shadows = _fixed(project(projection, world))
         size = (self.width, self.height)
         return [
-            _Body(vehicles[i], pixels[end - count : end], shadows[end - count :][: vehicles[i].solid], size)
+            _Body(int(i) + 1, vehicles[i], pixels[end - count : end], shadows[end - count :][: vehicles[i].solid], size)
             for i, count, end in zip(near, counts, ends, strict=True)
         ]
 
@@ -155,9 +157,13 @@ class Scene:
         near = np.flatnonzero(inside.all(axis=1) & (depths > 0))
         return near[np.argsort(-depths[near], kind='stable')]
 
-    def _truth(self, bodies: list[_Body], owners: NDArray[np.uint16]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def _truth(
+        self, bodies: list[_Body], owners: NDArray[np.uint16]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
+        """Boxes, class ids and vehicle ids of what is enough in sight."""
         boxes: list[tuple[float, float, float, float]] = []
         class_ids: list[int] = []
+        ids: list[int] = []
         for index, body in enumerate(bodies, start=1):
             x0, y0, x1, y1 = body.window
             seen = np.asarray(owners[y0:y1, x0:x1] == index, np.uint8)
@@ -169,7 +175,8 @@ class Scene:
             if min(right - left, bottom - top) >= _MIN_SIDE:
                 boxes.append((left, top, right, bottom))
                 class_ids.append(body.vehicle.class_id)
-        return np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int32)
+                ids.append(body.number)
+        return np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int32), np.array(ids, np.int64)
 
     # Light and lens
 
@@ -210,6 +217,7 @@ class _Body:
     """One vehicle in one frame: its outlines in the image.
 
     Args:
+        number: which vehicle of the scene, from 1 on.
         vehicle: what it is.
         pixels: (K, 2) where the vehicle's points are in the image.
         shadow: (solid, 2) where the sun throws its outline.
@@ -222,7 +230,10 @@ class _Body:
         shadow: outline on the ground in fixed point.
     """
 
-    def __init__(self, vehicle: Vehicle, pixels: Matrix, shadow: FixedPoints, size: tuple[int, int]) -> None:
+    def __init__(
+        self, number: int, vehicle: Vehicle, pixels: Matrix, shadow: FixedPoints, size: tuple[int, int]
+    ) -> None:
+        self.number = number
         self.vehicle = vehicle
         self.shadow = cv2.convexHull(shadow)
         self._pixels = pixels
