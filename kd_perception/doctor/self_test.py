@@ -16,6 +16,7 @@ from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.engine import Array, EngineInfo
+from kd_perception.detection.network import Thresholds
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError, KdPerceptionError
 from kd_perception.machine import host
@@ -23,6 +24,8 @@ from kd_perception.scene import Scene
 
 REFERENCE = 'onnxruntime'
 SCENES = 4
+LOWEST_SCORE = 0.02
+"""Below, nothing that a network finds means anything."""
 TIMED_FRAMES = 50
 TIMED_SECONDS = 10.0
 
@@ -42,10 +45,11 @@ class Tolerance:
     unmatched: float
 
     def holds(self, parity: Parity) -> bool:
-        """Whether nothing is further off."""
+        """Whether something was compared, and nothing is further off."""
         total = max(parity.reference, 1)
         return (
-            parity.worst_score <= self.score
+            parity.reference > 0
+            and parity.worst_score <= self.score
             and parity.worst_iou >= self.iou
             and (parity.missing + parity.extra) / total <= self.unmatched
         )
@@ -91,32 +95,57 @@ class Run:
         if self.fault or self.parity is None:
             return head + self.fault
         parity = self.parity
+        head += f'loaded in {self.load_s:.1f} s; {self.p50_ms:.1f} ms a frame, p95 {self.p95_ms:.1f}; '
+        if not parity.reference:
+            return f'{head}not compared: the reference finds nothing, this run {parity.extra or "nothing"}'
         return head + (
-            f'loaded in {self.load_s:.1f} s; {self.p50_ms:.1f} ms a frame, p95 {self.p95_ms:.1f}; of {parity.reference} '
-            f'detections {parity.missing} missing, {parity.extra} extra, scores within {parity.worst_score:.4f}, '
-            f'IoU at least {parity.worst_iou:.3f}'
+            f'of {parity.reference} detections {parity.missing} missing, {parity.extra} extra, '
+            f'scores within {parity.worst_score:.4f}, IoU at least {parity.worst_iou:.3f}'
         )
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What to report."""
+    """What to report.
+
+    Attributes:
+        engine: registry name.
+        bundle: its name.
+        usual_score: the bundle's threshold.
+        score: detections from this score on were compared: the bundle's threshold, or lower where that finds nothing.
+        runs: one for each artifact and precision.
+        machine: where it ran.
+    """
 
     engine: str
     bundle: str
+    usual_score: float
+    score: float
     runs: tuple[Run, ...]
     machine: Mapping[str, Any] = field(default_factory=host.describe)
 
     @property
     def passed(self) -> bool:
-        """Whether at least one artifact ran, and all that ran agree with the reference."""
+        """Whether at least one artifact ran, and all that ran agree with the reference on at least one detection."""
         return bool(self.runs) and all(run.same for run in self.runs)
+
+    @property
+    def compared(self) -> bool:
+        """Whether the reference found anything that could be compared."""
+        return any(run.parity is not None and run.parity.reference > 0 for run in self.runs)
 
     def text(self) -> str:
         """For people: the machine, one line a run, and what the engine warns of."""
         machine = ', '.join(f'{key} {value}' for key, value in self.machine.items())
         infos = [run.info for run in self.runs if run.info is not None]
         lines = [f'{self.engine} on {self.bundle}: {"passed" if self.passed else "FAILED"}', f'  {machine}']
+        if not self.compared and any(run.parity is not None for run in self.runs):
+            lines[0] += ', nothing was compared'
+            lines.append('  ! the network finds nothing in the pictures: give some of what it detects with --picture')
+        elif self.score < self.usual_score:
+            lines.append(
+                f'  compared from score {self.score:.2f} on, for from {self.usual_score:g} on it finds nothing here'
+            )
         if infos:
             versions = ', '.join(f'{name} {version}' for name, version in infos[0].versions.items())
             lines.append(f'  {infos[0].provider}; {versions}')
@@ -129,13 +158,19 @@ class SelfTest:
         return {**asdict(self), 'passed': self.passed}
 
 
-def self_test(engine: str, bundle: Bundle, report: Callable[[str], None] | None = None) -> SelfTest:
+def self_test(
+    engine: str,
+    bundle: Bundle,
+    report: Callable[[str], None] | None = None,
+    pictures: Sequence[Array] = (),
+) -> SelfTest:
     """Run everything of a bundle that an engine can run, and compare it with ONNX Runtime in FP32.
 
     Args:
         engine: registry name.
         bundle: needs an artifact that ONNX Runtime can run in FP32.
         report: takes a line about what takes long.
+        pictures: BGR images to detect on; none takes synthetic scenes.
 
     Raises:
         EngineError: no such engine, its library is missing, or the bundle has nothing to compare with.
@@ -153,23 +188,30 @@ def self_test(engine: str, bundle: Bundle, report: Callable[[str], None] | None 
         reasons = '; '.join(f'{a.engine}/{a.precision}: {engines.obstacle(engine, a)}' for a in bundle.artifacts)
         raise EngineError(f'{engine} can run nothing of {bundle.name}: {reasons}')
     options = EngineOptions() if report is None else EngineOptions(report=report)
-    frames = [_scene(bundle, seed) for seed in range(SCENES)]
-    expected = _reference(bundle, frames)
+    frames = list(pictures) or [_scene(bundle, seed) for seed in range(SCENES)]
+    thresholds, expected = _reference(bundle, frames)
     runs = tuple(
-        _run(engine, bundle, artifact, replace(options, precision=p), frames, expected) for artifact, p in wanted
+        _run(engine, bundle, artifact, replace(options, precision=p), frames, thresholds, expected)
+        for artifact, p in wanted
     )
-    return SelfTest(engine, bundle.name, runs)
+    return SelfTest(engine, bundle.name, bundle.thresholds.score, thresholds.score, runs)
 
 
 def _scene(bundle: Bundle, seed: int) -> Array:
     return Scene(seed, bundle.input.width, bundle.input.height).frame(0).image
 
 
-def _reference(bundle: Bundle, frames: Sequence[Array]) -> list[Detections]:
+def _reference(bundle: Bundle, frames: Sequence[Array]) -> tuple[Thresholds, list[Detections]]:
+    """What ONNX Runtime finds in FP32. Where that is nothing, the threshold falls to half of the best score that there is."""
     for artifact in bundle.artifacts:
         if artifact.precision == 'fp32' and engines.can_run(REFERENCE, artifact):
             with closing(Detector(bundle, engines.load(bundle, artifact, engine=REFERENCE))) as detector:
-                return [detector.detect(frame)[0] for frame in frames]
+                usual = detector.thresholds
+                detector.thresholds = replace(usual, score=min(LOWEST_SCORE, usual.score))
+                found = [detector.detect(frame)[0] for frame in frames]
+            best = max((float(f.scores[0]) for f in found if len(f)), default=0.0)
+            thresholds = usual if best >= usual.score else replace(usual, score=max(best / 2, LOWEST_SCORE))
+            return thresholds, [f.select(f.scores >= thresholds.score) for f in found]
     raise EngineError(f'{bundle.name} has no FP32 artifact for {REFERENCE}, and so nothing to compare with')
 
 
@@ -179,12 +221,13 @@ def _run(
     artifact: Artifact,
     options: EngineOptions,
     frames: Sequence[Array],
+    thresholds: Thresholds,
     expected: Sequence[Detections],
 ) -> Run:
     run = Run(f'{artifact.engine}/{artifact.precision}', options.precision)
     started = time.perf_counter()
     try:
-        with closing(Detector(bundle, engines.load(bundle, artifact, options, engine))) as detector:
+        with closing(Detector(bundle, engines.load(bundle, artifact, options, engine), thresholds)) as detector:
             loaded = time.perf_counter() - started
             parity = compare(expected, [detector.detect(frame)[0] for frame in frames])
             times = np.fromiter(_times(detector, frames), np.float64)

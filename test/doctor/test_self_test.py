@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import sys
 
+import cv2
+import numpy as np
+import onnx
 import pytest
-from networks import artifact_entry, bundle_document, make_bundle
+from networks import artifact_entry, bright_cells, bundle_document, image_with_cells, make_bundle
+from onnx import helper, numpy_helper
 from tensorrt_stand_in import CudaRuntime, tensorrt
 
 from kd_perception.benchmark.parity import Parity
@@ -66,6 +70,7 @@ def test_one_that_cannot_load_is_a_line_with_the_reason(tmp_path, jetson, monkey
     ('parity', 'precision', 'holds'),
     [
         (Parity(100, 0, 0, 0.0, 1.0), 'fp32', True),
+        (Parity(0, 0, 0, 0.0, 1.0), 'fp32', False),
         (Parity(100, 1, 0, 0.0, 1.0), 'fp32', False),
         (Parity(100, 0, 1, 0.0, 1.0), 'fp32', False),
         (Parity(100, 0, 0, 0.01, 1.0), 'fp32', False),
@@ -96,3 +101,48 @@ def test_the_command(tmp_path, capsys, jetson):
     bundle = sharp(tmp_path / 'bundle')
     assert main(['doctor', '--self-test', 'tensorrt', '--model', str(bundle.folder)]) == 0
     assert 'tensorrt on bright_cells: passed' in capsys.readouterr().out
+
+
+def constant(folder, **score):
+    """A bundle of one network for each precision, which finds one box with that score whatever it sees."""
+    files = {}
+    for precision, value in score.items():
+        model = bright_cells()
+        end = next(node for node in model.graph.node if node.output[0] == 'scores')
+        end.op_type, end.input[:] = 'Add', ['nothing', 'certain']
+        table = np.zeros((1, 16, 2), np.float32)
+        table[0, 5, 0] = value
+        zero = helper.make_node('Mul', ['bright', 'low'], ['nothing'])
+        model.graph.node.insert(len(model.graph.node) - 2, zero)
+        model.graph.initializer.append(numpy_helper.from_array(table, 'certain'))
+        files[precision] = f'{precision}.onnx'
+        folder.mkdir(exist_ok=True)
+        onnx.save(model, folder / files[precision])
+    entries = [artifact_entry(folder, file, precision) for precision, file in files.items()]
+    return write_bundle(folder, bundle_document(artifacts=entries))
+
+
+@pytest.mark.parametrize(
+    ('fp32', 'int8', 'passed', 'says'),
+    [
+        (0.9, 0.9, True, ': passed'),
+        (0.2, 0.2, True, 'compared from score 0.10 on'),
+        (0.2, 0.0, False, 'of 4 detections 4 missing'),
+        (0.0, 0.0, False, 'FAILED, nothing was compared'),
+        (0.0, 0.9, False, 'the reference finds nothing, this run 4'),
+    ],
+)
+def test_what_compared_nothing_is_not_green(tmp_path, fp32, int8, passed, says):
+    result = self_test('onnxruntime', constant(tmp_path / 'bundle', fp32=fp32, int8=int8))
+    assert result.passed is passed
+    assert says in result.text()
+
+
+def test_pictures_of_ones_own(tmp_path, capsys):
+    bundle = make_bundle(tmp_path / 'bundle')
+    cv2.imwrite(str(tmp_path / 'bright.png'), image_with_cells(3, 9))
+    command = ['doctor', '--self-test', 'onnxruntime', '--model', str(bundle.folder)]
+    assert main([*command, '--picture', str(tmp_path / 'bright.png')]) == 0
+    assert 'of 2 detections 0 missing' in capsys.readouterr().out
+    assert main([*command, '--picture', str(tmp_path / 'none.png')]) == 1
+    assert '--picture' in capsys.readouterr().err

@@ -6,6 +6,7 @@ again in what the others detect. A bundle whose parity fails is not written.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -79,9 +80,14 @@ class Parity:
     overlap: float
     worst_overlap: float
 
+    @property
+    def compared(self) -> bool:
+        """Whether there was anything to look for: without, nothing is known of the network."""
+        return self.asked > 0
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, as a bundle's record keeps them."""
-        return {name: round(value, 6) for name, value in asdict(self).items()}
+        return {'compared': self.compared} | {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 class TorchEngine:
@@ -123,7 +129,7 @@ def check_bundle_parity(
         limits: of the networks that are not float.
 
     Returns:
-        By precision, `Parity.to_json`; `asked` 0 says that the network finds nothing yet and nothing could be compared.
+        By precision, `Parity.to_json`; where it says `compared: false`, the network finds nothing yet, and a warning says so.
 
     Raises:
         ExportError: no image, no float network, or one that is not the same detector any more.
@@ -141,7 +147,7 @@ def check_bundle_parity(
 
 
 def check(file: Path, wanted: Sequence[Detections], found: Sequence[Detections], limits: ParityLimits) -> Parity:
-    """Compare, and refuse what is over the limits.
+    """Compare, and refuse what is over the limits. Where there is nothing to look for, a line on stderr says so.
 
     Raises:
         ExportError: it is another detector; the message says by how much.
@@ -153,6 +159,12 @@ def check(file: Path, wanted: Sequence[Detections], found: Sequence[Detections],
             f'{limits.asked_score:g} it finds {100 * parity.found:.1f} % again (at least {100 * limits.found:g} % asked), '
             f'scores {parity.score:.2g} apart (at most {limits.score:g}), mean IoU {parity.overlap:.3f} '
             f'(at least {limits.overlap:g}). Leave more layers in float: python -m training sensitivity --help'
+        )
+    if not parity.compared:
+        print(
+            f'training: {file.name} was not compared: what it was made from detects nothing with a score of '
+            f'{limits.asked_score:g} in {parity.images} pictures; train it longer, or give pictures of what it detects',
+            file=sys.stderr,
         )
     return parity
 

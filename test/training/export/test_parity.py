@@ -135,7 +135,12 @@ def test_a_detection_is_found_again_by_class_and_place(box, score, class_id, fou
     assert (result.asked, result.found) == (1, found)
 
 
-def test_where_nothing_is_asked_nothing_is_refused_and_the_record_says_so(tmp_path):
+def test_where_nothing_is_asked_nothing_is_compared_and_record_and_command_say_so(tmp_path, capsys):
     nothing = Detections.empty()
-    assert check(tmp_path / 'x.onnx', [nothing], [nothing], EXACT).asked == 0
+    parity = check(tmp_path / 'x.onnx', [nothing], [nothing], EXACT)
+    assert (parity.compared, parity.to_json()['compared']) == (False, False)
+    assert 'x.onnx was not compared' in capsys.readouterr().err
+    one = detections([(0, 0, 10, 10)], [0.9], [0])
+    assert check(tmp_path / 'x.onnx', [one], [one], EXACT).to_json()['compared'] is True
+    assert not capsys.readouterr().err
     assert QUANTIZED.found < EXACT.found
