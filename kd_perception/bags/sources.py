@@ -23,6 +23,8 @@ FOLDER_FPS = 5.0
 MAX_FILE_PIXELS = 250_000_000
 """Largest image file that is decoded: orthophotos are in, decompression bombs are out."""
 _BAG_SUFFIXES = ('.mcap', '.db3', '.zstd')
+_TEXT_LOOKED_AT = 4096
+_TEXT_BYTES = bytes([7, 8, 9, 10, 12, 13, 27, *range(32, 127), *range(128, 256)])  # UTF-8, with no control characters
 _FRAMES_TIMED = 30  # of a bag, to learn its rate
 _logger = logging.getLogger(__name__)
 
@@ -87,9 +89,25 @@ def _recognise(place: Path, topic: str) -> FrameSource:
     if not place.exists():
         raise SourceError(f'{place}: no such file or folder')
     if not place.is_dir():
-        return BagSource(place, topic) if place.suffix in _BAG_SUFFIXES else VideoSource(place)
+        if place.suffix in _BAG_SUFFIXES:
+            return BagSource(place, topic)
+        _refuse_text(place)
+        return VideoSource(place)
     is_bag = any(file.name == 'metadata.yaml' or file.suffix in _BAG_SUFFIXES for file in place.iterdir())
     return BagSource(place, topic) if is_bag else FolderSource(place)
+
+
+def _refuse_text(path: Path) -> None:
+    """FFmpeg draws text files as a video of an old terminal, and follows playlists to other places."""
+    if not path.is_file():
+        raise SourceError(f'{path}: neither a file nor a folder')
+    try:
+        with path.open('rb') as stream:
+            head = stream.read(_TEXT_LOOKED_AT)
+    except OSError as error:
+        raise SourceError(f'{path} cannot be read: {error.strerror}') from error
+    if head and not head.translate(None, _TEXT_BYTES):
+        raise SourceError(f'{path} is a text file: neither a video, nor a folder of images, nor a rosbag2')
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ from kd_perception.bags.reader import BagFrame, BagImages, open_bag
 from kd_perception.detection.detections import Detections
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages
+from kd_perception.ros.graph import COMPRESSED
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.startup import start_ros
 
@@ -37,6 +38,7 @@ from kd_perception.ros.startup import start_ros
 _IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _ANSWERS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
+_PATIENCE = 3.0  # seconds of waiting after which the log says for what
 _SETTLE = 0.3  # seconds between a matched subscription and the first image: the other side matches a little later
 _LOOK = 0.05  # seconds between two looks at who is there
 _CLOCK_PERIOD = 0.01  # seconds
@@ -90,10 +92,12 @@ class Replay:
         self._recorded_stamps: dict[int, int] = {}
         self._sent = self._answered = 0
         self._started = self._last_event = 0.0
+        raw = node.resolve_topic_name('image')
+        compressed = node.resolve_topic_name(raw + COMPRESSED)
         self._bag_time = _BagTime(0 if options.step else options.rate)
-        self._topic, kind = node.resolve_topic_name('image'), Image
+        self._topic, self._other_topic, kind = raw, compressed, Image
         if images.type == COMPRESSED_IMAGE:
-            self._topic, kind = self._topic + '/compressed', CompressedImage
+            self._topic, self._other_topic, kind = compressed, raw, CompressedImage
         self._camera = node.create_publisher(kind, self._topic, _IMAGES)
         self._answers_topic = node.resolve_topic_name('detections')
         node.create_subscription(Detection2DArray, 'detections', self._on_detections, _ANSWERS)
@@ -163,20 +167,32 @@ class Replay:
     def _await_detector(self) -> None:
         """Wait for a subscription to the images and, with step, for somebody who answers."""
 
-        def is_there() -> bool:
-            answers = not self._options.step or self._node.count_publishers(self._answers_topic)
-            return bool(self._camera.get_subscription_count() and answers)
-
         if not self._options.wait:
             return
-        if not self._spin(time.monotonic() + self._options.wait, unless=is_there):
-            seen = self._camera.get_subscription_count()
-            lack = f'nobody publishes {self._answers_topic}' if seen else f'nobody subscribes to {self._topic}'
-            raise ReplayError(
-                f'{lack} after {self._options.wait:g} s. Start the detector with these topics and the same ROS_DOMAIN_ID: '
-                'ros2 launch kd_perception detector.launch.py'
-            )
+        began, said = time.monotonic(), ''
+        while (lack := self._lack()) is not None:
+            (what, cure), waited = lack, time.monotonic() - began
+            if waited >= self._options.wait:
+                raise ReplayError(f'{what} after {self._options.wait:g} s. {cure}')
+            if waited >= _PATIENCE and what != said:
+                said = what
+                self._node.get_logger().warning(f'still waiting: {what}. {cure}')
+            self._spin(min(began + self._options.wait, time.monotonic() + _LOOK))
         self._spin(time.monotonic() + _SETTLE)
+
+    def _lack(self) -> tuple[str, str] | None:
+        """What is missing before the first image can be sent, and what to do; None when nothing is."""
+        start = 'Start the detector with these topics and the same ROS_DOMAIN_ID: ros2 launch kd_perception detector.launch.py'
+        if self._camera.get_subscription_count():
+            answers = not self._options.step or self._node.count_publishers(self._answers_topic)
+            return None if answers else (f'nobody publishes {self._answers_topic}', start)
+        if not self._node.count_subscribers(self._other_topic):
+            return f'nobody subscribes to {self._topic}', start
+        transport = 'compressed' if self._images.type == COMPRESSED_IMAGE else 'raw'
+        return (
+            f'the bag has {transport} images, for {self._topic}, and only {self._other_topic} is subscribed to',
+            f'Start the detector with image_transport:={transport}',
+        )
 
     def _await_last_answers(self) -> None:
         while self._answered < self._sent:

@@ -137,7 +137,7 @@ def make_truncated_mcap(place: Path) -> Path:
     ('make', 'says'),
     [
         (make_nothing, 'no such file or folder'),
-        (make_text, 'neither a video'),
+        (make_text, 'is a text file: neither a video'),
         (make_empty_folder, 'no image'),
         (make_broken_images, 'no frame in it can be read'),
         (make_broken_bag, 'damaged'),

@@ -18,7 +18,7 @@ from detector_process import wait_for
 from networks import CELL, make_bundle
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from kd_perception.bags.making import BagForm, make_bag
 from kd_perception.bags.message_types import IMAGE, types
@@ -31,6 +31,7 @@ from kd_perception.cli.main import main
 from kd_perception.detection.detections import Detections
 from kd_perception.errors import KdPerceptionError
 from kd_perception.evaluation.evaluate import Job, run_job
+from kd_perception.ros import replay
 from kd_perception.ros.replay import Replay, ReplayError, replay_node, restamped
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.spinning import spinning
@@ -186,6 +187,24 @@ def test_a_new_stamp_changes_nothing_else(tmp_path, little_endian):
 def test_nobody_there_says_what_to_start(play, tmp_path):
     with pytest.raises(ReplayError, match='nobody subscribes to /image after 0.2 s. Start the detector'):
         play(cells_bag(tmp_path / 'bag'), wait=0.2)
+
+
+@pytest.mark.parametrize(
+    ('form', 'subscribed', 'says'),
+    [
+        ('jpeg', 'image', 'the bag has compressed images, for /image/compressed, and only /image is subscribed to'),
+        ('bgr8', 'image/compressed', 'the bag has raw images, for /image, and only /image/compressed is subscribed to'),
+    ],
+)
+def test_another_transport_is_named_while_it_waits_and_at_the_end(
+    play, make_client, monkeypatch, capfd, tmp_path, form, subscribed, says
+):
+    monkeypatch.setattr(replay, '_PATIENCE', 0.0)
+    make_client().create_subscription(CompressedImage if 'compressed' in subscribed else Image, subscribed, print, 1)
+    cure = f'Start the detector with image_transport:={"compressed" if form == "jpeg" else "raw"}'
+    with pytest.raises(ReplayError, match=f'{says} after 2 s. {cure}'):
+        play(cells_bag(tmp_path / 'bag', form), wait=2.0)
+    assert capfd.readouterr().err.count(f'still waiting: {says}. {cure}') == 1
 
 
 def test_stepping_needs_somebody_who_answers(play, listener, tmp_path):

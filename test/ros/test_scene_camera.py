@@ -24,6 +24,7 @@ from kd_perception.ros import messages, qos
 from kd_perception.ros.spinning import spinning
 from kd_perception.scene import CLASS_NAMES
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACE = '/scene_camera_test'
 BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -128,6 +129,8 @@ def test_a_signal_ends_it_cleanly(viewer: Viewer, start_camera, how: signal.Sign
     ('parameters', 'says'),
     [
         ({'source': '/no/such/place'}, 'no such file or folder'),
+        ({'source': REPOSITORY / 'LICENSE'}, 'LICENSE is a text file: neither a video'),
+        ({'source': '/dev/null'}, 'neither a file nor a folder'),
         ({'encoding': 'mono8'}, 'bgr8 and rgb8'),
         ({'fps': -3.0}, 'fps'),
         ({'width': 'wide'}, 'width'),
