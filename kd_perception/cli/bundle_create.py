@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from kd_perception.bundles.foreign.class_names import class_names
 from kd_perception.bundles.foreign.options import ACTIVATIONS, AUTO, LAYOUTS, Channels, ImportOptions
 from kd_perception.cli.detector_options import image_size
+from kd_perception.cli.pictures import add_picture, read_pictures
 from kd_perception.detection.letterbox import MODES
-from kd_perception.errors import BundleError, ImageError
 
 if TYPE_CHECKING:
     from kd_perception.detection.image import BgrImage
     from kd_perception.selection.importing import Imported
 
-PICTURES = 'pictures'
-"""Folder in the bundle for annotated pictures."""
+ANNOTATED = 'annotated'
+"""Folder in the bundle for the user's pictures with what was found."""
 
 EPILOG = """\
 examples:
@@ -42,13 +42,7 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     create.add_argument('model', type=Path, help='ONNX file')
     create.add_argument('--out', type=Path, required=True, help="bundle folder to make; its name becomes the bundle's")
-    create.add_argument(
-        '--picture',
-        type=Path,
-        action='append',
-        default=[],
-        help='a photograph of what it detects: it is looked at too, and drawn into the bundle folder; several times for several',
-    )
+    add_picture(create, 'a photograph of what it detects: it is looked at too, and drawn into the bundle folder')
     create.add_argument(
         '--classes',
         default='',
@@ -129,22 +123,10 @@ def run(options: argparse.Namespace) -> int:
         activation=options.activation,
         thresholds={'score': options.score, 'iou': options.iou},
     )
-    pictures = _pictures(options.picture)
+    pictures = read_pictures(options.picture)
     imported = import_network(options.model, options.out, wanted, pictures)
     _show(imported, pictures)
     return 0
-
-
-def _pictures(paths: list[Path]) -> dict[str, BgrImage]:
-    from kd_perception.bags.sources import SourceError, read_image
-
-    pictures = {}
-    for path in paths:
-        try:
-            pictures[str(path)] = read_image(path)
-        except (SourceError, ImageError) as error:
-            raise BundleError(f'--picture {path}: {error}') from error
-    return pictures
 
 
 def _show(imported: Imported, pictures: dict[str, BgrImage]) -> None:
@@ -171,7 +153,7 @@ def _draw(imported: Imported, pictures: dict[str, BgrImage]) -> list[Path]:
 
     drawn = []
     for number, (name, image) in enumerate(pictures.items()):
-        folder = imported.bundle.folder / PICTURES
+        folder = imported.bundle.folder / ANNOTATED
         folder.mkdir(exist_ok=True)
         stem = Path(name).stem
         target = folder / f'{stem}{f"_{number}" if (folder / f"{stem}.jpg").exists() else ""}.jpg'

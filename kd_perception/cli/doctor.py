@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 
 from kd_perception.bundles.bundle import find_bundle, installed_bundles, load_bundle
 from kd_perception.cli.detector_options import image_size
+from kd_perception.cli.pictures import add_picture, read_pictures
 from kd_perception.doctor import bundles, engine_setup, machine, ros_setup
 from kd_perception.doctor.findings import Finding, Level, as_json, render, worst
-from kd_perception.errors import BundleError
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -44,13 +43,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar='ENGINE',
         help='load the bundle on this engine, compare with FP32 on ONNX Runtime, and time it',
     )
-    parser.add_argument(
-        '--picture',
-        type=Path,
-        action='append',
-        default=[],
-        help='for --self-test: a photograph of what the bundle detects, in place of synthetic scenes; several times for several',
-    )
+    add_picture(parser, 'for --self-test: a photograph of what the bundle detects, in place of synthetic scenes')
     parser.add_argument('--json', action='store_true', help='for other programs and for bug reports')
     parser.set_defaults(run=run)
 
@@ -86,13 +79,9 @@ def examine(image: tuple[int, int], model: str | None = None) -> dict[str, list[
 
 
 def _self_test(options: argparse.Namespace) -> int:
-    from kd_perception.bags.sources import SourceError, read_image
     from kd_perception.doctor.self_test import self_test
 
-    try:
-        pictures = [read_image(path) for path in options.picture]
-    except SourceError as error:
-        raise BundleError(f'--picture: {error}') from error
+    pictures = list(read_pictures(options.picture).values())
     bundle = load_bundle(find_bundle(options.model or 'aerial_traffic'))
     result = self_test(options.self_test, bundle, lambda line: print(line, file=sys.stderr), pictures)
     print(json.dumps(result.as_json(), indent=1, ensure_ascii=False) if options.json else result.text())
