@@ -34,6 +34,12 @@ def data_of_package() -> list[str]:
     return sorted(path.relative_to(PACKAGE).as_posix() for path in files if path.suffix != '.py')
 
 
+# Bags without ROS, accuracy, the report and the progress bars of `evaluate`, `detect`, `bag`, `compare` and `replay`.
+EVALUATION = [
+    *('faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60'),
+    'backports.zstd>=1.0; python_version < "3.14"',
+]
+
 setup(
     name=PACKAGE,
     version=version(),
@@ -54,22 +60,15 @@ setup(
         'PyYAML>=5.4',
         'jsonschema>=4.0',
         'onnxruntime>=1.17',
-        # libjpeg-turbo's warnings: a JPEG that lacks pixels; without it OpenCV decodes (package.xml has no key for it).
-        'simplejpeg>=1.7',
     ],
     extras_require={
-        'evaluation': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60'],
-        # av brings FFmpeg with x264 (GPL) for the demo's video; the node never loads it.
-        'demo': ['faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60', 'av>=12'],
+        'evaluation': EVALUATION,
+        # av brings FFmpeg with x264 (GPL) for videos, in and out; the node never loads it.
+        'demo': [*EVALUATION, 'av>=12'],
+        # What `colcon test` looks for: with pytest in this extra it runs pytest.
+        'test': [*EVALUATION, 'av>=12', 'hypothesis>=6', 'pycocotools>=2.0.6', 'pytest>=7', 'pytest-timeout>=2'],
         'development': [
-            *(
-                'hypothesis>=6.100',
-                'pycocotools>=2.0.8',
-                'pytest>=8',
-                'pytest-timeout>=2.3',
-                'pytest-xdist>=3.5',
-                'pytest-cov>=5',
-            ),
+            *('hypothesis>=6.100', 'pycocotools>=2.0.8', 'pytest>=8', 'pytest-timeout>=2.3'),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),
         ],
         # What a PC (openvino) or an Arm board (ncnn) may run instead of ONNX Runtime; TensorRT comes with the Jetson.
@@ -83,16 +82,15 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            f'detector_node = {PACKAGE}.ros.start_detector:main',
-            f'scene_camera = {PACKAGE}.ros.scene_camera:main',
-            f'replay_node = {PACKAGE}.ros.replay:main',
-            f'kd_perception = {PACKAGE}.cli.main:main',
+            f'{name} = {PACKAGE}.cli.console:{name}'
+            for name in ('kd_perception', 'detector_node', 'scene_camera', 'replay_node')
         ],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml']),
-        (f'lib/{PACKAGE}', ['scripts/detector_node', 'scripts/scene_camera', 'scripts/replay_node']),
+        # Where `ros2 run` looks.
+        (f'lib/{PACKAGE}', sorted(path.as_posix() for path in (ROOT / 'scripts').iterdir())),
         *shared('launch', 'config', 'models'),
     ],
     zip_safe=False,

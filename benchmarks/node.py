@@ -22,6 +22,7 @@ from vision_msgs.msg import Detection2DArray
 
 from kd_perception.detection.stage_times import STAGES
 from kd_perception.ros import qos
+from kd_perception.ros.large_messages import allow_large_messages
 from kd_perception.ros.spinning import spinning
 
 SIZES = ((640, 480), (1920, 1080))
@@ -33,9 +34,7 @@ def prepare_environment(repository: Path) -> None:
     """What all three processes need; before anything initialises ROS."""
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    old_name = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    profile = 'FASTRTPS_DEFAULT_PROFILES_FILE' if old_name else 'FASTDDS_DEFAULT_PROFILES_FILE'
-    os.environ[profile] = str(repository / 'config' / 'fastdds_shm.xml')
+    allow_large_messages()
     os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from kd_perception.cli.main import main
+from kd_perception.cli.console import kd_perception
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(kd_perception())

@@ -1,16 +1,13 @@
 """Plays a bag to the detector node and ends with it; takes the arguments of detector.launch.py as well."""
 
-import os
 from pathlib import Path
 
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Shutdown
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.launch_description_sources import load_python_launch_file_as_module
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
-SHARE = Path(__file__).resolve().parents[1]
+detector = load_python_launch_file_as_module(str(Path(__file__).with_name('detector.launch.py')))
 
 ARGUMENTS = [
     DeclareLaunchArgument('bag', default_value='', description='The bag: a folder, .mcap or .db3 file.'),
@@ -46,45 +43,36 @@ ARGUMENTS = [
         'wait', default_value='60.0', description='Seconds to wait for the detector before giving up.'
     ),
 ]
-TYPES = {
-    'bag': str,
-    'topic': str,
-    'rate': float,
-    'step': bool,
-    'timeout': float,
-    'clock': bool,
-    'restamp': bool,
-    'loop': bool,
-    'wait': float,
-}
+TEXTS = ('bag', 'topic')
+NUMBERS = ('rate', 'timeout', 'wait')
+SWITCHES = ('step', 'clock', 'restamp', 'loop')
 
 
-def fastdds_environment() -> dict[str, str]:
-    """The shared-memory profile that large images need, unless the user has chosen one."""
-    older = os.environ.get('ROS_DISTRO') in {'humble', 'iron', 'jazzy'}
-    name = 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
-    return {} if os.environ.get(name) else {name: str(SHARE / 'config' / 'fastdds_shm.xml')}
+def start(context: LaunchContext) -> list[Action]:
+    """The detector and the player, with whose end everything ends. Raises RuntimeError before either runs."""
+    texts = {name: detector.value_of(context, name) for name in TEXTS}
+    numbers = {name: detector.number_of(context, name) for name in NUMBERS}
+    switches = {name: detector.value_of(context, name) == 'true' for name in SWITCHES}
+    if not texts['bag']:
+        raise RuntimeError('no bag given: bag:=PATH, a folder, .mcap or .db3 file')
+    if switches['clock']:
+        context.launch_configurations['use_sim_time'] = 'true'
+    player = Node(
+        package='kd_perception',
+        executable='replay_node',
+        name='replay',
+        namespace=detector.value_of(context, 'namespace'),
+        parameters=[{**texts, **numbers, **switches}],
+        remappings=[('image', detector.value_of(context, 'image'))],
+        output='screen',
+        emulate_tty=True,
+        on_exit=Shutdown(reason='the replay has ended'),
+    )
+    return [*detector.start(context), player]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments, the detector, and the player, with whose end everything ends."""
-    detector = PythonLaunchDescriptionSource(str(SHARE / 'launch' / 'detector.launch.py'))
-    parameters = {name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in TYPES.items()}
-    return LaunchDescription(
-        [
-            *ARGUMENTS,
-            IncludeLaunchDescription(detector, launch_arguments={'use_sim_time': LaunchConfiguration('clock')}.items()),
-            Node(
-                package='kd_perception',
-                executable='replay_node',
-                name='replay',
-                namespace=LaunchConfiguration('namespace'),
-                parameters=[parameters],
-                remappings=[('image', LaunchConfiguration('image'))],
-                additional_env=fastdds_environment(),
-                output='screen',
-                emulate_tty=True,
-                on_exit=Shutdown(reason='the replay has ended'),
-            ),
-        ]
-    )
+    """The arguments of both, their check, and the nodes."""
+    declared = [*ARGUMENTS, *detector.ARGUMENTS]
+    check = OpaqueFunction(function=lambda context: detector.check_names(context, declared, __file__))
+    return LaunchDescription([*declared, check, OpaqueFunction(function=start)])

@@ -9,6 +9,8 @@ from typing import IO
 
 import pytest
 
+from kd_perception.ros.large_messages import profile_variable
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -32,7 +34,7 @@ DOMAIN, _CLAIM = claim_domain()
 os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 # Without this profile Fast DDS loses images above half a megabyte.
-os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] = str(REPOSITORY / 'config' / 'fastdds_shm.xml')
+os.environ[profile_variable()] = str(REPOSITORY / 'config' / 'fastdds_shm.xml')
 # The ROS 2 wheels do not set it, and a sourced ROS 2 does not know of the virtual environment.
 os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join(filter(None, [sys.prefix, os.environ.get('AMENT_PREFIX_PATH')]))
 # Inference threads that spin would take the cores from the nodes under test.

@@ -15,10 +15,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         'compare',
         help='several reports in one table and one Pareto picture',
         description='Sets reports of `kd_perception evaluate` side by side and says what about them cannot be compared.',
-        epilog='example: kd_perception compare out/int8 out/fp32 --out compare.html',
+        epilog='example: kd_perception compare out/int8 out/fp32 --out out/compare',
     )
     parser.add_argument('reports', nargs='+', type=Path, metavar='REPORT', help='report.json or a folder that holds it')
-    parser.add_argument('--out', type=Path, help='also write the table and the picture as an HTML file')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='also write the table and the picture: a folder that gets compare.html, or an .html file',
+    )
     parser.set_defaults(run=run)
 
 
@@ -30,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
         print(f'kd_perception: warning: {warning}', file=sys.stderr)
     print(as_text(reports))
     if options.out:
-        write_comparison(reports, warnings, options.out)
-        print(f'\n{options.out}')
+        page = options.out if options.out.suffix == '.html' else options.out / 'compare.html'
+        write_comparison(reports, warnings, page)
+        print(f'\n{page}')
     return 0

@@ -6,7 +6,6 @@ import argparse
 import sys
 
 from kd_perception.demo.options import add_arguments, from_arguments
-from kd_perception.errors import KdPerceptionError
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,12 +21,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    try:
-        from kd_perception.demo.run import run
-    except ImportError as error:
-        raise KdPerceptionError(
-            f"the demo needs ROS 2 and the extra 'demo' ({error}): run it with `make demo`"
-        ) from error
+    from kd_perception.demo.run import run
+
     options = from_arguments(arguments)
     try:
         summary, headlines = run(options)

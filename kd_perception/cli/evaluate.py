@@ -120,6 +120,8 @@ def _limit(text: str) -> tuple[str, float]:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, write the report, print the headline, and judge the thresholds."""
+    import faster_coco_eval  # noqa: F401  where it is missing, that is said before anything runs
+
     from kd_perception.evaluation.evaluate import run_jobs
     from kd_perception.evaluation.results import BagFailure
     from kd_perception.report.files import write_report

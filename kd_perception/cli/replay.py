@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from dataclasses import fields
 
-from kd_perception.errors import KdPerceptionError
 from kd_perception.ros.replay_options import ReplayOptions
 
 EXIT_MISSING = 3
@@ -40,16 +38,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run(arguments: argparse.Namespace) -> int:
     """Replay the bag and say what became of its images."""
     options = ReplayOptions(**{option.name: getattr(arguments, option.name) for option in fields(ReplayOptions)})
-    try:
-        from kd_perception.ros.large_messages import allow_large_messages
-
-        allow_large_messages()
-        from kd_perception.ros.replay import Replay, replay_node
-    except ImportError as error:
-        raise KdPerceptionError(f'replay needs ROS 2 ({error}): source it, or install requirements/ros.txt') from error
     from tqdm import tqdm
 
     from kd_perception.bags.reader import open_bag
+    from kd_perception.ros.process import until_signal
+    from kd_perception.ros.replay import Replay, replay_node
 
     images = open_bag(options.bag, options.topic or None)
     remap = ['--ros-args', '-r', f'image:={arguments.image}', '-r', f'detections:={arguments.detections}']
@@ -58,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         tqdm(total=None if options.loop else images.count, unit='frame', disable=None, dynamic_ncols=True) as bar,
     ):
         player = Replay(node, images, options)
-        with suppress(KeyboardInterrupt):
+        with until_signal():
             player.play(bar.update)
     summary = player.summary()
     print(summary)

@@ -11,14 +11,13 @@ from pathlib import Path
 from kd_perception.doctor.findings import MIB, Finding, Level
 from kd_perception.doctor.machine import Machine
 from kd_perception.errors import KdPerceptionError
-from kd_perception.ros.large_messages import profile
+from kd_perception.ros.large_messages import TRANSPORTS_VARIABLE, profile, profile_variable
 
 DEFAULT_SEGMENT = MIB // 2
 """Size of Fast DDS's shared-memory segment without a profile."""
 
 MESSAGES = ('sensor_msgs', 'vision_msgs', 'diagnostic_msgs', 'std_srvs', 'lifecycle_msgs')
 MAX_PROFILE_BYTES = MIB
-_OLD_DISTRIBUTIONS = ('humble', 'iron', 'jazzy')
 
 Installed = Callable[[str], bool]
 
@@ -77,7 +76,10 @@ def _messages(environment: Mapping[str, str], installed: Installed) -> list[Find
 def _fast_dds(machine: Machine, environment: Mapping[str, str], size: int, image: tuple[int, int]) -> list[Finding]:
     segment, source, fault = _segment(environment)
     what = f'images of {image[0]}x{image[1]} are {size / MIB:.1f} MiB'
-    variable = _variable(environment)
+    variable, transports = profile_variable(environment), environment.get(TRANSPORTS_VARIABLE)
+    if transports and not environment.get(variable):
+        found = f'{what}; {TRANSPORTS_VARIABLE}={transports} decides, which doctor does not judge'
+        return [Finding('shared memory', found)]
     if fault:
         return [
             Finding('Fast DDS profile', fault, Level.RED, f'{_export(variable)} before the camera and the node start')
@@ -100,11 +102,6 @@ def _fast_dds(machine: Machine, environment: Mapping[str, str], size: int, image
     return findings + _dev_shm(machine, max(segment, DEFAULT_SEGMENT))
 
 
-def _variable(environment: Mapping[str, str]) -> str:
-    older = environment.get('ROS_DISTRO') in _OLD_DISTRIBUTIONS
-    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
-
-
 def _export(variable: str) -> str:
     try:
         path = str(profile())
@@ -115,7 +112,7 @@ def _export(variable: str) -> str:
 
 def _segment(environment: Mapping[str, str]) -> tuple[int, str, str]:
     """Largest message that shared memory takes, where that is said, and what is wrong with the profile."""
-    path = environment.get(_variable(environment), '')
+    path = environment.get(profile_variable(environment), '')
     if not path:
         return DEFAULT_SEGMENT, 'no profile', ''
     try:

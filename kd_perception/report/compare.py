@@ -189,7 +189,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def write_comparison(reports: Sequence[Report], warnings: Sequence[str], path: Path) -> None:
-    """Write the comparison for people.
+    """Write the comparison for people, into a folder that is made if need be.
 
     Raises:
         KdPerceptionError: the file cannot be written.
@@ -213,4 +213,5 @@ def write_comparison(reports: Sequence[Report], warnings: Sequence[str], path: P
         picture=charts.pareto(points, front, 'AP50-95') if points else '',
         front=[points[i][0] for i in front],
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)

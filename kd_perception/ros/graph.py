@@ -8,7 +8,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
 from kd_perception.ros import qos
-from kd_perception.ros.large_messages import variable
+from kd_perception.ros.large_messages import profile_variable
 
 IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -85,7 +85,7 @@ def cure_of_loss(topic: ImageTopic, largest: int) -> str:
         return f'lower the rate or the size of its images{compress}; the network or this machine cannot keep up'
     return (
         f"give the camera's process the larger shared memory of Fast DDS "
-        f'({variable()}=$(ros2 pkg prefix --share kd_perception)/config/fastdds_shm.xml){compress}'
+        f'({profile_variable()}=$(ros2 pkg prefix --share kd_perception)/config/fastdds_shm.xml){compress}'
     )
 
 

@@ -1,32 +1,38 @@
-"""The Fast DDS profile without which images above half a megabyte are lost."""
+"""What Fast DDS must know so that images above half a megabyte arrive. The one place that knows its environment variables."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from kd_perception.errors import KdPerceptionError
 
 PROFILE = Path('config') / 'fastdds_shm.xml'
+TRANSPORTS_VARIABLE = 'FASTDDS_BUILTIN_TRANSPORTS'
+"""With it a user chooses the transports by name, such as LARGE_DATA; a profile would override that."""
+
+_FAST_DDS_2 = ('humble', 'iron', 'jazzy')
+
+
+def profile_variable(environment: Mapping[str, str] = os.environ) -> str:
+    """The variable that names a profile to the Fast DDS of the sourced distribution; from Kilted on it has a new name."""
+    generation = 'FASTRTPS' if environment.get('ROS_DISTRO') in _FAST_DDS_2 else 'FASTDDS'
+    return f'{generation}_DEFAULT_PROFILES_FILE'
 
 
 def allow_large_messages() -> None:
     """Name the profile in this process's environment, for it and its children; call it before rclpy starts.
 
-    A profile that the user chose is kept.
+    What the user chose, a profile or transports, is kept.
 
     Raises:
         KdPerceptionError: the profile is not installed.
     """
-    if not os.environ.get(variable()):
-        os.environ[variable()] = str(profile())
-
-
-def variable() -> str:
-    """The environment variable by which Fast DDS of this ROS 2 is told of a profile."""
-    older = os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy')
-    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if older else 'FASTDDS_DEFAULT_PROFILES_FILE'
+    variable = profile_variable()
+    if not (os.environ.get(variable) or os.environ.get(TRANSPORTS_VARIABLE)):
+        os.environ[variable] = str(profile())
 
 
 def profile() -> Path:

@@ -6,8 +6,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
+
+from kd_perception.errors import KdPerceptionError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,15 +44,17 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from kd_perception.ros.startup import RosArgumentsError, start_ros
+    from kd_perception.ros.startup import start_ros
 
     end = threading.Event()
     for number in SIGNALS:
         signal.signal(number, lambda *_: end.set())
     try:
         start_ros(args, signal_handler_options=SignalHandlerOptions.NO)
-    except RosArgumentsError as error:
+        node = make_node()
+    except KdPerceptionError as error:
         print(f'{name}: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
         return 1
     failures: list[BaseException] = []
 
@@ -63,7 +68,6 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
                 failures.append(error)
         end.set()
 
-    node = make_node()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     # The main thread does nothing but wait: there, every signal is obeyed at once, also the second one.
@@ -76,10 +80,27 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
     for line in node.accounts().splitlines():
         print(f'{name}: {line}', flush=True)
     rclpy.try_shutdown()
+    ignore_signals()
     if failures:
         raise failures[0]
     _end_despite_threads()
     return 0
+
+
+@contextmanager
+def until_signal() -> Iterator[None]:
+    """A block that the first SIGINT, as KeyboardInterrupt, leaves; what comes after it is not cut off by a second one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+
+
+def ignore_signals() -> None:
+    """For the last moments of the process, in which Python has given back its handlers and a signal would be its end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_despite_threads() -> None:

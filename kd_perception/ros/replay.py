@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -31,6 +31,7 @@ from kd_perception.detection.detections import Detections
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages
 from kd_perception.ros.graph import COMPRESSED
+from kd_perception.ros.process import ignore_signals, until_signal
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.startup import start_ros
 
@@ -279,12 +280,14 @@ def main(args: list[str] | None = None) -> int:
             options = options_of(node)
             images = open_bag(options.bag, options.topic or None)
             player = Replay(node, images, options)
-            with suppress(KeyboardInterrupt):
+            with until_signal():
                 player.play()
             node.get_logger().info(str(player.summary()))
     except KdPerceptionError as error:
         print(f'replay: {error}', file=sys.stderr)
         return 1
+    finally:
+        ignore_signals()
     return 0
 
 

@@ -8,22 +8,16 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.task import Future
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 
 from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.detection.image import BgrImage
-from kd_perception.errors import KdPerceptionError
-from kd_perception.ros import messages, qos
-from kd_perception.ros.large_messages import allow_large_messages
-from kd_perception.ros.startup import start_ros
+from kd_perception.ros import messages, process, qos
 from kd_perception.scene import CLASS_NAMES
 
 # Name, default, description, range.
@@ -78,7 +72,6 @@ class SceneCamera(Node):
         if self._next is not None and self._next.truth is not None:
             classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(CLASS_NAMES)]
             self._labels.publish(LabelInfo(class_map=classes))
-        self.finished = Future()
         self._waiting = self.create_timer(0.02, self._await_subscribers)
         self._matched_at: int | None = None
 
@@ -104,7 +97,7 @@ class SceneCamera(Node):
         frame = self._next
         if frame is None:
             self.destroy_timer(self._timer)
-            self._end = self.create_timer(_LINGER, lambda: self.finished.set_result(None))
+            self._end = self.create_timer(_LINGER, self.context.try_shutdown)
             return
         header = messages.header_at(self.get_clock().now().nanoseconds, self._setting('frame_id'))
         self._images.publish(messages.image_message(self._coded(frame), header, self._encoding))
@@ -141,26 +134,7 @@ def _repeated(source: FrameSource, loop: bool) -> Iterator[SourceFrame]:
 
 def main(args: list[str] | None = None) -> int:
     """Run the camera until its last frame, SIGINT or SIGTERM."""
-    camera = None
-    try:
-        allow_large_messages()
-        start_ros(args)
-        camera = SceneCamera()
-        rclpy.spin_until_future_complete(camera, camera.finished)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except KdPerceptionError as error:
-        print(f'scene_camera: {error}', file=sys.stderr)
-        return 1
-    except Exception:
-        if rclpy.ok():  # after a signal, publishing fails wherever it came in between
-            raise
-    finally:
-        if camera is not None:
-            print(f'scene_camera: {camera.accounts()}', flush=True)
-            camera.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return process.run(SceneCamera, 'scene_camera', args)
 
 
 if __name__ == '__main__':

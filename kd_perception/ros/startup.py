@@ -8,6 +8,7 @@ from typing import Any
 import rclpy
 
 from kd_perception.errors import KdPerceptionError
+from kd_perception.ros.large_messages import allow_large_messages
 
 _SOURCE_PLACES = re.compile(r', at \S+:\d+')
 
@@ -17,7 +18,7 @@ class RosArgumentsError(KdPerceptionError):
 
 
 def start_ros(args: list[str] | None, **options: Any) -> None:
-    """`rclpy.init`.
+    """`rclpy.init`, with large messages allowed.
 
     Args:
         args: the process's arguments; None takes `sys.argv`.
@@ -25,7 +26,9 @@ def start_ros(args: list[str] | None, **options: Any) -> None:
 
     Raises:
         RosArgumentsError: a rule, a parameter file or an option that ROS 2 refuses; says which.
+        KdPerceptionError: the Fast DDS profile is not installed.
     """
+    allow_large_messages()
     try:
         rclpy.init(args=args, **options)
     except RuntimeError as error:  # the base of all that rclpy raises here

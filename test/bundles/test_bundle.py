@@ -89,6 +89,17 @@ def test_a_link_leaving_the_folder_is_refused(bundle, tmp_path):
         load_bundle(bundle.folder)
 
 
+def test_a_bundle_of_links_is_the_bundle_that_they_lead_to(bundle, tmp_path):
+    """As `colcon build --symlink-install` lays it."""
+    linked = tmp_path / 'share' / bundle.folder.name
+    linked.mkdir(parents=True)
+    for path in bundle.folder.iterdir():
+        (linked / path.name).symlink_to(path)
+    loaded = load_bundle(linked)
+    assert loaded.folder == linked
+    assert loaded.read(loaded.artifacts[0]) == bundle.read(bundle.artifacts[0])
+
+
 @pytest.mark.parametrize(
     ('damage', 'says'),
     [

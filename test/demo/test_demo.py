@@ -123,7 +123,7 @@ def test_a_dead_detector_ends_the_demo_with_its_last_words(start: Start, bundle:
             os.kill(node, signal.SIGKILL)
     _, errors = demo.communicate(timeout=30)
     assert demo.returncode == 1
-    assert 'detector_node ended with status -9' in errors
+    assert 'start_detector ended with status -9' in errors
     assert 'bright_cells fp32' in errors
     assert nodes_of(tmp_path / 'out') == []
 

@@ -12,20 +12,24 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ('kd_perception', 'launch', 'config', 'models', 'resource', 'scripts')
-FILES = ('setup.py', 'setup.cfg', 'pyproject.toml', 'package.xml', 'README.md', 'LICENSE')
+FILES = ('setup.py', 'pyproject.toml', 'package.xml', 'README.md', 'LICENSE')
 
 
-@pytest.fixture(scope='module')
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prefix into which pip has installed a copy of the checkout."""
+@pytest.fixture(scope='module', params=['pip', 'colcon'])
+def prefix(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prefix into which pip, or the setup.py command that colcon calls, has installed a copy of the checkout."""
     source = tmp_path_factory.mktemp('source')
     for part in PARTS:
         shutil.copytree(REPOSITORY / part, source / part, ignore=shutil.ignore_patterns('__pycache__'))
     for name in FILES:
         shutil.copy(REPOSITORY / name, source)
     prefix = tmp_path_factory.mktemp('prefix')
-    command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation']
-    subprocess.run([*command, '--ignore-installed', '--prefix', prefix, source], check=True)
+    if request.param == 'pip':
+        command = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--no-build-isolation', '--ignore-installed', source]
+    else:
+        command = ['-W', 'ignore', 'setup.py', '-q', 'install', '--record', source / 'record']
+        command += ['--single-version-externally-managed']
+    subprocess.run([sys.executable, *command, '--prefix', prefix], cwd=source, check=True)
     return prefix
 
 
@@ -59,30 +63,53 @@ def test_training_stays_out(prefix: Path) -> None:
     assert not {'training', 'test', 'benchmarks'} & {path.name for path in site_packages(prefix).iterdir()}
 
 
-def test_every_node_is_found_by_ros2_run_and_on_the_path(prefix: Path) -> None:
-    nodes = {path.name for path in (REPOSITORY / 'scripts').iterdir()}
+PROGRAMS = ('kd_perception', 'detector_node', 'replay_node', 'scene_camera')
+
+
+def test_every_program_is_found_by_ros2_run_and_on_the_path(prefix: Path) -> None:
+    """pip and colcon put bin/ on the PATH; ros2 run looks in lib/."""
     for folder in (prefix / 'lib' / 'kd_perception', prefix / 'bin'):
-        assert nodes <= {path.name for path in folder.iterdir() if os.access(path, os.X_OK)}
+        assert {path.name for path in folder.iterdir() if os.access(path, os.X_OK)} == set(PROGRAMS)
 
 
-@pytest.mark.parametrize('layout', ['pip', 'colcon'])
-@pytest.mark.parametrize('executable', ['detector_node', 'scene_camera'])
-def test_executable_of_ros2_run_starts_and_ends(prefix: Path, tmp_path: Path, layout: str, executable: str) -> None:
-    command = prefix / 'lib' / 'kd_perception' / executable
-    if layout == 'colcon':  # the same file, without pip's console script beside it
-        command = Path(shutil.copy(command, tmp_path))
-    environment = {
+def environment_of(prefix: Path) -> dict[str, str]:
+    """As the workspace's setup.bash, or an activated virtual environment, sets it."""
+    return {
         **os.environ,
-        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        'PATH': f'{prefix / "bin"}:{os.environ["PATH"]}',
         'PYTHONPATH': f'{site_packages(prefix)}:{os.environ.get("PYTHONPATH", "")}',
+        'AMENT_PREFIX_PATH': f'{prefix}:{os.environ["AMENT_PREFIX_PATH"]}',
         'PYTHONUNBUFFERED': '1',
     }
-    name = f'{layout}_{executable}'
-    process = subprocess.Popen([command, '--ros-args', '-r', f'__node:={name}'], env=environment, cwd=tmp_path)
+
+
+@pytest.mark.parametrize('folder', ['bin', 'lib/kd_perception'])
+def test_the_command_line_runs_what_is_installed(prefix: Path, tmp_path: Path, folder: str) -> None:
+    command = [prefix / folder / 'kd_perception', 'bundle', 'show', 'aerial_traffic']
+    ran = subprocess.run(command, env=environment_of(prefix), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert str(prefix / 'share' / 'kd_perception' / 'models') in ran.stdout
+
+
+@pytest.mark.parametrize('signals', [1, 2])
+@pytest.mark.parametrize('executable', ['detector_node', 'scene_camera'])
+def test_executable_of_ros2_run_starts_and_ends(prefix: Path, tmp_path: Path, executable: str, signals: int) -> None:
+    """With a second signal while it ends, as Ctrl-C under ros2 launch gives."""
+    command = prefix / 'lib' / 'kd_perception' / executable
+    name = f'{prefix.name}_{executable}_{signals}'.replace('-', '_')
+    process = subprocess.Popen(
+        [command, '--ros-args', '-r', f'__node:={name}'],
+        env=environment_of(prefix), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
         wait_for_node(name)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
+        if signals > 1:
+            assert process.stdout is not None
+            process.stdout.readline()  # the frame counters: it is ending now
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+        assert 'Traceback' not in process.communicate()[1]
     finally:
         process.kill()
 

@@ -2,16 +2,20 @@
 
 import ast
 import importlib.util
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = sorted((REPOSITORY / 'launch').glob('*.launch.py'))
-ALLOWED = {'launch', 'launch_ros', 'ament_index_python', 'os', 'pathlib'}
+ALLOWED = {'launch', 'launch_ros', 'ament_index_python', 'difflib', 'os', 'pathlib', 'sys', 'yaml'}
 ARGUMENTS = (
-    *('params_file', 'profile', 'model', 'engine', 'precision', 'tiles', 'degradation', 'image', 'cameras'),
-    *('image_transport', 'namespace', 'use_sim_time', 'autostart', 'log_level', 'rviz'),
+    *('params_file', 'profile', 'model', 'engine', 'precision', 'score_threshold', 'latency_budget_ms', 'tiles'),
+    *('degradation', 'image', 'cameras', 'image_transport', 'annotated_transport', 'namespace', 'use_sim_time'),
+    *('autostart', 'log_level', 'rviz'),
 )
 
 
@@ -56,13 +60,18 @@ def test_every_argument_is_described(tree: ast.Module) -> None:
     for argument in calls(tree, 'DeclareLaunchArgument'):
         keywords = {keyword.arg: keyword.value for keyword in argument.keywords}
         assert 'default_value' in keywords
-        assert ast.literal_eval(keywords['description']).endswith('.')
+        assert ast.unparse(keywords['description']).strip('"\'').endswith('.')
 
 
 def test_detector_launch_takes_the_documented_arguments() -> None:
     tree = ast.parse((REPOSITORY / 'launch' / 'detector.launch.py').read_text(encoding='utf-8'))
     names = tuple(ast.literal_eval(call.args[0]) for call in calls(tree, 'DeclareLaunchArgument'))
     assert names == ARGUMENTS
+
+
+def test_launch_files_leave_fast_dds_to_the_nodes(tree: ast.Module) -> None:
+    assert 'FASTDDS' not in ast.unparse(tree)
+    assert 'FASTRTPS' not in ast.unparse(tree)
 
 
 @pytest.mark.skipif(
@@ -72,35 +81,80 @@ class TestLoaded:
     """What the launch file makes of its arguments."""
 
     @staticmethod
-    def node(**arguments: str):
-        """The detector's action, expanded with these launch arguments."""
+    def actions(context=None, file: str = 'detector.launch.py', **arguments: str):
+        """The actions of its last function, expanded with these launch arguments."""
         from launch import LaunchContext
-        from launch.actions import DeclareLaunchArgument, OpaqueFunction
+        from launch.actions import DeclareLaunchArgument
         from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
-        description = get_launch_description_from_python_launch_file(str(REPOSITORY / 'launch' / 'detector.launch.py'))
-        context = LaunchContext()
+        description = get_launch_description_from_python_launch_file(str(REPOSITORY / 'launch' / file))
+        context = context or LaunchContext()
         context.launch_configurations.update(arguments)
         for entity in description.entities:
             if isinstance(entity, DeclareLaunchArgument):
                 entity.execute(context)
-        (opaque,) = (entity for entity in description.entities if isinstance(entity, OpaqueFunction))
-        (node,) = opaque.execute(context)
-        return node
+        *_, check, start = description.entities
+        check.execute(context)
+        return start.execute(context)
+
+    @staticmethod
+    def parameters(node) -> list[Any]:
+        """The parameter files, and last the parameters that go over them."""
+        from launch import LaunchContext
+        from launch_ros.utilities import evaluate_parameters
+
+        return evaluate_parameters(LaunchContext(), node._Node__parameters)
 
     def test_starts_the_installed_detector(self) -> None:
-        node = self.node(namespace='front')
+        (node,) = self.actions(namespace='front')
         assert (node.node_package, node.node_executable) == ('kd_perception', 'detector_node')
 
-    @pytest.mark.parametrize('chosen', ['', '/etc/my_fastdds.xml'])
-    def test_shared_memory_profile_gives_way_to_the_users(self, monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
-        monkeypatch.delenv('ROS_DISTRO', raising=False)
-        monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', chosen)
-        assert bool(self.node().process_description.additional_env) == (not chosen)
+    @pytest.mark.parametrize(
+        ('arguments', 'says'),
+        [
+            ({'profile': 'raspberry_pi5'}, 'did you mean raspberry_pi_5.*drone_nadir'),
+            ({'profile': 'raspberry_pi_5,toaster'}, 'there is no profile toaster; there are'),
+            ({'params_file': '/nowhere.yaml'}, '/nowhere.yaml is not a file'),
+            ({'score_threshold': 'high'}, 'score_threshold:=high is not a number'),
+            ({'latency_budget_ms': '1O'}, 'latency_budget_ms:=1O is not a number'),
+            ({'rviz': 'true'}, 'rviz:=true needs rviz2: sudo apt install ros-'),
+            ({'degradation': 'on'}, 'not valid'),
+            ({'log_level': 'loud'}, 'not valid'),
+        ],
+    )
+    def test_what_cannot_be_is_refused_before_anything_runs(self, arguments: dict[str, str], says: str) -> None:
+        with pytest.raises(RuntimeError, match=says):
+            self.actions(**arguments)
 
-    def test_unknown_profile_is_refused_with_the_list(self) -> None:
-        with pytest.raises(RuntimeError, match='raspberry_pi_5'):
-            self.node(profile='raspberry_pi_3')
+    @pytest.mark.parametrize(
+        ('arguments', 'says'),
+        [
+            ({}, 'no bag given'),
+            ({'bag': 'x', 'rate': 'fast'}, 'rate:=fast is not'),
+            ({'bag': 'x', 'profile': 'y'}, 'no profile y'),
+        ],
+    )
+    def test_a_replay_is_refused_before_anything_runs(self, arguments: dict[str, str], says: str) -> None:
+        with pytest.raises(RuntimeError, match=says):
+            self.actions(file='replay.launch.py', **arguments)
+
+    def test_profiles_are_laid_over_each_other_in_order(self) -> None:
+        (node,) = self.actions(profile='raspberry_pi_5, drone_nadir')
+        assert [file.stem for file in self.parameters(node)[:-1]] == ['detector', 'raspberry_pi_5', 'drone_nadir']
+
+    def test_numbers_are_doubles_and_words_stay_words(self) -> None:
+        (node,) = self.actions(
+            score_threshold='1', latency_budget_ms='50', tiles='off', annotated_transport='compressed'
+        )
+        expected = {
+            'score_threshold': 1.0,
+            'latency_budget_ms': 50.0,
+            'tiles': 'off',
+            'annotated_transport': 'compressed',
+        }
+        values = self.parameters(node)[-1]
+        assert {name: values[name] for name in expected} == expected
+        assert type(values['score_threshold']) is float
 
     @pytest.mark.parametrize(
         ('arguments', 'expected'),
@@ -115,5 +169,90 @@ class TestLoaded:
     def test_images_are_remapped_for_one_camera_and_for_several(
         self, arguments: dict[str, str], expected: list[tuple[str, str]]
     ) -> None:
-        remappings = self.node(**arguments)._Node__remappings
+        (node,) = self.actions(**arguments)
+        remappings = node._Node__remappings
         assert [tuple(''.join(part.text for part in side) for side in pair) for pair in remappings] == expected
+
+    @pytest.mark.parametrize(
+        ('pushed', 'namespace', 'logger'),
+        [
+            (None, '', 'detector'),
+            (None, 'front', 'front.detector'),
+            (None, '/a/b', 'a.b.detector'),
+            ('robot', 'front', 'robot.front.detector'),
+            ('robot', '', 'robot.detector'),
+        ],
+    )
+    def test_the_log_level_is_that_of_the_nodes_own_logger(
+        self, pushed: str | None, namespace: str, logger: str
+    ) -> None:
+        from launch import LaunchContext
+
+        context = LaunchContext()
+        if pushed:
+            context.launch_configurations['ros_namespace'] = pushed
+        (node,) = self.actions(context, namespace=namespace, log_level='debug')
+        assert node._Node__ros_arguments == ['--log-level', f'{logger}:=debug']
+
+    @pytest.mark.parametrize(
+        ('arguments', 'transport', 'topics'),
+        [
+            ({'profile': 'raspberry_pi_5'}, 'raw', ['/image_annotated']),
+            (
+                {'annotated_transport': 'compressed', 'namespace': 'uav'},
+                'compressed',
+                ['/uav/image_annotated/compressed'],
+            ),
+            ({'cameras': 'front,rear'}, 'raw', ['/front/image_annotated', '/rear/image_annotated']),
+        ],
+    )
+    def test_rviz_shows_every_camera_as_the_node_publishes_it(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        arguments: dict[str, str],
+        transport: str,
+        topics: list[str],
+    ) -> None:
+        import launch.logging
+
+        index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
+        index.mkdir(parents=True)
+        (index / 'rviz2').touch()
+        monkeypatch.setenv('AMENT_PREFIX_PATH', f'{tmp_path}:{os.environ["AMENT_PREFIX_PATH"]}')
+        node, rviz = self.actions(rviz='true', **arguments)
+        assert self.parameters(node)[-1]['annotated_transport'] == transport
+        assert (rviz.node_package, rviz.node_executable) == ('rviz2', 'rviz2')
+        document = yaml.safe_load((Path(launch.logging.launch_config.log_dir) / 'detector.rviz').read_text())
+        displays = document['Visualization Manager']['Displays']
+        assert [display['Topic']['Value'] for display in displays] == topics
+
+    def test_cameras_of_the_parameter_files_are_known(self, tmp_path: Path) -> None:
+        (tmp_path / 'mine.yaml').write_text('/**:\n  ros__parameters:\n    cameras: [left, right]\n')
+        (node,) = self.actions(params_file=str(tmp_path / 'mine.yaml'), image='image_raw')
+        remappings = [tuple(''.join(part.text for part in side) for side in pair) for pair in node._Node__remappings]
+        assert remappings == [('left/image', 'left/image_raw'), ('right/image', 'right/image_raw')]
+
+    @pytest.mark.parametrize('file', ['detector.launch.py', 'replay.launch.py'])
+    @pytest.mark.parametrize(
+        ('word', 'says'),
+        [('imge:=x', 'no argument imge; did you mean image?'), ('speed:=3', 'no argument speed; --show-args')],
+    )
+    def test_an_argument_that_does_not_exist_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, file: str, word: str, says: str
+    ) -> None:
+        from launch import LaunchContext
+
+        monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'kd_perception', file, word])
+        name, _, value = word.partition(':=')
+        with pytest.raises(RuntimeError, match=says):
+            self.actions(LaunchContext(argv=[word]), file, bag='x', **{name: value})
+
+    def test_arguments_of_a_launch_file_that_includes_it_are_its_own(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from launch import LaunchContext
+
+        monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'my_robot', 'detector.launch.py', 'robot:=7'])
+        (_,) = self.actions(LaunchContext(argv=['robot:=7', 'imag:=x']), robot='7', imag='x')
+        assert caplog.messages == ['there is no argument imag; did you mean image?']

@@ -146,6 +146,14 @@ def test_the_command_prints_a_table_warns_and_writes_a_page(folder_of, tmp_path,
     assert page.count('<svg') == 1
 
 
+@pytest.mark.parametrize('out', ['deep/compare', 'deep/page.html'])
+def test_out_is_a_folder_as_of_evaluate_or_an_html_file(folder_of, tmp_path, capsys, out):
+    assert main(['compare', str(folder_of('a')), '--out', str(tmp_path / out)]) == 0
+    page = tmp_path / out if out.endswith('.html') else tmp_path / out / 'compare.html'
+    assert capsys.readouterr().out.endswith(f'\n{page}\n')
+    assert '<html' in page.read_text()
+
+
 def test_reports_without_accuracy_have_no_picture(folder_of, tmp_path, capsys):
     assert main(['compare', str(folder_of('a', accuracy=None)), '--out', str(tmp_path / 'compare.html')]) == 0
     assert '<svg' not in (tmp_path / 'compare.html').read_text()
