@@ -77,7 +77,7 @@ setup(
         # robot's code imports it. Whoever installs this extra takes on its licence.
         'training': [
             *('torch>=2.6', 'torchvision>=0.21', 'ultralytics>=8.3', 'onnx>=1.17', 'onnxslim>=0.1.50'),
-            *('torch-pruning>=1.5', 'tensorboard>=2.15', 'scipy>=1.11', 'timm>=1.0.9'),
+            *('torch-pruning>=1.5', 'tensorboard>=2.15', 'scipy>=1.11', 'timm>=1.0.9', 'safetensors>=0.4'),
         ],
     },
     entry_points={

@@ -13,8 +13,8 @@ from training import bundling, stages
 from training.data.crops import CropSettings, write_crops
 from training.data.dataset import Image
 from training.errors import RecipeError
-from training.models.yolov4.backbones import BACKBONES
-from training.recipe import ClassifyRecipe, Recipe, StageRecipe
+from training.models.yolov4.backbones import is_backbone
+from training.recipe import WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe
 from training.schema import counted
 from training.steps import Result, Step, Steps, fingerprint, in_order
 
@@ -240,7 +240,7 @@ class Pipeline:
                 stage.widen or '',
                 stage.average or '',
             )
-            if source.endswith('.pt')
+            if source.endswith(WEIGHTS_FILES)
         ]
         own = self.recipe.file.parent / stage.start
         return [*hashes, *([fingerprint(own)] if stage.start.endswith('.yaml') and own.is_file() else [])]
@@ -270,7 +270,7 @@ class Pipeline:
         return stages.classify(
             stage,
             folder,
-            start=stage.start if stage.start in BACKBONES else self.weights_file(stage.start),
+            start=stage.start if is_backbone(stage.start) else self.weights_file(stage.start),
             teacher=None if stage.teacher is None else self.weights_file(stage.teacher),
             pictures=crops or [self.data / stage.classify.folder],
             seed=self._seed(stage),

@@ -18,13 +18,15 @@ from training.distill.classification import ClassifySettings, MethodSettings
 from training.distill.settings import UNLABELLED, DistillSettings, FitSettings
 from training.errors import RecipeError
 from training.export.parity import QUANTIZED, ParityLimits
-from training.models.yolov4.backbones import BACKBONES
+from training.models.yolov4.backbones import BACKBONES, is_backbone
 from training.prune.pruning import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
 from training.schema import added, nearest, read
 
 MAX_BYTES = 1 << 20
+WEIGHTS_FILES = ('.pt', '.pth', '.safetensors', '.weights', '.137')
+"""How weights files end: ours and Ultralytics', backbones of torchvision and timm, Darknet's whole networks and first layers."""
 ImageRange = int | tuple[int, int]
 """So many of a set's first training images, or those from one number up to another."""
 
@@ -55,10 +57,13 @@ class StageRecipe:
     """One stage that makes weights: by training a detector or a classifier, or by pruning.
 
     Attributes:
-        start: what it starts from: a stage before it, a weights file, or a model file for random weights: one of Ultralytics'
-            (`yolov8n.yaml`) or one beside the recipe (`networks/m_yolo.yaml`). For a classifier: the name of a backbone.
+        start: what it starts from: a stage before it; a weights file, ours, Ultralytics' (`yolov8n.pt`) or Darknet's of YOLOv4
+            (`yolov4.weights`), whose outputs for other classes begin afresh; or a model file for random weights: one of
+            Ultralytics' (`yolov8n.yaml`) or one beside the recipe (`networks/m_yolo.yaml`). For a classifier: the name of a
+            backbone.
         classify: trains a classifier instead of a detector.
-        backbone: a classifier whose backbone the detector of a model file begins with: a stage or a weights file.
+        backbone: a classifier whose backbone the detector of a model file begins with: a stage, a weights file, or the same
+            network's from timm, torchvision or Darknet (`mobilenet_v2.pth`, `yolov4.conv.137`).
         anchors: find the anchors of the model file's YOLOv4 by k-means on the boxes of the images.
         average: a detector with whose weights those of `start` are averaged, half and half; such a stage does not train.
         qat: quantization-aware: it trains as INT8 will compute, its ranges set by the recipe's calibration images.
@@ -116,7 +121,7 @@ class StageRecipe:
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
         if (self.backbone or self.anchors or self.widen) and not self.start.endswith('.yaml'):
             raise ValueError('backbone, anchors and widen go with a fresh network: start from a model file (.yaml)')
-        if self.qat and self.start.endswith(('.yaml', '.pt')):
+        if self.qat and self.start.endswith(('.yaml', *WEIGHTS_FILES)):
             raise ValueError('qat goes on from a stage that was trained in float: name it as start')
         if self.unlabelled and self.distill is None:
             raise ValueError('unlabelled images teach nothing without teacher and distill')
@@ -299,7 +304,7 @@ class Recipe:
 
     def _check_sources(self, where: str, sources: Sequence[str | None], known: Mapping[str, Any]) -> None:
         for source in filter(None, sources):
-            if not source.endswith(('.yaml', '.pt')):
+            if not source.endswith(('.yaml', *WEIGHTS_FILES)) and not is_backbone(source):
                 self._known(where, source, known)
 
     @staticmethod
@@ -390,11 +395,11 @@ def with_weights(document: Mapping[str, Any]) -> dict[str, Any]:
     gives another file to all stages and arms at once.
 
     Raises:
-        RecipeError: no mapping of names to weights files (.pt), or a name that is not in it.
+        RecipeError: no mapping of names to weights files, or a name that is not in it.
     """
     files = document.get('weights', {})
-    if not isinstance(files, Mapping) or not all(str(file).endswith('.pt') for file in files.values()):
-        raise RecipeError('weights names weights files (.pt): {large: networks/large.pt}')
+    if not isinstance(files, Mapping) or not all(str(file).endswith(WEIGHTS_FILES) for file in files.values()):
+        raise RecipeError('weights names weights files (.pt, .weights): {large: networks/large.pt}')
     return {
         name: _with_files(value, files) if name in ('stages', 'study') else value
         for name, value in document.items()

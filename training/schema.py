@@ -14,9 +14,10 @@ from training.errors import RecipeError, TrainingError
 Settings = TypeVar('Settings')
 
 
-def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING) -> Any:
+def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, init: bool = True) -> Any:
     """A field that came after results were made: at its default it does not count, so that what was made stays made."""
-    return dataclasses.field(default=default, default_factory=default_factory, metadata={_COUNTS: 'unless default'})
+    counts = {_COUNTS: 'unless default'}
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=counts, init=init)
 
 
 def aside(default: Any) -> Any:

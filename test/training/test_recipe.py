@@ -142,8 +142,8 @@ def test_a_weights_file_is_named_once_for_all_stages_and_arms(tmp_path):
     [
         ({'v8x': 'a.pt'}, "no weights.v8: did you mean 'v8x'"),
         ({}, 'weights has no entry'),
-        ({'v8': 'a.onnx'}, r'weights files \(.pt\)'),
-        ('a.pt', r'weights files \(.pt\)'),
+        ({'v8': 'a.onnx'}, r'weights files \(.pt, .weights\)'),
+        ('a.pt', r'weights files \(.pt, .weights\)'),
     ],
 )
 def test_a_name_of_no_weights_file_is_refused(tmp_path, weights, message):

@@ -32,6 +32,7 @@ from training.distill.losses.factor import FT
 from training.errors import FitError, WeightsError
 from training.models.yolov4.backbones import Classifier
 from training.models.yolov4.network import YOLOv4
+from training.models.yolov4.pretrained import load_backbone
 from training.steps import digest
 
 _logger = logging.getLogger(__name__)
@@ -437,15 +438,26 @@ def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
 
 
 def take_backbone(network: YOLOv4, file: Path) -> None:
-    """Let a detector begin with the backbone of a classifier.
+    """Let a detector begin with the backbone of a classifier, or with one that others trained on ImageNet.
 
     Raises:
-        WeightsError: no classifier's file, or of another backbone.
+        WeightsError: not such a file, or of another backbone.
     """
+    if not _is_classifier(file):
+        load_backbone(network.backbone, file)
+        return
     classifier, _ = load_classifier(file)
     if classifier.name != network.yaml['backbone']:
         raise WeightsError(f'{file} has the backbone {classifier.name}, the detector {network.yaml["backbone"]}')
     network.backbone.load_state_dict(classifier.backbone.state_dict())
+
+
+def _is_classifier(file: Path) -> bool:
+    """Whether it is of `save_classifier`."""
+    try:
+        return {'backbone', 'classes', 'state'} <= _read(file).keys()
+    except WeightsError:
+        return False
 
 
 def _write(content: Mapping[str, Any], file: Path) -> None:

@@ -137,6 +137,20 @@ class FitSettings:
 
 
 @dataclass(frozen=True)
+class GradientRatio:
+    """A weight by what it does: the term's gradient on the student shall be this share of the task's in length.
+
+    Attributes:
+        ratio: 0.3 is a good start; 1 lets the term pull as hard as the labels.
+    """
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        Range(above=0, most=100).check(ratio=self.ratio)
+
+
+@dataclass(frozen=True)
 class TermSettings:
     """One distillation loss.
 
@@ -144,7 +158,7 @@ class TermSettings:
         loss: a name of `training.distill.losses.LOSSES`, or `ultralytics` for its own distillation.
         on: what is compared: `features` (maps between layers), `scores` (the head's class logits, for losses of maps), or
             `auto`, what the loss takes.
-        weight: factor beside the task's loss; None is the authors'.
+        weight: factor beside the task's loss, or `{ratio: 0.3}`, which finds the factor in the run; None is the authors'.
         start_step: first step at which it counts; None is the authors'.
         ramp_epochs: over which its weight rises from 0; None is the authors'.
         student_layers: numbers or names of the student's layers whose maps are compared; none: those the head reads.
@@ -154,11 +168,12 @@ class TermSettings:
         level_weights: factor of each level; none weighs all alike.
         settings: of the loss, `{temperature: 2}`.
         teacher: of several, the one that it is for; it then has its own weight alone. None: for all, as their weights say.
+        revision: of the loss, see `DistillationLoss`; not set by users.
     """
 
     loss: str
     on: str = 'auto'
-    weight: float | None = None
+    weight: float | GradientRatio | None = None
     start_step: int | None = None
     ramp_epochs: float | None = None
     student_layers: tuple[int | str, ...] = ()
@@ -167,19 +182,23 @@ class TermSettings:
     level_weights: tuple[float, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     teacher: str = added('')
+    revision: int = added(0, init=False)
 
     def __post_init__(self) -> None:
         if self.loss != BASELINE:
-            loss_class(self.loss)
+            object.__setattr__(self, 'revision', loss_class(self.loss).revision)
         one_of(INPUTS, on=self.on)
         one_of(ADAPTERS, adapter=self.adapter)
-        NOT_NEGATIVE.check(weight=self.weight, start_step=self.start_step, ramp_epochs=self.ramp_epochs)
+        NOT_NEGATIVE.check(weight=None if isinstance(self.weight, GradientRatio) else self.weight)
+        NOT_NEGATIVE.check(start_step=self.start_step, ramp_epochs=self.ramp_epochs)
         if len(self.student_layers) != len(self.teacher_layers):
             raise ValueError('name as many student_layers as teacher_layers')
 
     @property
     def full_weight(self) -> float:
-        """The weight after start and ramp."""
+        """The weight after start and ramp; of a ratio, which the lengths of the gradients turn into one."""
+        if isinstance(self.weight, GradientRatio):
+            return self.weight.ratio
         if self.weight is not None:
             return self.weight
         return BASELINE_WEIGHT if self.loss == BASELINE else loss_class(self.loss).usual.weight

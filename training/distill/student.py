@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from torch import nn
 from training.distill.job import FitJob
 from training.distill.seeding import seeded
 from training.errors import FitError
+from training.models.transfer import with_classes
 from training.models.weights import build_network, load_network
+
+_logger = logging.getLogger(__name__)
 
 
 def make_student(job: FitJob) -> Any:
@@ -20,17 +24,17 @@ def make_student(job: FitJob) -> Any:
 
     Raises:
         WeightsError: a weights file that cannot be used.
-        FitError: one of other classes.
     """
     if isinstance(job.student, nn.Module):
         return copy.deepcopy(job.student).float()
     if isinstance(job.student, Path):
         network, classes = load_network(job.student)
-        if tuple(classes) != tuple(job.classes):
-            raise FitError(
-                f'{job.student} knows the classes {", ".join(classes)}, the training {", ".join(job.classes)}'
-            )
-        return network
+        if classes == tuple(job.classes):
+            return network
+        with seeded(job.seed, -1):
+            transferred = with_classes(network, classes, job.classes)
+        _logger.warning('%s: %s', job.student, transferred)
+        return transferred.network
     with seeded(job.seed, -1):
         return build_network(job.student, job.classes)
 

@@ -1,6 +1,7 @@
 """Weights files: plain tensors and the architecture beside them, so that any network, a pruned one too, reloads by itself.
 
-Nothing in a file is run, and what it holds is checked before it is used.
+Ultralytics' own .pt files and Darknet's .weights of YOLOv4 are read, too. Nothing in a file is run, and what it holds is checked
+before it is used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from training.errors import PruneError, WeightsError
 from training.models.architecture import (
@@ -79,8 +81,12 @@ def load_network(file: Path) -> tuple[DetectionModel, tuple[str, ...]]:
     """The network of a weights file in float32 and evaluation mode, and its classes.
 
     Raises:
-        WeightsError: not a file of `save_weights`, or the tensors do not fit the architecture.
+        WeightsError: not a file of `save_weights`, of Ultralytics or of Darknet, or the tensors do not fit the architecture.
     """
+    if file.suffix == '.weights':
+        from training.models.yolov4.darknet_weights import darknet_network
+
+        return darknet_network(file)
     saved = _read(file)
     try:
         classes = checked_classes(saved['classes'])
@@ -111,10 +117,12 @@ def load_state(network: nn.Module, file: Path) -> None:
 def read_kept(file: Path) -> list[list[int]] | None:
     """For each level that the head reads, the channels of the unpruned network that a pruned one kept; None: not pruned.
 
+    Files of Ultralytics and Darknet say nothing of it.
+
     Raises:
         WeightsError: as `load_network`.
     """
-    return _checked_kept(_read(file).get('kept'))
+    return None if file.suffix == '.weights' else _checked_kept(_read(file).get('kept'))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -123,7 +131,7 @@ def _read(file: Path) -> dict[str, Any]:
             size = sum(entry.file_size for entry in archive.infolist())
         if size > LARGEST_FILE:
             raise WeightsError(f'{file} holds {size / 1e9:.1f} GB, more than {LARGEST_FILE / 1e9:g} GB')
-        saved = torch.load(file, map_location='cpu', weights_only=True)
+        saved = _load(file)
     except FileNotFoundError as error:
         raise WeightsError(f'{file} does not exist') from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
@@ -133,6 +141,15 @@ def _read(file: Path) -> dict[str, Any]:
     if saved.get('format', 1) not in (1, FORMAT):
         raise WeightsError(f'{file} has format {saved["format"]!r}; this version reads up to {FORMAT}')
     return saved
+
+
+def _load(file: Path) -> Any:
+    """What the file holds; a pickle of objects is Ultralytics' or nothing that is read here."""
+    if get_unsafe_globals_in_checkpoint(str(file)):
+        from training.models.ultralytics_files import read_ultralytics
+
+        return read_ultralytics(file)
+    return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def _fill(network: nn.Module, state: Any, file: Path) -> None:

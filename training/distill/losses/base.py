@@ -54,8 +54,10 @@ class DistillationLoss(nn.Module):
         paper: where the method was published.
         takes: what student and teacher are.
         usual: the authors' weight and schedule.
+        revision: raised when what the loss computes changes, so that what was trained with it before is not taken for new.
     """
 
+    revision: ClassVar[int] = 0
     paper: ClassVar[str]
     takes: ClassVar[Takes]
     usual: ClassVar[Usual]

@@ -15,6 +15,9 @@ from training.distill.losses.base import DistillationLoss, Takes, Usual, paired,
 from training.errors import LossError
 
 
+ANCHORS = ('score', 'all')
+
+
 class BCKD(DistillationLoss):
     """Classes as independent binary maps: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillation in
     Dense Object Detection", ICCV 2023; the class term is also CrossKD's (Wang et al., CVPR 2024).
@@ -73,42 +76,51 @@ class BCKD(DistillationLoss):
 class BinaryKD(DistillationLoss):
     """KD for sigmoid scores: each class of each anchor is a softened yes or no.
 
-    L = T² · Σ KL(Bernoulli(σ(t / T)) ‖ Bernoulli(σ(s / T))) / n_pos
+    L = T² · Σ_a w_a · Σ_c KL(Bernoulli(σ(t / T)) ‖ Bernoulli(σ(s / T))) / n_pos
 
-    At T = 1 its gradient is that of binary cross-entropy with the teacher's probabilities as targets; unlike that, it is
-    0 where student and teacher agree. This is the logit term of the YOLOv8 study of arXiv 2604.26857 as far as it is
-    described.
+    w_a is the teacher's best probability at the anchor, max_c σ(t). Without it (`anchors: all`, w_a = 1) a temperature raises
+    the background: σ(−8) is 0.0003, but σ(−8 / 3) is 0.06, at thousands of anchors. At T = 1 the gradient is that of
+    weighted binary cross-entropy with the teacher's probabilities as targets; unlike that, the loss is 0 where student and
+    teacher agree. This is the logit term of the YOLOv8 study of arXiv 2604.26857 as far as it is described.
 
     Shapes: (K, classes) or (N, classes, anchors). Reduction: sum over everything, divided by the number of positive
     anchors.
 
     Args:
         temperature: T.
+        anchors: `score` weighs anchors by the teacher's best probability, `all` counts each alike.
 
     Raises:
-        LossError: temperature not above 0.
+        LossError: temperature not above 0, or another word for the anchors.
 
     Example:
         >>> student, teacher = torch.tensor([[0.0]]), torch.tensor([[2.0]])
-        >>> round(BinaryKD(temperature=1)(student, teacher).item(), 4)
+        >>> round(BinaryKD(temperature=1, anchors='all')(student, teacher).item(), 4)
         0.3278
     """
 
     paper = 'Hinton et al. 2015, arXiv 1503.02531, for sigmoids'
     takes: ClassVar[Takes] = 'class scores'
     usual = Usual(weight=1.0)
+    revision = 1  # anchors were not weighted before
 
-    def __init__(self, temperature: float = 1.0) -> None:
+    def __init__(self, temperature: float = 1.0, anchors: str = 'score') -> None:
         super().__init__()
         positive(temperature=temperature)
+        if anchors not in ANCHORS:
+            raise LossError(f'anchors must be one of {", ".join(ANCHORS)}, not {anchors!r}')
         self.temperature = temperature
+        self.anchors = anchors
 
     def forward(self, student: Tensor, teacher: Tensor, positives: float | Tensor = 1.0) -> Tensor:
         """The loss of class logits; fewer than 1 positive count as 1."""
-        student, teacher = (logits / self.temperature for logits in paired(student, teacher))
+        student, teacher = paired(student, teacher)
+        certain = teacher.sigmoid().amax(1, keepdim=True)
+        weight = certain if self.anchors == 'score' else torch.ones_like(certain)
+        student, teacher = student / self.temperature, teacher / self.temperature
         yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
         no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
-        loss = self.temperature**2 * torch.sum(yes + no)
+        loss = self.temperature**2 * torch.sum(weight * (yes + no))
         return loss / torch.as_tensor(positives, dtype=loss.dtype, device=loss.device).clamp(min=1)
 
 

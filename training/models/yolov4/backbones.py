@@ -1,11 +1,13 @@
 """Backbones behind one interface: an image in, three maps out; every one also serves as a classifier.
 
 A backbone tells `channels` and `strides` of its maps. `cspdarknet53` is YOLOv4's own; `mobilenet_v2` is torchvision's; `repvit_*`
-are timm's, which train with three branches and are deployed as one.
+are timm's, which train with three branches and are deployed as one. `timm/NAME` is any other of timm's networks that has maps at
+strides 8, 16 and 32, such as `timm/efficientnet_lite0` and `timm/resnet18`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, cast
@@ -70,7 +72,8 @@ class RepViT(nn.Module):
         torchvision_nms.ensure()
         import timm
 
-        self.body = timm.create_model(f'repvit_{size}', pretrained=False, features_only=True, out_indices=(1, 2, 3))
+        self.name, self.levels = f'repvit_{size}', (1, 2, 3)
+        self.body = timm.create_model(self.name, pretrained=False, features_only=True, out_indices=self.levels)
         described: Any = self.body.feature_info
         self.channels: tuple[int, int, int] = tuple(described.channels())
 
@@ -86,6 +89,52 @@ class RepViT(nn.Module):
         self.body = reparameterize_model(self.body)
 
 
+class OfTimm(nn.Module):
+    """Any convolutional network of timm with maps at strides 8, 16 and 32.
+
+    Args:
+        name: timm's.
+
+    Raises:
+        WeightsError: timm has no such network, it is too large, or it has no such maps.
+    """
+
+    strides = (8, 16, 32)
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        torchvision_nms.ensure()
+        import timm
+
+        # What timm calls a model may also be an address to fetch one from.
+        if not _TIMM_NAME.fullmatch(name) or not timm.is_model(name):
+            raise WeightsError(f'timm has no network {name!r}{nearest(name, timm.list_models())}')
+        try:
+            with torch.device('meta'):
+                described: Any = timm.create_model(name, pretrained=False, features_only=True)
+        except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            raise WeightsError(f"timm's {name} does not put out maps: {error}") from error
+        if parameter_count(described) > MOST_PARAMETERS:
+            raise WeightsError(f"timm's {name} has more than {MOST_PARAMETERS} parameters")
+        reductions = described.feature_info.reduction()
+        if not set(self.strides) <= set(reductions):
+            raise WeightsError(f"timm's {name} has maps at strides {reductions}, not at 8, 16 and 32")
+        self.name = name
+        self.levels = tuple(len(reductions) - 1 - reductions[::-1].index(stride) for stride in self.strides)
+        self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=self.levels)
+        self.channels: tuple[int, int, int] = tuple(cast(Any, self.body.feature_info).channels())
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps at strides 8, 16 and 32."""
+        fine, middle, coarse = self.body(image)
+        return fine, middle, coarse
+
+
+TIMM = 'timm/'
+MOST_PARAMETERS = 200_000_000
+_TIMM_NAME = re.compile(r'[a-z0-9_]{1,60}')
+
+
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     'cspdarknet53': CSPDarknet53,
     'mobilenet_v2': MobileNetV2,
@@ -94,15 +143,22 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 """Every backbone by its name in a recipe."""
 
 
+def is_backbone(name: str) -> bool:
+    """Whether a recipe's word names a backbone."""
+    return name in BACKBONES or name.startswith(TIMM)
+
+
 def make_backbone(name: str) -> nn.Module:
     """A backbone with random weights.
 
     Raises:
         WeightsError: no such backbone; the nearest name is offered.
     """
+    if name.startswith(TIMM):
+        return OfTimm(name.removeprefix(TIMM))
     if name not in BACKBONES:
         raise WeightsError(
-            f'there is no backbone {name!r}{nearest(name, BACKBONES)}; backbones are {", ".join(BACKBONES)}'
+            f'there is no backbone {name!r}{nearest(name, BACKBONES)}; backbones are {", ".join(BACKBONES)}, and timm/NAME'
         )
     return BACKBONES[name]()
 

@@ -20,6 +20,7 @@ from training.models.yolov4.layers import ConvBN
 from training.models.yolov4.network import YOLOv4
 
 MAX_BYTES = 1 << 30
+Pair = tuple[nn.Conv2d, 'nn.BatchNorm2d | None']
 
 
 def load_darknet(network: YOLOv4, file: Path) -> int:
@@ -40,6 +41,65 @@ def load_darknet(network: YOLOv4, file: Path) -> int:
         raise WeightsError(
             f'{file} holds {len(values)} values, this network takes {wanted}: another network or number of classes?'
         )
+    _fill(convolutions, values)
+    return seen
+
+
+def darknet_network(file: Path) -> tuple[YOLOv4, tuple[str, ...]]:
+    """The public YOLOv4 of a Darknet file, for as many classes as it has values for, in evaluation mode, and its classes.
+
+    80 classes are COCO's; others have no names in such a file and are `class 0` and so on.
+
+    Raises:
+        WeightsError: as `load_darknet`.
+    """
+    from training.models.yolov4.architecture import FAMILY, build
+
+    _, values = _read(file)
+    least, more = (sum(_count(*pair) for pair in _in_order(_on_meta(count))) for count in (1, 2))
+    count, rest = divmod(len(values) - least, more - least)
+    if count < 0 or rest:
+        raise WeightsError(
+            f'{file} holds {len(values)} values, which is no YOLOv4 (CSPDarknet53, full neck) for any number of classes; a file '
+            'of the backbone alone, yolov4.conv.137, is for `backbone`'
+        )
+    classes = (
+        coco_names() if count + 1 == len(coco_names()) else tuple(f'class {number}' for number in range(count + 1))
+    )
+    network = build({'family': FAMILY}, classes)
+    load_darknet(network, file)
+    return network.eval(), classes
+
+
+def load_darknet_backbone(backbone: CSPDarknet53, file: Path) -> None:
+    """Fill a backbone from a Darknet file of YOLOv4, the whole or its first layers (`yolov4.conv.137`).
+
+    Raises:
+        WeightsError: not readable, or fewer values than the backbone takes.
+    """
+    _, values = _read(file)
+    pairs = list(_of_backbone(backbone))
+    wanted = sum(_count(*pair) for pair in pairs)
+    if len(values) < wanted:
+        raise WeightsError(f'{file} holds {len(values)} values, CSPDarknet53 takes {wanted}')
+    _fill(pairs, values)
+
+
+def coco_names() -> tuple[str, ...]:
+    """The names of COCO's 80 classes, as Ultralytics writes them."""
+    import ultralytics
+    import yaml
+
+    file = Path(ultralytics.__file__).parent / 'cfg/datasets/coco.yaml'
+    return tuple(yaml.safe_load(file.read_text(encoding='utf-8'))['names'].values())
+
+
+def _on_meta(classes: int) -> YOLOv4:
+    with torch.device('meta'):
+        return YOLOv4(classes)
+
+
+def _fill(convolutions: list[Pair], values: np.ndarray) -> None:
     position = 0
     with torch.no_grad():
         for convolution, norm in convolutions:
@@ -47,7 +107,6 @@ def load_darknet(network: YOLOv4, file: Path) -> int:
                 part = values[position : position + place.numel()]
                 place.copy_(torch.from_numpy(part).reshape(place.shape))
                 position += place.numel()
-    return seen
 
 
 def _read(file: Path) -> tuple[int, np.ndarray]:
@@ -84,19 +143,11 @@ def _count(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> int:
     return sum(place.numel() for place in _places(convolution, norm))
 
 
-Pair = tuple[nn.Conv2d, 'nn.BatchNorm2d | None']
-
-
 def _in_order(network: YOLOv4) -> Iterator[Pair]:
     """The convolutions as yolov4.cfg lists them."""
     backbone, neck = network.backbone, network.neck
     assert isinstance(backbone, CSPDarknet53)
-    yield from _pairs(backbone.stem)
-    for stage in backbone.stages:
-        assert isinstance(stage, CrossStage)
-        parts: tuple[nn.Module, ...] = (stage.down, stage.beside, stage.before, stage.blocks, stage.behind, stage.merge)
-        for part in parts:
-            yield from _pairs(part)
+    yield from _of_backbone(backbone)
     for part in (
         *(neck.before_pooling, neck.behind_pooling),
         *(neck.coarse_to_middle, neck.middle_lateral, neck.middle_up),
@@ -105,6 +156,15 @@ def _in_order(network: YOLOv4) -> Iterator[Pair]:
         *(neck.middle_to_coarse, neck.coarse_down, network.heads[2]),
     ):
         yield from _pairs(part)
+
+
+def _of_backbone(backbone: CSPDarknet53) -> Iterator[Pair]:
+    yield from _pairs(backbone.stem)
+    for stage in backbone.stages:
+        assert isinstance(stage, CrossStage)
+        parts: tuple[nn.Module, ...] = (stage.down, stage.beside, stage.before, stage.blocks, stage.behind, stage.merge)
+        for part in parts:
+            yield from _pairs(part)
 
 
 def _pairs(part: nn.Module) -> Iterator[Pair]:

@@ -61,9 +61,36 @@ def test_scores_are_summed_over_anchors_and_shared_by_the_positives(name):
 def test_binary_kd_at_temperature_1_pulls_as_cross_entropy_with_the_teachers_probabilities():
     student, teacher = torch.randn(2, 2, 3, 7, dtype=torch.float64)
     a, b = student.clone().requires_grad_(), student.clone().requires_grad_()
-    make('binary_kd')(a, teacher).backward()
+    make('binary_kd', anchors='all')(a, teacher).backward()
     torch.nn.functional.binary_cross_entropy_with_logits(b, teacher.sigmoid(), reduction='sum').backward()
     torch.testing.assert_close(a.grad, b.grad)
+
+
+def gradient(teacher, student, temperature, anchors):
+    """By anchor, as the term has it: divided by the sum of the teacher's best probabilities."""
+    student = student.clone().requires_grad_()
+    loss = make('binary_kd', temperature=temperature, anchors=anchors)
+    loss(student, teacher, teacher.sigmoid().amax(1).sum()).backward()
+    return student.grad.abs().sum((0, 1))
+
+
+def test_a_temperature_leaves_the_background_of_binary_kd_where_it_was():
+    """2000 anchors of which 10 show an object, logits as a trained teacher and a student in training give them."""
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(1, 2, 2000, generator=generator) - 8
+    teacher[:, 0, :10] += 9
+    student = teacher + torch.randn(1, 2, 2000, generator=generator) + 1
+    by = {of: gradient(teacher, student, *of) for of in ((1, 'score'), (3, 'score'), (3, 'all'))}
+    background = {of: float(value[10:].sum() / value.sum()) for of, value in by.items()}
+    assert background[3, 'all'] > 0.6
+    assert background[3, 'score'] < 0.05
+    assert 0.5 < float(by[3, 'score'].sum() / by[1, 'score'].sum()) < 3
+    assert float(by[3, 'all'].sum() / by[1, 'score'].sum()) > 10
+
+
+def test_binary_kd_refuses_another_word_for_its_anchors():
+    with pytest.raises(LossError, match='anchors must be one of score, all'):
+        make('binary_kd', anchors='some')
 
 
 def test_bckd_boxes_pull_the_student_but_not_through_their_weight():

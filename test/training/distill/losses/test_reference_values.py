@@ -147,9 +147,11 @@ def by_loops_dkd(s, t):
 
 def by_loops_binary_kd(s, t):
     total = 0
-    for x, y in zip((s / 2).flatten(), (t / 2).flatten(), strict=True):
-        p, q = 1 / (1 + torch.exp(-y)), 1 / (1 + torch.exp(-x))
-        total += p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+    for own, others in zip(s, t, strict=True):
+        weight = 1 / (1 + torch.exp(-others.max()))
+        for x, y in zip(own / 2, others / 2, strict=True):
+            p, q = 1 / (1 + torch.exp(-y)), 1 / (1 + torch.exp(-x))
+            total += weight * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
     return total * 4
 
 
