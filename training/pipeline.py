@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec
 from training import bundling, stages
 from training.data.crops import CropSettings, write_crops
 from training.data.dataset import Image
+from training.data.sampling import ALL, NAMES
 from training.errors import RecipeError
 from training.models.yolov4.backbones import is_backbone
 from training.recipe import WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe
@@ -96,6 +97,7 @@ class Pipeline:
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
         narrow = [self.weights(str(stage.widen))] if stage.widen in self.recipe.stages else []
         rounded = [self.prepare(image_set) for image_set in self.recipe.calibration.images] if stage.qat else []
+        settings += self._sample(stage)
         if stage.qat:
             settings += [self.recipe.calibration, self.recipe.export]
         needs = (*start, *teachers, *backbone, *narrow, *images, *rounded, self.prepare(self.recipe.validation))
@@ -199,6 +201,13 @@ class Pipeline:
             if value or name not in ('classify', 'backbone', 'anchors')
         }
 
+    def _sample(self, stage: StageRecipe) -> list[Any]:
+        """How images are drawn, where that matters; the first ones by name are what all recipes took at first."""
+        draws = any(wanted != ALL for wanted in [*stage.images.values(), *stage.unlabelled.values()])
+        return (
+            [{'sample': self.recipe.sample, 'seed': self.recipe.seed}] if draws and self.recipe.sample != NAMES else []
+        )
+
     def _seed(self, stage: StageRecipe) -> int:
         return self.recipe.seed if stage.seed is None else stage.seed
 
@@ -258,6 +267,7 @@ class Pipeline:
             sets={name: self._set(name) for name in [*stage.images, *stage.unlabelled]},
             classes_of=self._set(self.recipe.validation),
             seed=self._seed(stage),
+            sample=(self.recipe.sample, self.recipe.seed),
             backbone=None if stage.backbone is None else self.weights_file(stage.backbone),
             narrow=None if stage.widen is None else self.weights_file(stage.widen),
             answers=self.steps.root / 'answers',

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from training.data.crops import CropSettings
+from training.data.sampling import ALL, SAMPLES, SESSIONS, ImageRange
 from training.data.sources import SourceSettings
 from training.data.unlabelled import UnlabelledSettings
 from training.distill.classification import ClassifySettings, MethodSettings
@@ -22,13 +23,12 @@ from training.models.yolov4.backbones import BACKBONES, is_backbone
 from training.prune.pruning import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
+from training.ranges import one_of
 from training.schema import added, nearest, read
 
 MAX_BYTES = 1 << 20
 WEIGHTS_FILES = ('.pt', '.pth', '.safetensors', '.weights', '.137')
 """How weights files end: ours and Ultralytics', backbones of torchvision and timm, Darknet's whole networks and first layers."""
-ImageRange = int | tuple[int, int]
-"""So many of a set's first training images, or those from one number up to another."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class StageRecipe:
         average: a detector with whose weights those of `start` are averaged, half and half; such a stage does not train.
         qat: quantization-aware: it trains as INT8 will compute, its ranges set by the recipe's calibration images.
         widen: a narrower detector, a stage or a weights file, with whose knowledge the wider one of the model file begins.
-        images: labelled images by data set.
+        images: labelled images by data set: how many, `[from, to]`, or `all`; the recipe's `sample` says which.
         unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
             left aside.
         fit: how it is trained; the recipe's own `fit` holds what all stages have in common.
@@ -248,6 +248,8 @@ class Recipe:
     Attributes:
         name: of its working folder, and of the bundle unless that has its own.
         seed: of everything drawn in training, unless a stage has its own.
+        sample: which images a stage takes that asks for fewer than a set has: `sessions` draws them, each session in
+            proportion, by the recipe's seed; `names` takes the first by name.
         data: labelled sets by name.
         validation: the set whose `val` split is measured; also the set whose classes are trained.
         unlabelled: bags, videos and folders of pictures without labels, by name.
@@ -269,11 +271,13 @@ class Recipe:
     report: ReportRecipe = field(default_factory=ReportRecipe)
     study: StudyRecipe | None = None
     seed: int = 0
+    sample: str = SESSIONS
     file: Path = Path()
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError('stages is empty: name at least one')
+        one_of(SAMPLES, sample=self.sample)
         self._known('validation', self.validation, self.data)
         for name in self.calibration.images:
             self._known('calibration.images', name, self.data)
@@ -283,6 +287,11 @@ class Recipe:
         for name, stage in self.stages.items():
             for image_set in stage.images:
                 self._known(f'stages.{name}.images', image_set, self.data)
+            for image_set, wanted in [*stage.images.items(), *stage.unlabelled.items()]:
+                if isinstance(wanted, str) and wanted != ALL:
+                    raise ValueError(
+                        f'stages.{name}: {image_set}: {wanted!r} is no number of images; `all` takes what there is'
+                    )
             for image_set in stage.unlabelled:
                 self._known(f'stages.{name}.unlabelled', image_set, {**self.data, **self.unlabelled})
             classifiers = {key: item for key, item in before.items() if item.classify is not None}

@@ -126,13 +126,15 @@ def _value(hint: Any, value: object, where: str) -> Any:
 def _any_of(kinds: tuple[Any, ...], value: object, where: str) -> Any:
     if value is None and type(None) in kinds:
         return None
+    others = [kind for kind in kinds if kind is not type(None)]
+    # Of entries "name: value", only settings can be what is meant, and their refusal says what is wrong.
+    settings = [kind for kind in others if dataclasses.is_dataclass(kind)] if isinstance(value, Mapping) else []
     refusals = []
-    for kind in kinds:
-        if kind is not type(None):
-            try:
-                return _value(kind, value, where)
-            except RecipeError as error:
-                refusals.append(error)
+    for kind in settings or others:
+        try:
+            return _value(kind, value, where)
+        except RecipeError as error:
+            refusals.append(error)
     raise refusals[0]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from kd_perception.bundles.bundle import Bundle
 from training.data.dataset import Image, read_classes
+from training.data.sampling import ImageRange, training_images
 from training.data.sources import SourceSettings
 from training.data.sources import prepare as prepare_source
 from training.data.spread import letterboxed, spread_images
@@ -16,14 +17,13 @@ from training.data.unlabelled import extract as extract_pictures
 from training.errors import RecipeError, WeightsError
 from training.prune.pruning import PruneSettings
 from training.quantize import qdq
-from training.recipe import ExportRecipe, ImageRange, Recipe, StageRecipe
+from training.recipe import ExportRecipe, Recipe, StageRecipe
 from training.starts import fresh_yolov4, quantization_aware, widened
 from training.steps import Result, digest
 
 WEIGHTS = 'weights.pt'
 LEAST_TEACHER_MAP = 0.001
 """A teacher below it was not trained, or not on these classes."""
-PICTURES = {'.jpg', '.jpeg', '.png', '.bmp'}
 
 
 def prepare(settings: SourceSettings, data: Path, target: Path) -> Result:
@@ -47,6 +47,7 @@ def train(
     sets: Mapping[str, Path],
     classes_of: Path,
     seed: int,
+    sample: tuple[str, int],
     backbone: Path | None = None,
     narrow: Path | None = None,
     answers: Path | None = None,
@@ -61,6 +62,7 @@ def train(
         unpruned: the teacher that the student was pruned from, so that channels can be matched by index; None: none.
         sets: folders of the image sets by name.
         classes_of: the set whose classes are trained.
+        sample: how images are drawn where a set has more than the stage takes, and the seed of that; see `data.sampling`.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
         narrow: a narrower detector's weights, with which a fresh network begins.
         answers: folder where what teachers say is kept for all stages, arms and seeds, if `distill` says so.
@@ -73,7 +75,7 @@ def train(
     classes = read_classes(classes_of)
     _check_classes({name: sets[name] for name in stage.images}, classes)
     _check_teachers(teacher_maps)
-    images = _pictures_of(stage.images, sets)
+    images = _images_of(stage.images, sets, sample)
     student: Any = start
     if backbone is not None or stage.anchors:
         boxes_of = images if stage.anchors else []
@@ -86,7 +88,7 @@ def train(
         student=student,
         classes=classes,
         images=images,
-        unlabelled=_pictures_of(stage.unlabelled, sets),
+        unlabelled=_images_of(stage.unlabelled, sets, sample),
         settings=stage.fit,
         seed=seed,
         teacher=teachers.get(''),
@@ -124,8 +126,8 @@ def _check_teachers(measured: Mapping[str, float]) -> None:
             )
 
 
-def _pictures_of(wanted: Mapping[str, ImageRange], sets: Mapping[str, Path]) -> list[Path]:
-    return [path for name, some in wanted.items() for path in pictures(sets[name], some)]
+def _images_of(wanted: Mapping[str, ImageRange], sets: Mapping[str, Path], sample: tuple[str, int]) -> list[Path]:
+    return [path for name, some in wanted.items() for path in training_images(sets[name], some, *sample)]
 
 
 def classify(
@@ -154,21 +156,6 @@ def classify(
     job = ClassifyJob(backbone, settings, seed, file, teacher, stage.classify.method)
     weights = fit_classifier(job, read_splits(pictures, ('train',), settings.size), folder)
     return {'top1': accuracy(weights, read_splits(pictures, ('val',), settings.size)), 'weights': digest(weights)}
-
-
-def pictures(folder: Path, wanted: ImageRange) -> list[Path]:
-    """Training images of a set: the first ones, or those from one number up to another.
-
-    Raises:
-        RecipeError: the set has fewer.
-    """
-    place = folder / 'images' / 'train'
-    place = place if place.is_dir() else folder / 'images'
-    images = sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURES)
-    start, stop = wanted if isinstance(wanted, tuple) else (0, wanted)
-    if not 0 <= start < stop <= len(images):
-        raise RecipeError(f'{folder} holds {len(images)} training images, but a stage asks for {start} to {stop}')
-    return images[start:stop]
 
 
 def prune(settings: PruneSettings, weights: Path, folder: Path, size: ExportRecipe) -> Result:

@@ -85,7 +85,14 @@ class ImageSet:
     cache = 'ram'  # what Ultralytics' mosaic asks for before it draws from all images, not from a buffer of its own
 
     def __init__(
-        self, images: Sequence[Path], classes: int, size: int, augment: AugmentSettings, *, labelled: bool = True
+        self,
+        images: Sequence[Path],
+        classes: int,
+        size: int,
+        augment: AugmentSettings,
+        *,
+        labelled: bool = True,
+        skip_broken: bool = False,
     ) -> None:
         """Read all labels, and the first bytes of all images.
 
@@ -95,6 +102,8 @@ class ImageSet:
             size: pixels of the square that augmentations make; images are scaled so that their longer side has it.
             augment: see AugmentSettings.
             labelled: whether label files are read.
+            skip_broken: an image that turns out to be broken when it is decoded is reported, and the next one stands in
+                for it; otherwise it is an error.
 
         Raises:
             DataError: no image, none that can be read, a malformed label file or no label at all.
@@ -102,6 +111,8 @@ class ImageSet:
         if not images:
             raise DataError('there is no image to train on: is the split empty, or the path wrong?')
         self.size = size
+        self._skip_broken = skip_broken
+        self._broken: set[int] = set()
         self.files: list[Path] = []
         self._labels: list[npt.NDArray[np.float32]] = []
         unreadable: list[Path] = []
@@ -153,7 +164,7 @@ class ImageSet:
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """One image with its labels, not augmented; Ultralytics' mosaic asks for its other images by this name."""
-        image = self._image(index)
+        index, image = self._image_or_next(index)
         labels = self._labels[index]
         boxes = Instances(labels[:, 1:].copy(), np.zeros((0, 1000, 2), np.float32), bbox_format='xywh', normalized=True)
         return {
@@ -169,7 +180,21 @@ class ImageSet:
         """Decode all images where there is room, so that worker processes share them."""
         if self._decoded is not None:
             for index in range(len(self)):
-                self._image(index)
+                self._image_or_next(index)
+
+    def _image_or_next(self, index: int) -> tuple[int, npt.NDArray[np.uint8]]:
+        """The image of that number, or where broken ones are skipped the next that is whole, and its number."""
+        for place in (number % len(self) for number in range(index, index + len(self))):
+            if place in self._broken:
+                continue
+            try:
+                return place, self._image(place)
+            except DataError as error:
+                if not self._skip_broken:
+                    raise
+                self._broken.add(place)
+                _logger.warning('%s; left out', error)
+        raise DataError(f'none of {len(self)} images can be read, {self.files[0]} for one')
 
     def _image(self, index: int) -> npt.NDArray[np.uint8]:
         if self._decoded is None:

@@ -66,13 +66,13 @@ class FitJob:
     def __post_init__(self) -> None:
         if self.teacher is not None and self.teachers:
             raise FitError('give teacher, or several by name as teachers, not both')
-        if (not self.faculty) != (self.distill is None):
+        if (not self.all_teachers) != (self.distill is None):
             raise FitError('teacher and distill belong together: give both or none')
         if self.unlabelled and (self.distill is None or not self.settings.unlabelled_batch):
             raise FitError('unlabelled images need a teacher, terms to distil by, and unlabelled_batch above 0')
 
     @property
-    def faculty(self) -> Mapping[str, Path]:
+    def all_teachers(self) -> Mapping[str, Path]:
         """The teachers' weights files by name; a single one's name is empty."""
         return self.teachers if self.teacher is None else {'': self.teacher}
 

@@ -90,6 +90,7 @@ class FitSettings:
         freeze: layers that are not trained, by the beginning of their names, `[model.0., model.22.]`, or so many from the
             image on, `10` for the backbone of YOLOv8. The statistics of their normalisations stay, too.
         augment: see AugmentSettings.
+        broken_images: `refuse` ends the run at an image that cannot be decoded; `skip` reports it and takes the next one.
         data_seed: of order and augmentation; None: the run's. Runs of different seeds that give the same one see the same
             pictures in the same order.
     """
@@ -116,6 +117,7 @@ class FitSettings:
     freeze: tuple[str, ...] | int = ()
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     data_seed: int | None = added(None)
+    broken_images: str = added('refuse')
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 32:
@@ -134,6 +136,7 @@ class FitSettings:
         POSITIVE.check(learning_rate=self.learning_rate)
         one_of(OPTIMIZERS, optimizer=self.optimizer)
         one_of(PRECISIONS, precision=self.precision)
+        one_of(('refuse', 'skip'), broken_images=self.broken_images)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class GradientRatio:
     """A weight by what it does: the term's gradient on the student shall be this share of the task's in length.
 
     Attributes:
-        ratio: 0.3 is a good start; 1 lets the term pull as hard as the labels.
+        ratio: 0.3 is a good start; 1 lets the term weigh as much as the labels.
     """
 
     ratio: float

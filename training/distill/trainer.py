@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from training.data.loader import Batch, Batches, ImageSet
 from training.distill import checkpoint
-from training.distill.faculty import Pull
+from training.distill.distiller import NOBODY, Distiller
 from training.distill.families import family_of
 from training.distill.fit_log import LOG, FitLog
 from training.distill.job import RECORD, WEIGHTS, FitJob, FitResult, finished, identity, write_record
@@ -32,7 +32,7 @@ from training.distill.seeding import seeded
 from training.distill.settings import FitSettings
 from training.distill.signals import Signals
 from training.distill.student import freeze, make_student
-from training.distill.teaching import NOBODY, Teaching
+from training.distill.teacher_terms import TermLoss
 from training.errors import DataError, FitError, Interrupted
 from training.models.weights import save_weights
 
@@ -98,8 +98,8 @@ class _Run:
             raise FitError(f'{self.family.name} is trained on labelled images only: leave the unlabelled ones out')
 
         self.precision = autocast_dtype(self.settings.precision, group.device)
-        self.teaching = self._teaching()
-        self.terms = nn.ModuleList() if self.teaching is None else self.teaching.faculty.terms
+        self.distiller = self._distiller()
+        self.terms = nn.ModuleList() if self.distiller is None else self.distiller.terms.terms
         self.terms.to(group.device)
 
         # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
@@ -110,16 +110,23 @@ class _Run:
 
     def _images(self, files: Sequence[Path], *, labelled: bool) -> ImageSet:
         settings = self.settings
-        return ImageSet(files, len(self.job.classes), settings.image_size, settings.augment, labelled=labelled)
+        return ImageSet(
+            files,
+            len(self.job.classes),
+            settings.image_size,
+            settings.augment,
+            labelled=labelled,
+            skip_broken=settings.broken_images == 'skip',
+        )
 
-    def _teaching(self) -> Teaching | None:
+    def _distiller(self) -> Distiller | None:
         job, dtype = self.job, self.precision or torch.float32
         if job.distill is None:
             # As with terms: what a head keeps from its first pass must be the same in both arms of a study.
             measure_shape(self.student, (), self.settings.image_size)
             return None
         answers = job.answers or self.folder / 'answers'
-        return Teaching(job, job.distill, self.student, self.schedule, self.group, dtype, answers)
+        return Distiller(job, job.distill, self.student, self.schedule, self.group, dtype, answers)
 
     # What `fit` does.
 
@@ -140,8 +147,8 @@ class _Run:
         self.terms.load_state_dict(state['terms'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.scaler.load_state_dict(state['scaler'])
-        if self.teaching is not None and 'weighting' in state:
-            self.teaching.faculty.weighting.restore(state['weighting'])
+        if self.distiller is not None:
+            self.distiller.restore(state.get('distiller', state))
         for name, value in state['averaged'].items():
             self.averaged[name].copy_(value)
         self.log.start_at(state['log'], self.step)
@@ -186,20 +193,20 @@ class _Run:
             'optimizer': self.optimizer.state_dict(),
             'scaler': self.scaler.state_dict(),
             'log': self.log.flushed(),
-            'weighting': {} if self.teaching is None else self.teaching.faculty.weighting.state(),
+            'distiller': {} if self.distiller is None else self.distiller.state(),
         }
         checkpoint.write(self.folder, state)
 
     def finish(self) -> FitResult:
         """Write the result, and prove that the teacher is what it was."""
-        if self.teaching is not None:
-            self.teaching.end()
+        if self.distiller is not None:
+            self.distiller.end()
         result = FitResult(self.folder / WEIGHTS, self.schedule.steps, self.folder / LOG)
         if self.group.first:
             network = self.family.bare(self.student)
             network.load_state_dict(self.averaged if self.settings.ema_decay else self.student.state_dict())
             save_weights(network, result.weights, self.job.classes)
-            teachers = NOBODY if self.teaching is None else self.teaching.record()
+            teachers = NOBODY if self.distiller is None else self.distiller.record()
             write_record(self.folder, self.identity, result.steps, halved=self.schedule.halved, teachers=teachers)
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
         self.group.wait()
@@ -216,8 +223,9 @@ class _Run:
         values = self._accumulate(batches)
         if values is None:
             return None
-        if self.teaching is not None:
-            self.teaching.faculty.learn(values)
+        if self.distiller is not None:
+            self.distiller.terms.learn(values)
+            values.update(self.distiller.gradients.newest)
         values['gradient'] = self._update()
         if self.penalty is not None:
             values['sparsity'] = self.penalty.value()
@@ -256,8 +264,8 @@ class _Run:
                 raise
             # What its frames hold is the memory that is wanted.
             failure = error.with_traceback(None)
-            if self.teaching is not None:
-                self.teaching.drop()
+            if self.distiller is not None:
+                self.distiller.drop()
         if self._any(failure is not None):
             self._halve(failure)
             return None
@@ -282,14 +290,14 @@ class _Run:
         task, parts = self.family.loss(self.student, targets, own)
         values = {'task': task, **{f'task/{name}': value for name, value in parts.items()}}
 
-        pulls: dict[str, Pull] = {}
+        losses: dict[str, TermLoss] = {}
         shares: dict[str, Tensor] = {}
-        if self.teaching is not None:
-            pulls, shares = self.teaching.pulls(predictions, images, batch, self.step, part)
-        values.update({name: pull.value for name, pull in pulls.items()})
+        if self.distiller is not None:
+            losses, shares = self.distiller.losses(predictions, task, images, batch, self.step, part)
+        values.update({name: loss.value for name, loss in losses.items()})
         total = task * (self.job.distill.task_weight if self.job.distill is not None else 1.0)
-        for pull in pulls.values():
-            total = total + pull.weighted
+        for loss in losses.values():
+            total = total + loss.weighted
         # Of all images of a step, like Ultralytics', so that its learning rates hold.
         self.scaler.scale(total * batch.labelled).backward()
         return {'loss': total, **values, **shares}
@@ -343,8 +351,8 @@ class _Run:
             raise FitError(
                 f'the memory does not suffice for a batch of {batch}: lower batch and raise accumulate'
             ) from failure
-        if self.teaching is not None:
-            self.teaching.restart()
+        if self.distiller is not None:
+            self.distiller.restart()
         if self.group.device.type == 'cuda':
             torch.cuda.empty_cache()
         if self.group.first:

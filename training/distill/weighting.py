@@ -1,6 +1,6 @@
 """How much each of several teachers counts: fixed, by how right it is about an image, or learned.
 
-All weights of an image add up to 1, so that more teachers do not mean a stronger pull.
+All weights of an image add up to 1, so that more teachers do not weigh more.
 """
 
 from __future__ import annotations

@@ -212,11 +212,15 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
 
 def _settings_hash(recipe: Path) -> str:
     """Of all settings of a recipe but its arms: an arm more does not make the others anew, nor does a comment."""
+    from training.data.sampling import NAMES, SESSIONS
     from training.recipe import read_document, with_weights
 
     document = with_weights(read_document(recipe))
     for name in ('arms', 'baseline'):
         document.get('study', {}).pop(name, None)
+    # What all recipes did before there was a choice does not count; what is done without a word now, does.
+    if document.setdefault('sample', SESSIONS) == NAMES:
+        del document['sample']
     return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 

@@ -248,3 +248,18 @@ def test_cut_boxes_lie_inside_and_none_is_invented(rows):
     assert (first >= -1e-6).all()
     assert (last <= 1 + 1e-6).all()
     assert (kept[:, 3:] > 0).all()
+
+
+def test_a_broken_image_is_left_out_where_the_settings_say_so(tmp_path, caplog):
+    files = write_pictures(tmp_path, 3)
+    files[1].write_bytes(files[1].read_bytes()[:40])
+    with pytest.raises(DataError, match=r'1\.png.*remove it'):
+        ImageSet(files, 2, SIZE, AugmentSettings()).get_image_and_label(1)
+    images = ImageSet(files, 2, SIZE, AugmentSettings(), skip_broken=True)
+    for _ in range(2):
+        assert images.get_image_and_label(1)['im_file'] == str(files[2])
+    assert caplog.text.count('left out') == 1
+    for file in files:
+        file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(DataError, match='none of 3 images can be read'):
+        ImageSet(files, 2, SIZE, AugmentSettings(), skip_broken=True).get_image_and_label(0)

@@ -12,11 +12,11 @@ torch = pytest.importorskip('torch')
 
 from training.distill import trainer  # noqa: E402
 from training.distill.confidence import Truth, doubts, errors, rank  # noqa: E402
-from training.distill.faculty import scaled  # noqa: E402
 from training.distill.losses import make  # noqa: E402
 from training.distill.outputs import Outputs, Shape  # noqa: E402
 from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
 from training.distill.signals import Signals  # noqa: E402
+from training.distill.teacher_terms import scaled  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.distill.weighting import REFERENCE_STEPS, Learned  # noqa: E402
 from training.errors import FitError, Interrupted, RecipeError  # noqa: E402
@@ -48,7 +48,8 @@ def job(pictures, teachers, *terms, settings=SETTINGS, **weighting):
 
 
 def numbers(result):
-    return {name: [float(value) for value in values] for name, values in columns(result.log).items()}
+    log = columns(result.log)
+    return {name: [float(value) for value in log[name]] for name in log if not name.startswith('gradient/')}
 
 
 def test_every_term_of_every_teacher_pulls_and_adapters_are_each_teachers_own(pictures, teachers, tmp_path):

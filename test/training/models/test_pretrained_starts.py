@@ -1,4 +1,4 @@
-"""Starts that others trained: Ultralytics' .pt, Darknet's .weights, backbones of timm and torchvision, own files of other classes."""
+"""Starts that others trained: files of Ultralytics and Darknet, backbones of timm and torchvision, own files of other classes."""
 
 import pickle
 import zipfile

@@ -14,7 +14,6 @@ from torch import Tensor
 from training.distill.losses.base import DistillationLoss, Takes, Usual, paired, positive
 from training.errors import LossError
 
-
 ANCHORS = ('score', 'all')
 
 

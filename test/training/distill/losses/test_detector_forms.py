@@ -83,7 +83,7 @@ def test_a_temperature_leaves_the_background_of_binary_kd_where_it_was():
     by = {of: gradient(teacher, student, *of) for of in ((1, 'score'), (3, 'score'), (3, 'all'))}
     background = {of: float(value[10:].sum() / value.sum()) for of, value in by.items()}
     assert background[3, 'all'] > 0.6
-    assert background[3, 'score'] < 0.05
+    assert background[3, 'score'] < 0.2
     assert 0.5 < float(by[3, 'score'].sum() / by[1, 'score'].sum()) < 3
     assert float(by[3, 'all'].sum() / by[1, 'score'].sum()) > 10
 

@@ -1,11 +1,11 @@
-"""The teachers of a training at work: what they say of a batch, asked or recalled, and what that asks of the student."""
+"""Joins teachers to a student in training: asks them about each batch, or recalls what they said, and gives the terms' losses."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from training.data.loader import Batch
 from training.distill.confidence import Truth
 from training.distill.controls import other_images
-from training.distill.faculty import Faculty, Pull
+from training.distill.gradients import GradientLengths
 from training.distill.job import FitJob
 from training.distill.outputs import Outputs, Probe, branches_of
 from training.distill.processes import Group
@@ -24,6 +24,7 @@ from training.distill.schedule import Schedule
 from training.distill.seeding import seeded
 from training.distill.settings import DistillSettings
 from training.distill.teacher import Teacher
+from training.distill.teacher_terms import TeacherTerms, TermLoss
 from training.schema import counted
 
 NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
@@ -31,11 +32,11 @@ NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_m
 _logger = logging.getLogger(__name__)
 
 
-class Teaching:
+class Distiller:
     """Joins the teachers of a job to its student.
 
     Attributes:
-        faculty: the teachers, and the terms by which they teach.
+        terms: the teachers, and the losses by which they are compared with the student.
     """
 
     def __init__(
@@ -61,22 +62,23 @@ class Teaching:
 
         Raises:
             WeightsError: a teacher's file that cannot be used.
-            LossError, FitError: see Faculty.
+            LossError, FitError: see TeacherTerms.
         """
         self._job, self._settings = job, settings
         self._student, self._schedule, self._group, self._folder = student, schedule, group, answers
-        teachers = {name: self._load(name, place, dtype) for place, name in enumerate(job.faculty)}
+        teachers = {name: self._load(name, place, dtype) for place, name in enumerate(job.all_teachers)}
         for name, term in zip(settings.names, settings.terms, strict=True):
             if settings.task_weight and term.is_initialisation:
                 _logger.warning('%s is made for a stage of its own before the task is trained: task_weight 0', name)
         with seeded(job.seed, -2):
-            self.faculty = Faculty(settings, teachers, student, job.settings.image_size, {job.kept_of: job.kept})
-        self._probe = Probe(student, self.faculty.student_layers)
+            self.terms = TeacherTerms(settings, teachers, student, job.settings.image_size, {job.kept_of: job.kept})
+        self.gradients = GradientLengths(settings, group)
+        self._probe = Probe(student, self.terms.student_layers)
         self._recorder: Recorder | None = None
 
     def _load(self, name: str, place: int, dtype: torch.dtype) -> Teacher:
         fresh = self._job.seed + place if self._settings.teacher_control == 'random' else None
-        file = self._job.faculty[name]
+        file = self._job.all_teachers[name]
         teacher = Teacher(file, self._job.classes, self._group.device, dtype, fresh)
         if self._group.first:
             measured = self._job.measured.get(name)
@@ -87,32 +89,47 @@ class Teaching:
             )  # fmt: skip
         return teacher
 
-    def pulls(
-        self, predictions: Any, images: Tensor, batch: Batch, step: int, part: int
-    ) -> tuple[dict[str, Pull], dict[str, Tensor]]:
-        """What each lesson asks of the student in a batch, and how much each of several teachers counts.
+    def losses(
+        self, predictions: Any, task: Tensor, images: Tensor, batch: Batch, step: int, part: int
+    ) -> tuple[dict[str, TermLoss], dict[str, Tensor]]:
+        """The losses of all terms on a batch, and how much each of several teachers counts.
 
         Args:
             predictions: what the student's head put out, after a forward pass of these images.
+            task: the task's own loss of these images.
             images: (N, 3, H, W), labelled ones first.
             batch: the same as they were read.
             step: from 0.
             part: number of the batch in the step.
 
         Raises:
-            FitError: a lesson that moves nothing; answers that cannot be kept.
+            FitError: a term that moves nothing; answers that cannot be kept.
         """
         maps = self._probe.take()
-        weights = self.faculty.weights_at(step, step * self._schedule.epochs_per_step)
+        weights = self.terms.weights_at(step, step * self._schedule.epochs_per_step)
+        self.gradients.newest = {}
         if not any(weights):
             return {}, {}
-        said = self._said(self.faculty.asked(weights), images, batch, step, part)
+        said = self._said(self.terms.asked(weights), images, batch, step, part)
         truth = _truth(batch, self._job.settings.image_size, self._group.device)
-        pulls, shares = self.faculty.teach(Outputs(maps, branches_of(predictions)), said, images, truth, weights)
+        losses, shares = self.terms.losses(Outputs(maps, branches_of(predictions)), said, images, truth, weights)
         if part == 0:
             parameters = [value for value in self._student.parameters() if value.requires_grad]
-            self.faculty.prove(pulls, parameters, step, self._schedule.epochs_per_step)
-        return pulls, shares
+            self.gradients.measure(task, losses, parameters, step, self._weight_before(step))
+        return self.gradients.weighed(losses), shares
+
+    def _weight_before(self, step: int) -> Callable[[int], float]:
+        epoch = (step - 1) * self._schedule.epochs_per_step
+        return lambda place: self._settings.terms[place].weight_at(step - 1, epoch)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run must know, beside the terms' parameters."""
+        return {'weighting': self.terms.weighting.state(), 'gradients': self.gradients.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.terms.weighting.restore(state['weighting'])
+        self.gradients.restore(state.get('gradients', {}))
 
     def drop(self) -> None:
         """Forget a batch that was broken off; the maps hold its memory."""
@@ -124,7 +141,7 @@ class Teaching:
 
     def end(self) -> None:
         """Leave the student alone, and prove that the teachers are what they were."""
-        self.faculty.check_unchanged()
+        self.terms.check_unchanged()
         self._probe.remove()
 
     def record(self) -> Mapping[str, Any]:
@@ -135,7 +152,7 @@ class Teaching:
                 'teacher_sha256': teacher.sha256,
                 'teacher_map': self._job.measured.get(name),
             }
-            for name, teacher in self.faculty.teachers.items()
+            for name, teacher in self.terms.teachers.items()
         }
         return {'teachers': records} if self._job.teachers else records['']
 
@@ -170,7 +187,7 @@ class Teaching:
         """What is kept of the teachers, the pictures and the size of batches of this run."""
         places = self._schedule.names_from(step)
         replays = {}
-        for name, teacher in self.faculty.teachers.items():
+        for name, teacher in self.terms.teachers.items():
             replays[name] = self._replay(name, teacher)
             if self._group.first:
                 lacking = max(replays[name].missing(places).values())

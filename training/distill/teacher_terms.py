@@ -1,4 +1,4 @@
-"""Who teaches what in a run: the teachers, their terms, and what these ask of the student."""
+"""The teachers of a run and their terms: each term with each teacher that it is for, and their losses on a batch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from training.distill.weighting import make_weighting
 from training.errors import FitError, LossError
 from training.schema import nearest
 
-PROOF_EVERY = 100
-"""Steps between two proofs that every term pulls at the student."""
 Kept = Sequence[Sequence[int]] | None
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TeacherTerm:
     """One term with one teacher.
 
     Attributes:
@@ -45,20 +43,20 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Pull:
-    """What a lesson asks of the student in one batch.
+class TermLoss:
+    """The loss of a term with a teacher on one batch.
 
     Attributes:
         value: of the loss, not weighted.
         weight: of the term at this step.
         share: of the teacher, the mean over the images.
-        lesson: which.
+        pair: of which term and teacher.
     """
 
     value: Tensor
     weight: float
     share: float | Tensor
-    lesson: Lesson
+    pair: TeacherTerm
 
     @property
     def weighted(self) -> Tensor:
@@ -66,12 +64,12 @@ class Pull:
         return self.weight * self.share * self.value
 
 
-class Faculty:
-    """The teachers of a run.
+class TeacherTerms:
+    """The teachers of a run and all terms.
 
     Attributes:
         teachers: by name; the name of a single one is empty.
-        lessons: all terms of the first teacher, then those of the next.
+        pairs: terms with their teachers: all of the first teacher, then those of the next.
         terms: the same as one module, for the optimizer and checkpoints.
         weighting: of the teachers.
         student_layers: whose maps the terms read.
@@ -105,25 +103,25 @@ class Faculty:
         own = [layer_names(student, term.student_layers) for term in settings.terms]
         self.student_layers = tuple(name for layers in own for name in layers)
         shape = measure_shape(student, self.student_layers, image_size)
-        self.lessons: list[Lesson] = []
+        self.pairs: list[TeacherTerm] = []
         shapes: dict[str, Shape] = {}
         for name, teacher in self.teachers.items():
             try:
-                shapes[name] = self._engage(name, teacher, shape, own, image_size, kept.get(name))
+                shapes[name] = self._join(name, teacher, shape, own, image_size, kept.get(name))
             except LossError as error:
                 if not name:
                     raise
                 raise FitError(
                     f'{error}; name the teacher that this term is for, teacher: NAME, where {name} is none for it'
                 ) from error
-        self.terms = nn.ModuleList(lesson.term for lesson in self.lessons)
-        self._weighed = {name: of for name, of in shapes.items() if name in {lesson.teacher for lesson in self._shared}}
+        self.terms = nn.ModuleList(pair.term for pair in self.pairs)
+        self._weighed = {name: of for name, of in shapes.items() if name in {pair.teacher for pair in self._shared}}
         self.weighting = make_weighting(settings, self._weighed)
 
-    def _engage(
+    def _join(
         self, name: str, teacher: Teacher, student: Shape, own: Sequence[tuple[str, ...]], image_size: int, kept: Kept
     ) -> Shape:
-        """One teacher's lessons; what it looks like."""
+        """Make one teacher's terms; what the teacher looks like."""
         settings = self._settings
         places = [place for place, term in enumerate(settings.terms) if term.teacher in ('', name)]
         layers = {place: teacher.layer_names(settings.terms[place].teacher_layers) for place in places}
@@ -133,50 +131,48 @@ class Faculty:
             of_term = settings.terms[place]
             called = f'{settings.names[place]}/{name}' if name else settings.names[place]
             term = make_term(called, of_term, student, shape, (own[place], layers[place]), kept)
-            self.lessons.append(Lesson(called, term, place, name, shared=bool(name) and not of_term.teacher))
-        lessons = [lesson for lesson in self.lessons if lesson.teacher == name]
-        judged = settings.weighting == 'confidence' and any(lesson.shared for lesson in lessons)
-        teacher.watch(watched, with_head=judged or any(lesson.term.needs_head for lesson in lessons))
+            self.pairs.append(TeacherTerm(called, term, place, name, shared=bool(name) and not of_term.teacher))
+        pairs = [pair for pair in self.pairs if pair.teacher == name]
+        judged = settings.weighting == 'confidence' and any(pair.shared for pair in pairs)
+        teacher.watch(watched, with_head=judged or any(pair.term.needs_head for pair in pairs))
         return shape
 
     @property
-    def _shared(self) -> list[Lesson]:
-        return [lesson for lesson in self.lessons if lesson.shared]
+    def _shared(self) -> list[TeacherTerm]:
+        return [pair for pair in self.pairs if pair.shared]
 
     def weights_at(self, step: int, epoch: float) -> list[float]:
-        """The weight of each lesson, without that of its teacher."""
+        """The weight of each term with a teacher, without that of the teacher."""
         of_terms = [term.weight_at(step, epoch) for term in self._settings.terms]
         heard = self.weighting.heard
-        return [
-            of_terms[lesson.place] if not lesson.shared or lesson.teacher in heard else 0.0 for lesson in self.lessons
-        ]
+        return [of_terms[pair.place] if not pair.shared or pair.teacher in heard else 0.0 for pair in self.pairs]
 
     def asked(self, weights: Sequence[float]) -> dict[str, Teacher]:
-        """The teachers who have a lesson whose weight is not 0."""
-        names = {lesson.teacher for lesson, weight in zip(self.lessons, weights, strict=True) if weight}
+        """The teachers who have a term whose weight is not 0."""
+        names = {pair.teacher for pair, weight in zip(self.pairs, weights, strict=True) if weight}
         return {name: teacher for name, teacher in self.teachers.items() if name in names}
 
-    def teach(
+    def losses(
         self, student: Outputs, said: Mapping[str, Outputs], images: Tensor, truth: Truth, weights: Sequence[float]
-    ) -> tuple[dict[str, Pull], dict[str, Tensor]]:
-        """What each lesson asks of the student; what it asks of unlabelled images stands apart.
+    ) -> tuple[dict[str, TermLoss], dict[str, Tensor]]:
+        """The loss of each term with each teacher; that of unlabelled images stands apart.
 
         Args:
             student: what it put out.
             said: what the teachers did.
             images: (N, 3, H, W), labelled ones first.
             truth: of the labelled ones.
-            weights: of each lesson.
+            weights: of each term with a teacher.
 
         Returns:
-            Pulls by name, and the mean weights of the teachers, `teacher/<name>`, where there are several.
+            Losses by name, and the mean weights of the teachers, `teacher/<name>`, where there are several.
         """
         weighed = {name: outputs for name, outputs in said.items() if name in self._weighed}
         shares = self.weighting.weigh(weighed, images, truth) if weighed else {}
         parts = {'': slice(truth.images)}
         if truth.images < len(images):
             parts[UNLABELLED] = slice(truth.images, len(images))
-        pulls: dict[str, Pull] = {}
+        losses: dict[str, TermLoss] = {}
         means: dict[str, Tensor] = {}
         for suffix, part in parts.items():
             whole = len(parts) == 1
@@ -188,42 +184,20 @@ class Faculty:
                     means[f'teacher/{name}{suffix}'] = share.mean()
                 heard = own if share is None or not self.weighting.by_image else scaled(own, share)
                 others = outputs if whole else outputs.part(part)
-                for lesson, weight in zip(self.lessons, weights, strict=True):
-                    if lesson.teacher != name or not weight or (suffix and lesson.term.needs_boxes):
+                for pair, weight in zip(self.pairs, weights, strict=True):
+                    if pair.teacher != name or not weight or (suffix and pair.term.needs_boxes):
                         continue
-                    value = lesson.term(heard if lesson.shared else own, others, truth.boxes)
-                    mean = share.mean() if share is not None and lesson.shared else 1.0
-                    pulls[f'{lesson.name}{suffix}'] = Pull(value, weight * factor, mean, lesson)
-        return pulls, means
-
-    def prove(self, pulls: Mapping[str, Pull], parameters: Sequence[Tensor], step: int, epochs_per_step: float) -> None:
-        """Make sure, at a lesson's first step and from time to time, that it moves the student.
-
-        Raises:
-            FitError: a lesson's gradient on all parameters is exactly 0.
-        """
-        for name, pull in pulls.items():
-            before = self._settings.terms[pull.lesson.place].weight_at(step - 1, (step - 1) * epochs_per_step)
-            first = step == 0 or before == 0
-            if pull.weight == 0 or not (first or step % PROOF_EVERY == 0):
-                continue
-            if pull.lesson.term.of_objects and float(pull.value.detach()) == 0:
-                continue  # no object in this batch
-            if pull.value.requires_grad:
-                gradients = torch.autograd.grad(pull.value, parameters, retain_graph=True, allow_unused=True)
-                if any(bool(gradient.any()) for gradient in gradients if gradient is not None):
-                    continue
-            raise FitError(
-                f'{name} has no effect: its gradient on the student is exactly 0 at step {step + 1}. Do student and '
-                'teacher already agree, or is the layer frozen?'
-            )
+                    value = pair.term(heard if pair.shared else own, others, truth.boxes)
+                    mean = share.mean() if share is not None and pair.shared else 1.0
+                    losses[f'{pair.name}{suffix}'] = TermLoss(value, weight * factor, mean, pair)
+        return losses, means
 
     def learn(self, losses: Mapping[str, float]) -> None:
         """Let the weighting see a step's losses by name."""
         of_teachers: dict[str, dict[str, float]] = {name: {} for name in self._weighed}
-        for lesson in self._shared:
-            if lesson.name in losses:
-                of_teachers[lesson.teacher][lesson.name] = losses[lesson.name]
+        for pair in self._shared:
+            if pair.name in losses:
+                of_teachers[pair.teacher][pair.name] = losses[pair.name]
         self.weighting.learn(of_teachers)
 
     def check_unchanged(self) -> None:
