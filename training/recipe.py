@@ -15,7 +15,8 @@ from training.data.crops import CropSettings
 from training.data.sampling import ALL, SAMPLES, SESSIONS, ImageRange
 from training.data.sources import SourceSettings
 from training.data.unlabelled import UnlabelledSettings
-from training.distill.classification import ClassifySettings, MethodSettings
+from training.distill.classification import ClassifySettings
+from training.distill.classifier_methods import MethodSettings
 from training.distill.settings import UNLABELLED, DistillSettings, FitSettings
 from training.errors import RecipeError
 from training.export.parity import QUANTIZED, ParityLimits

@@ -147,15 +147,18 @@ def classify(
         pictures: classification sets, taken together.
     """
     from training.data.image_folder import read_splits
-    from training.distill.classification import ClassifyJob, accuracy, fit_classifier, load_classifier
+    from training.distill.classification import ClassifyJob, accuracy, fit_classifier
+    from training.models.yolov4.classifier_files import load_classifier
 
     assert stage.classify is not None
     settings = stage.classify.fit
     file = start if isinstance(start, Path) else None
     backbone = load_classifier(file)[0].name if file is not None else str(start)
     job = ClassifyJob(backbone, settings, seed, file, teacher, stage.classify.method)
-    weights = fit_classifier(job, read_splits(pictures, ('train',), settings.size), folder)
-    return {'top1': accuracy(weights, read_splits(pictures, ('val',), settings.size)), 'weights': digest(weights)}
+    centred = settings.augment.crop is not None
+    weights = fit_classifier(job, read_splits(pictures, ('train',), settings.size, centred=centred), folder)
+    measured = read_splits(pictures, ('val',), settings.size, centred=centred)
+    return {'top1': accuracy(weights, measured), 'weights': digest(weights)}
 
 
 def prune(settings: PruneSettings, weights: Path, folder: Path, size: ExportRecipe) -> Result:

@@ -51,9 +51,9 @@ def fresh_yolov4(
     """
     import torch
 
-    from training.distill.classification import take_backbone
     from training.models.weights import build_network
     from training.models.yolov4.anchors import box_sizes, fit_anchors
+    from training.models.yolov4.classifier_files import take_backbone
     from training.models.yolov4.network import YOLOv4
 
     with torch.random.fork_rng(devices=[]):

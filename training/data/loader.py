@@ -250,7 +250,7 @@ class Batches(Dataset[dict[str, Any]]):
             batch_sampler=_Sampler(self._keys(of_batch) for of_batch in plan),
             num_workers=self._workers,
             collate_fn=_collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             pin_memory=torch.cuda.is_available(),
             # Its own generator: the loader may not touch the random numbers of the training.
             generator=torch.Generator(),
@@ -304,7 +304,8 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _start_worker(_: int) -> None:
+def start_worker(_: int) -> None:
+    """What a process that makes batches does first."""
     # Ctrl-C goes to all processes: the first one ends the workers when it is done.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

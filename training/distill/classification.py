@@ -6,16 +6,11 @@ paraphraser. A run is a function of its seed: one that was interrupted goes on f
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
-import inspect
 import json
 import logging
-import os
-import pickle
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,46 +18,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training.data.image_folder import Augmentation, ImageFolder, augmented, batch_indices
+from training.data.image_folder import Augmentation, Pictures, augmented, batch_indices
+from training.data.loader import start_worker
 from training.distill.answers import Answers, Said
-from training.distill.losses import OnLevels, loss_class, make
-from training.distill.losses.factor import FT
-from training.errors import FitError, WeightsError
+from training.distill.classifier_methods import Method, MethodSettings
+from training.distill.outputs import to_float32
+from training.distill.precision import PRECISIONS, autocast, autocast_dtype
+from training.distill.processes import Group, joined
+from training.distill.signals import Signals
+from training.errors import FitError, Interrupted, WeightsError
 from training.models.yolov4.backbones import Classifier
-from training.models.yolov4.network import YOLOv4
-from training.models.yolov4.pretrained import load_backbone
+from training.models.yolov4.classifier_files import load_classifier, read_file, save_classifier, write_file
+from training.ranges import NOT_NEGATIVE, SHARE, one_of
+from training.schema import added, aside, counted
 from training.steps import digest
 
 _logger = logging.getLogger(__name__)
-METHODS = ('kd', 'fitnet', 'at', 'sp', 'cc', 'vid', 'rkd', 'pkt', 'ab', 'ft', 'fsp', 'nst', 'crd')
-"""The comparison of CRD's authors (Tian 2020, table 1)."""
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """What is learned from the teacher beside the labels.
-
-    Attributes:
-        loss: one of METHODS.
-        weight: factor of the loss; None is its authors'.
-        settings: of the loss, `{temperature: 2}`.
-    """
-
-    loss: str
-    weight: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        loss_class(self.loss)
-        if self.loss not in METHODS:
-            raise ValueError(f'{self.loss} does not distil classifiers; methods are {", ".join(METHODS)}')
-
-    @property
-    def factor(self) -> float:
-        """The weight in use."""
-        return loss_class(self.loss).usual.weight if self.weight is None else self.weight
+WHOLE_BATCH = slice(None)
 
 
 @dataclass(frozen=True)
@@ -73,12 +49,15 @@ class ClassifySettings:
         size: side of a picture in pixels.
         steps: of the task.
         first_steps: of the stage before it, for methods that have one (ab, fsp, ft).
-        batch: pictures in a step.
+        batch: pictures in a step, of all processes together.
         learning_rate: of AdamW, falling to 0 along a cosine.
         weight_decay: of AdamW, on matrices only.
         warmup_steps: over which the rate rises.
         augment: see Augmentation.
         checkpoint_steps: between checkpoints.
+        label_smoothing: share of a label that is spread over all classes; 0.1 is usual on ImageNet.
+        precision: of the layers: float32, bfloat16, float16, or `auto`, bfloat16 where the machine computes in it.
+        workers: processes that decode and augment; 0 does it in the training process.
     """
 
     size: int = 64
@@ -90,88 +69,18 @@ class ClassifySettings:
     warmup_steps: int = 50
     augment: Augmentation = field(default_factory=Augmentation)
     checkpoint_steps: int = 200
+    label_smoothing: float = added(0.0)
+    precision: str = added('float32')
+    workers: int = aside(0)
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
             raise ValueError(f'size must be a multiple of 32, not {self.size}')
         if min(self.steps, self.batch, self.checkpoint_steps) < 1:
             raise ValueError('steps, batch and checkpoint_steps must be 1 or more')
-
-
-class _Method(nn.Module):
-    """A loss with the parts of student and teacher that it compares."""
-
-    def __init__(self, settings: MethodSettings, student: Classifier, teacher: Classifier, data: ImageFolder) -> None:
-        super().__init__()
-        self.name, self.factor = settings.loss, settings.factor
-        kind = loss_class(settings.loss)
-        self.takes = kind.takes
-        channels = {'student_channels': student.channels, 'teacher_channels': teacher.channels}
-        self.loss: nn.Module
-        if self.takes == 'map':
-            self.loss = OnLevels(
-                [make(self.name, **settings.settings, **of_level) for of_level in _each(kind, channels)]
-            )
-        elif self.name == 'ab':
-            self.loss = make(self.name, **settings.settings, **channels)
-        elif self.name in ('cc', 'crd'):
-            sizes = {
-                'student_features': channels['student_channels'][-1],
-                'teacher_features': channels['teacher_channels'][-1],
-            }
-            more = {'class_ids': data.class_ids} if self.name == 'crd' else {}
-            self.loss = make(self.name, **settings.settings, **sizes, **more)
-        elif self.name == 'fsp':
-            self.loss = _Projected(make(self.name, **settings.settings), **channels)
-        else:
-            self.loss = make(self.name, **settings.settings)
-        self.only_first = kind.usual.initialisation_only
-
-    def forward(self, student: Said, teacher: Said, indices: Tensor) -> Tensor:
-        """The loss, not weighted, of what both classifiers gave."""
-        (logits, maps, vector), (wanted_logits, wanted_maps, wanted_vector) = student, teacher
-        if self.takes == 'logits':
-            return self._of(logits, wanted_logits)
-        if self.takes in ('map', 'maps'):
-            return self._of(maps, wanted_maps)
-        more = (indices,) if 'indices' in self.takes else ()
-        return self._of(vector, wanted_vector, *more)
-
-    def _of(self, *values: Any) -> Tensor:
-        result: Tensor = self.loss(*values)
-        return result
-
-    def reconstruction(self, teacher: Said) -> Tensor:
-        """FT's first stage, on all levels."""
-        assert isinstance(self.loss, OnLevels)
-        parts = [
-            loss.reconstruction(value)
-            for loss, value in zip(self.loss.losses, teacher[1], strict=True)
-            if isinstance(loss, FT)
-        ]
-        return torch.stack(parts).sum()
-
-
-class _Projected(nn.Module):
-    """FSP compares equal channels: 1×1 convolutions bring the student's to the teacher's."""
-
-    def __init__(self, loss: nn.Module, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
-        super().__init__()
-        self.loss = loss
-        pairs = zip(student_channels, teacher_channels, strict=True)
-        self.projections = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in pairs)
-
-    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """The loss of two lists of maps."""
-        result: Tensor = self.loss([p(value) for p, value in zip(self.projections, student, strict=True)], teacher)
-        return result
-
-
-def _each(kind: type[nn.Module], channels: Mapping[str, Sequence[int]]) -> list[dict[str, int]]:
-    """The channels of each level for losses that have regressors of their own; nothing for the others."""
-    names = [name for name in channels if name in inspect.signature(kind).parameters]
-    count = len(next(iter(channels.values())))
-    return [{name: channels[name][level] for name in names} for level in range(count)]
+        SHARE.check(label_smoothing=self.label_smoothing)
+        NOT_NEGATIVE.check(workers=self.workers)
+        one_of(PRECISIONS, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -179,7 +88,7 @@ class ClassifyJob:
     """One run.
 
     Attributes:
-        backbone: the student's, a name in `yolov4.backbones.BACKBONES`.
+        backbone: the student's, see `yolov4.backbones.make_backbone`.
         settings: how it is trained.
         seed: of the weights at first, the order of the pictures and their augmentation.
         start: weights to begin with; None begins at random.
@@ -197,48 +106,56 @@ class ClassifyJob:
     answers: Path | None = None
 
 
-def fit_classifier(job: ClassifyJob, data: ImageFolder, folder: Path, *, say: bool = True) -> Path:
+def fit_classifier(job: ClassifyJob, data: Pictures, folder: Path, *, say: bool = True) -> Path:
     """Train; goes on from the folder's checkpoint where it is of the same job, and does nothing where that came to its end.
 
     Returns:
         The weights file.
 
     Raises:
-        FitError: the teacher has other classes, or a loss is not a number; the last checkpoint stays.
+        FitError: the teacher has other classes, a loss is not a number, or the processes cannot share a batch; the last
+            checkpoint stays.
         WeightsError: weights that cannot be read.
         DataError: fewer pictures than a batch.
+        Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
     """
     target = folder / 'weights.pt'
     identity = _identity(job, data)
-    if target.is_file() and _read(target).get('job') == identity:
+    if target.is_file() and read_file(target).get('job') == identity:
         return target
-    torch.manual_seed(job.seed)
-    student = Classifier(job.backbone, len(data.classes))
-    if job.start is not None:
-        student, _ = load_classifier(job.start)
-    teacher = _teacher(job, data)
-    method = None
-    if job.method is not None and teacher is not None:
-        with torch.random.fork_rng():  # a loss's own parameters must not change what the plain run draws
-            method = _Method(job.method, student, teacher, data)
-    run = _Run(job, data, student, teacher, method, folder, identity)
-    run.resume()
-    run.all(say)
-    save_classifier(student, job.backbone, data.classes, target, identity)
-    run.checkpoint.unlink(missing_ok=True)
+    with joined() as group:
+        if job.settings.batch % group.size:
+            raise FitError(f'batch {job.settings.batch} cannot be shared by {group.size} processes: choose a multiple')
+        torch.manual_seed(job.seed)
+        student = Classifier(job.backbone, len(data.classes))
+        if job.start is not None:
+            student, _ = load_classifier(job.start)
+        teacher = _teacher(job, data)
+        method = None
+        if job.method is not None and teacher is not None:
+            with torch.random.fork_rng():  # a loss's own parameters must not change what the plain run draws
+                method = Method(job.method, student, teacher, data)
+        run = _Run(job, data, student, teacher, method, folder, identity, group)
+        run.resume()
+        with Signals() as signals:
+            run.all(say and group.first, signals)
+        if group.first:
+            save_classifier(student, job.backbone, data.classes, target, identity)
+            run.checkpoint.unlink(missing_ok=True)
+        group.wait()
     return target
 
 
-def _identity(job: ClassifyJob, data: ImageFolder) -> str:
+def _identity(job: ClassifyJob, data: Pictures) -> str:
     """Hash of all that a run's result depends on."""
     files = {name: digest(file) if file else '' for name, file in (('teacher', job.teacher), ('start', job.start))}
-    pictures = hashlib.sha256(data.images.numpy().tobytes() + data.class_ids.numpy().tobytes()).hexdigest()
-    settings = {name: value for name, value in asdict(job.settings).items() if name != 'checkpoint_steps'}
-    parts = [job.backbone, settings, job.seed, files, None if job.method is None else asdict(job.method), pictures]
+    settings = {name: value for name, value in counted(job.settings).items() if name != 'checkpoint_steps'}
+    method = None if job.method is None else asdict(job.method)
+    parts = [job.backbone, settings, job.seed, files, method, data.fingerprint()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _teacher(job: ClassifyJob, data: ImageFolder) -> Classifier | None:
+def _teacher(job: ClassifyJob, data: Pictures) -> Classifier | None:
     if job.method is None:
         return None
     if job.teacher is None:
@@ -255,29 +172,37 @@ class _Run:
     def __init__(
         self,
         job: ClassifyJob,
-        data: ImageFolder,
+        data: Pictures,
         student: Classifier,
         teacher: Classifier | None,
-        method: _Method | None,
+        method: Method | None,
         folder: Path,
         identity: str,
+        group: Group,
     ) -> None:
         # In this memory layout MobileNetV2 trains about twice as fast on a CPU.
-        self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.job, self.data, self.method = job, data, method
+        self.student = student.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = None if method is None else method.to(group.device)
+        self.job, self.data, self.group = job, data, group
         self.folder, self.identity = folder, identity
         self.checkpoint = folder / 'checkpoint.pt'
-        trained = [*student.parameters(), *(method.parameters() if method else [])]
-        decayed = [value for value in trained if value.ndim > 1]
-        plain = [value for value in trained if value.ndim <= 1]
+        self.class_ids = data.class_ids.to(group.device)
+        self.trained = [*student.parameters(), *(method.parameters() if method else [])]
+        decayed = [value for value in self.trained if value.ndim > 1]
+        plain = [value for value in self.trained if value.ndim <= 1]
         groups = [
             {'params': decayed, 'weight_decay': job.settings.weight_decay},
             {'params': plain, 'weight_decay': 0.0},
         ]
+        networks = [student, *([method] if method else [])]
+        norms = [layer for network in networks for layer in network.modules() if isinstance(layer, _BatchNorm)]
+        self.statistics = [value for norm in norms for value in norm.buffers() if value.is_floating_point()]
         self.optimizer = torch.optim.AdamW(groups, lr=job.settings.learning_rate)
+        self.precision = autocast_dtype(job.settings.precision, group.device)
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
         has_first = method is not None and (method.only_first or method.name == 'ft')
         self.first = job.settings.first_steps if has_first else 0
-        self.answers = None if teacher is None else Answers(teacher, job.answers)
+        self.answers = None if teacher is None else Answers(teacher.to(group.device), job.answers)
         self.step = 0
         self.rows: list[dict[str, float]] = []
 
@@ -286,26 +211,46 @@ class _Run:
         """Number of steps in all."""
         return self.first + self.job.settings.steps
 
-    def all(self, say: bool) -> None:
+    def all(self, say: bool, signals: Signals) -> None:
         """Every step that is left."""
         self.student.train()
-        try:
-            for _ in tqdm(
-                range(self.step, self.last), initial=self.step, total=self.last, disable=not say, leave=False
-            ):
-                self._one()
-                if self.step % self.job.settings.checkpoint_steps == 0:
-                    self._save()
-        except KeyboardInterrupt:
-            self._save()
-            raise
+        batches = self._batches()
+        for _ in tqdm(range(self.step, self.last), initial=self.step, total=self.last, disable=not say, leave=False):
+            self._one(*next(batches))
+            stop = self._stop_asked(signals)
+            if stop or self.step % self.job.settings.checkpoint_steps == 0:
+                self._save()
+            if stop and self.step < self.last:
+                raise Interrupted(f'stopped at step {self.step} of {self.last}: run the same again to go on from there')
         self._log()
 
-    def _one(self) -> None:
+    def _stop_asked(self, signals: Signals) -> bool:
+        return self.group.any(signals.received)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the pictures of each step, and their places in the set."""
+        settings, group = self.job.settings, self.group
+        own = settings.batch // group.size
+        part = WHOLE_BATCH if group.size == 1 else slice(group.rank * own, (group.rank + 1) * own)
+        if not settings.workers:
+            for step in range(self.step, self.last):
+                yield shown(self.data, settings, self.job.seed, step, part)
+            return
+        yield from DataLoader(
+            _Batches(self.data, settings, self.job.seed, part),
+            batch_size=None,
+            sampler=range(self.step, self.last),
+            num_workers=settings.workers,
+            worker_init_fn=start_worker,
+            pin_memory=group.device.type == 'cuda',
+            generator=torch.Generator(),  # its own: the loader may not touch the random numbers of the training
+        )
+
+    def _one(self, images: Tensor, indices: Tensor) -> None:
         for group in self.optimizer.param_groups:
             group['lr'] = self._rate()
-        images, indices = shown(self.data, self.job.settings, self.job.seed, self.step)
-        terms = self._terms(images, indices)
+        images = images.to(self.group.device, non_blocking=True, memory_format=torch.channels_last)
+        terms = self._terms(images, indices.to(self.group.device))
         for name, term in terms.items():
             if not bool(torch.isfinite(term)):
                 raise FitError(
@@ -313,8 +258,11 @@ class _Run:
                 )
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad()
-        total.backward()
-        self.optimizer.step()
+        self.scaler.scale(total / self.group.size).backward()
+        self.group.sum_gradients(self.trained)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.group.mean(self.statistics)
         self.step += 1
         if self.step % 20 == 0 or self.step == self.last:
             self.rows.append({'step': self.step, **{name: term.item() for name, term in terms.items()}})
@@ -323,17 +271,28 @@ class _Run:
         method, in_first = self.method, self.step < self.first
         if method is not None and method.name == 'ft' and in_first:
             return {'reconstruction': method.reconstruction(self._taught(images))}
-        given = self.student(images)
+        given = self._computed(self.student, images)
         if method is not None and in_first:
             return {method.name: method.factor * method(given, self._taught(images), indices)}
-        task = functional.cross_entropy(given[0], self.data.class_ids[indices])
+        smoothing = self.job.settings.label_smoothing
+        task = functional.cross_entropy(given[0], self.class_ids[indices], label_smoothing=smoothing)
         if method is None or method.only_first:
             return {'task': task}
         return {'task': task, method.name: method.factor * method(given, self._taught(images), indices)}
 
+    def _computed(self, network: Any, *inputs: Any) -> Said:
+        """In the run's precision; what comes out is float32, as losses want it."""
+        if self.precision is None:
+            plain: Said = network(*inputs)
+            return plain
+        with autocast(self.group.device, self.precision):
+            given = network(*inputs)
+        widened: Said = to_float32(given)
+        return widened
+
     def _taught(self, images: Tensor) -> Said:
         assert self.answers is not None
-        return self.answers(self.step, images)
+        return self._computed(self.answers, self.step, images)
 
     def _rate(self) -> float:
         settings = self.job.settings
@@ -345,20 +304,25 @@ class _Run:
         return settings.learning_rate * warm * cosine
 
     def _save(self) -> None:
+        if not self.group.first:
+            return
         state = {
             'job': self.identity,
             'step': self.step,
             'student': self.student.state_dict(),
             'method': self.method.state_dict() if self.method else {},
             'optimizer': self.optimizer.state_dict(),
+            'scaler': self.scaler.state_dict(),
             'random': torch.get_rng_state(),
             'rows': self.rows,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(state, self.checkpoint)
+        write_file(state, self.checkpoint)
         self._log()
 
     def _log(self) -> None:
+        if not self.group.first:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         with (self.folder / 'log.csv').open('w', newline='', encoding='utf-8') as file:
@@ -371,7 +335,7 @@ class _Run:
         if not self.checkpoint.is_file():
             return
         try:
-            state = _read(self.checkpoint)
+            state = read_file(self.checkpoint)
         except WeightsError as error:
             _logger.warning('%s; the run begins anew', error)
             return
@@ -381,103 +345,45 @@ class _Run:
         if self.method is not None:
             self.method.load_state_dict(state['method'])
         self.optimizer.load_state_dict(state['optimizer'])
+        self.scaler.load_state_dict(state.get('scaler', {}))
         torch.set_rng_state(state['random'])
         self.step, self.rows = state['step'], state['rows']
 
 
-def shown(data: ImageFolder, settings: ClassifySettings, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The pictures of a step, float32 (N, 3, S, S), and their places in the set: the same for every student and method."""
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """The batch of each step, for worker processes."""
+
+    def __init__(self, data: Pictures, settings: ClassifySettings, seed: int, part: slice) -> None:
+        self._of = (data, settings, seed)
+        self._part = part
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        data, settings, seed = self._of
+        return shown(data, settings, seed, step, self._part)
+
+
+def shown(
+    data: Pictures, settings: ClassifySettings, seed: int, step: int, part: slice = WHOLE_BATCH
+) -> tuple[Tensor, Tensor]:
+    """The pictures of a step, float32 (N, 3, S, S), and their places in the set: the same for every student and method.
+
+    Args:
+        part: of the batch; a picture is the same whichever process shows it.
+    """
     indices = batch_indices(len(data), settings.batch, step, seed)
-    images = augmented(data.images[indices], settings.augment, seed, step)
+    images, indices = augmented(data, indices, settings.augment, seed, step, part)
     return images.contiguous(memory_format=torch.channels_last), indices
 
 
 @torch.no_grad()
-def accuracy(file: Path, data: ImageFolder, batch: int = 128) -> float:
+def accuracy(file: Path, data: Pictures, batch: int = 128) -> float:
     """Share of the pictures whose best class is the true one (top-1), 0 … 1."""
+    device = torch.device('cuda') if torch.cuda.is_available() else torch.device('cpu')
     classifier, _ = load_classifier(file)
-    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: nn.Module = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     right = 0
     for first in range(0, len(data), batch):
-        images = data.images[first : first + batch].float() / 255
-        logits = classifier(images.contiguous(memory_format=torch.channels_last))[0]
-        right += int((logits.argmax(1) == data.class_ids[first : first + batch]).sum())
+        images, indices = data.whole(torch.arange(first, min(first + batch, len(data))))
+        given = network((images.float() / 255).to(device).contiguous(memory_format=torch.channels_last))[0]
+        right += int((given.argmax(1).cpu() == data.class_ids[indices]).sum())
     return right / len(data)
-
-
-def save_classifier(classifier: Classifier, backbone: str, classes: tuple[str, ...], file: Path, job: str = '') -> None:
-    """Write a classifier as plain tensors and names.
-
-    Args:
-        classifier: of that backbone.
-        backbone: its name.
-        classes: their names.
-        file: where; it is there whole or not at all.
-        job: hash of the run that made it.
-
-    Raises:
-        FitError: it cannot be written.
-    """
-    state = {name: value.contiguous() for name, value in classifier.state_dict().items()}
-    _write({'backbone': backbone, 'classes': list(classes), 'job': job, 'state': state}, file)
-
-
-def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
-    """A classifier in evaluation mode, and its classes.
-
-    Raises:
-        WeightsError: not a file of `save_classifier`.
-    """
-    saved = _read(file)
-    try:
-        classifier = Classifier(saved['backbone'], len(saved['classes']))
-        classifier.load_state_dict(saved['state'])
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f'{file} is not a classifier of this toolkit: {error}') from error
-    return classifier.eval(), tuple(saved['classes'])
-
-
-def take_backbone(network: YOLOv4, file: Path) -> None:
-    """Let a detector begin with the backbone of a classifier, or with one that others trained on ImageNet.
-
-    Raises:
-        WeightsError: not such a file, or of another backbone.
-    """
-    if not _is_classifier(file):
-        load_backbone(network.backbone, file)
-        return
-    classifier, _ = load_classifier(file)
-    if classifier.name != network.yaml['backbone']:
-        raise WeightsError(f'{file} has the backbone {classifier.name}, the detector {network.yaml["backbone"]}')
-    network.backbone.load_state_dict(classifier.backbone.state_dict())
-
-
-def _is_classifier(file: Path) -> bool:
-    """Whether it is of `save_classifier`."""
-    try:
-        return {'backbone', 'classes', 'state'} <= _read(file).keys()
-    except WeightsError:
-        return False
-
-
-def _write(content: Mapping[str, Any], file: Path) -> None:
-    partial = file.with_suffix('.partial')
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, partial)
-        os.replace(partial, file)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise FitError(f'{file} cannot be written: {error}; is the disk full?') from error
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(file):  # torch's older format is read by a parser that fails in more ways
-            content = torch.load(file, map_location='cpu', weights_only=True)
-    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise WeightsError(f'{file} cannot be read: {error}') from error
-    if not isinstance(content, dict):
-        raise WeightsError(f'{file} is not a file of this toolkit')
-    return content

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
+
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """What autocast is to use; None is plain float32.

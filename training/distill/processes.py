@@ -67,6 +67,14 @@ class Group:
                 parameter.grad = torch.zeros_like(parameter)
         self.sum([parameter.grad for parameter in trained if parameter.grad is not None])
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in one of the processes at least."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        self.sum([value])
+        return bool(value > 0)
+
     def wait(self) -> None:
         """Until all are here."""
         if self.size > 1:

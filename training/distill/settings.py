@@ -8,6 +8,7 @@ from typing import Any
 
 from training.distill.controls import CONTROLS
 from training.distill.losses import loss_class
+from training.distill.precision import PRECISIONS
 from training.ranges import NOT_NEGATIVE, POSITIVE, SHARE, Range, one_of
 from training.schema import added, aside
 
@@ -16,7 +17,6 @@ BASELINE = 'ultralytics'
 BASELINE_WEIGHT = 6.0
 INPUTS = ('auto', 'features', 'scores')
 OPTIMIZERS = ('adamw', 'sgd')
-PRECISIONS = ('auto', 'float32', 'bfloat16', 'float16')
 WEIGHTINGS = ('fixed', 'confidence', 'learned')
 UNLABELLED = '/unlabelled'
 """Behind a term's name in the log: its part on images without labels."""

@@ -266,7 +266,7 @@ class _Run:
             failure = error.with_traceback(None)
             if self.distiller is not None:
                 self.distiller.drop()
-        if self._any(failure is not None):
+        if self.group.any(failure is not None):
             self._halve(failure)
             return None
         self.group.mean(list(sums.values()))
@@ -363,15 +363,8 @@ class _Run:
         every, minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
         return bool(every and self.step % every == 0) or bool(minutes and time.monotonic() - saved > 60 * minutes)
 
-    def _any(self, flag: bool) -> bool:
-        if self.group.size == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.group.device)
-        self.group.sum([value])
-        return bool(value > 0)
-
     def _stop_asked(self, signals: Signals) -> bool:
-        return self._any(signals.received)
+        return self.group.any(signals.received)
 
     def _last_good(self) -> str:
         file = self.folder / checkpoint.NAME

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from training.data.crops import CropSettings, write_crops
-from training.data.image_folder import ImageFolder, read_splits
+from training.data.image_folder import ImageFolder, PictureFiles, read_splits
 from training.data.sources import SourceSettings, prepare
 from training.distill.answers import keep
 from training.distill.classification import (
     ClassifyJob,
     ClassifySettings,
-    MethodSettings,
     accuracy,
     fit_classifier,
-    load_classifier,
     shown,
 )
+from training.distill.classifier_methods import MethodSettings
 from training.errors import StudyError
 from training.models.yolov4.backbones import BACKBONES, Classifier, mebibytes, parameter_count
+from training.models.yolov4.classifier_files import load_classifier
 from training.recipe import override, read_document
 from training.schema import nearest, read
 from training.steps import Result, Step, Steps, fingerprint
@@ -161,7 +161,7 @@ class Comparison:
         what = [fit.size, fit.steps + fit.first_steps, fit.batch, fit.augment, seed]
         return Step(f'answers {seed}', what, (self.teacher(),), lambda folder: self._make_answers(folder, seed))
 
-    def pictures(self, *splits: str) -> ImageFolder:
+    def pictures(self, *splits: str) -> ImageFolder | PictureFiles:
         """Pictures of some splits of all sets; a set may lack all but the training split.
 
         Raises:
@@ -212,7 +212,7 @@ class Comparison:
 
 
 @functools.lru_cache(maxsize=4)
-def _pictures(folders: tuple[Path, ...], splits: tuple[str, ...], size: int) -> ImageFolder:
+def _pictures(folders: tuple[Path, ...], splits: tuple[str, ...], size: int) -> ImageFolder | PictureFiles:
     return read_splits(folders, splits, size)
 
 

@@ -1,27 +1,30 @@
 """Classifiers that learn from a teacher: thirteen methods, resuming, and what is refused."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip('torch')
 import torch
 
-from training.data.image_folder import ImageFolder
+from training.data.image_folder import Augmentation, ImageFolder, PictureFiles, read_image_folder
 from training.distill import answers
 from training.distill.classification import (
-    METHODS,
     ClassifyJob,
     ClassifySettings,
-    MethodSettings,
     accuracy,
     fit_classifier,
-    load_classifier,
-    save_classifier,
     shown,
 )
-from training.errors import DataError, FitError, LossError, WeightsError
+from training.distill.classifier_methods import METHODS, MethodSettings
+from training.errors import DataError, FitError, Interrupted, LossError, WeightsError
 from training.models.yolov4.backbones import Classifier
+from training.models.yolov4.classifier_files import load_classifier, save_classifier
 
 CLASSES = ('dark', 'bright', 'red')
 SETTINGS = ClassifySettings(size=32, steps=2, first_steps=1, batch=4, warmup_steps=1)
@@ -89,10 +92,10 @@ def test_a_resumed_run_with_memory_banks_equals_one_that_was_not_interrupted(
 
     from training.distill import classification
 
-    def interrupted(of_data, settings, seed, step):
+    def interrupted(of_data, settings, seed, step, part):
         if step == 4:
             raise RuntimeError('the power fails')
-        return shown(of_data, settings, seed, step)
+        return shown(of_data, settings, seed, step, part)
 
     monkeypatch.setattr(classification, 'shown', interrupted)
     with pytest.raises(RuntimeError, match='power'):
@@ -112,8 +115,10 @@ def test_a_checkpoint_holds_banks_normalisers_and_generator(data, teacher, tmp_p
     from training.distill import classification
 
     saved = []
-    monkeypatch.setattr(classification, '_write', lambda content, file: saved.append(content))
-    fit_classifier(job(teacher, settings=replace(SETTINGS, checkpoint_steps=2)), data, tmp_path, say=False)
+    monkeypatch.setattr(classification, 'write_file', lambda content, file: saved.append(content))
+    monkeypatch.setattr(classification, 'save_classifier', lambda *_: None)
+    wanted = job(teacher, settings=replace(SETTINGS, checkpoint_steps=2))
+    fit_classifier(wanted, data, tmp_path, say=False)
     method = saved[0]['method']
     assert method['loss.student_bank'].shape == method['loss.teacher_bank'].shape == (18, 128)
     assert bool((method['loss.normalisers'] > 0).all())
@@ -212,3 +217,117 @@ def test_accuracy_is_the_share_of_right_answers(data, tmp_path):
         classifier.head.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
     save_classifier(classifier, 'mobilenet_v2', CLASSES, tmp_path / 'weights.pt')
     assert accuracy(tmp_path / 'weights.pt', data, batch=5) == pytest.approx(1 / 3)
+
+
+def folder_of_pictures(tmp_path, count=18):
+    """The same kind of pictures as files of 40 × 30 pixels, a folder a class."""
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        name = CLASSES[number % 3]
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        image = generator.integers(0, 100, (30, 40, 3), np.uint8) + np.uint8(120 * (number % 3 == 1))
+        cv2.imwrite(str(tmp_path / name / f'{number:02d}.png'), image)
+    return tmp_path
+
+
+FULL = replace(
+    SETTINGS, steps=4, augment=Augmentation(crop=(0.2, 1.0)), label_smoothing=0.1, precision='bfloat16', workers=2
+)
+
+
+def test_a_set_is_read_from_its_files_by_workers_in_random_crops_and_half_precision(tmp_path, one_thread):
+    data = read_image_folder(folder_of_pictures(tmp_path / 'set'), 32, centred=True)
+    assert isinstance(data, PictureFiles)
+    plain = ClassifyJob('mobilenet_v2', FULL, 0)
+    weights = fit_classifier(plain, data, tmp_path / 'workers', say=False)
+    alone = fit_classifier(replace(plain, settings=replace(FULL, workers=0)), data, tmp_path / 'alone', say=False)
+    assert_equal(weights, alone)
+    assert 0 <= accuracy(weights, data) <= 1
+
+
+def test_a_set_that_exceeds_memory_shows_the_same_pictures(tmp_path, monkeypatch):
+    folder = folder_of_pictures(tmp_path / 'set')
+    small = read_image_folder(folder, 32)
+    monkeypatch.setattr('training.data.image_folder.MAX_BYTES', 1000)
+    large = read_image_folder(folder, 32)
+    assert isinstance(small, ImageFolder)
+    assert isinstance(large, PictureFiles)
+    for step in range(3):
+        for first, second in zip(shown(small, SETTINGS, 0, step), shown(large, SETTINGS, 0, step), strict=True):
+            assert torch.equal(first, second)
+
+
+def test_what_a_process_shows_is_its_part_of_the_batch(tmp_path):
+    data = read_image_folder(folder_of_pictures(tmp_path), 32, centred=True)
+    whole = shown(data, FULL, 0, 1)
+    parts = [shown(data, FULL, 0, 1, slice(first, first + 2)) for first in (0, 2)]
+    for of_whole, of_parts in zip(whole, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(of_whole, torch.cat(of_parts))
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_when_it_is_met(tmp_path, caplog):
+    folder = folder_of_pictures(tmp_path)
+    broken = sorted((folder / 'dark').iterdir())[0]
+    broken.write_bytes(b'broken')
+    data = read_image_folder(folder, 32, centred=True)
+    places = data.whole(torch.tensor([data.files.index(broken)] * 2))[1]
+    assert places.tolist() == [data.files.index(broken) + 1] * 2
+    assert caplog.text.count('left out') == 1
+
+
+def test_sigterm_leaves_a_checkpoint(data, tmp_path, monkeypatch):
+    from training.distill import classification
+
+    plain = ClassifyJob('mobilenet_v2', replace(SETTINGS, steps=4), 0)
+    whole = fit_classifier(plain, data, tmp_path / 'whole', say=False)
+    monkeypatch.setattr(classification._Run, '_stop_asked', lambda run, signals: run.step == 2)
+    with pytest.raises(Interrupted, match='step 2 of 4'):
+        fit_classifier(plain, data, tmp_path / 'parts', say=False)
+    monkeypatch.undo()
+    assert_equal(whole, fit_classifier(plain, data, tmp_path / 'parts', say=False))
+
+
+PAIR = """
+import sys
+from pathlib import Path
+import torch
+from torch import distributed
+from training.data.image_folder import read_image_folder
+from training.distill.classification import ClassifyJob, ClassifySettings, fit_classifier, _Run
+from training.distill.classifier_methods import MethodSettings
+
+torch.set_num_threads(1)
+distributed.init_process_group('gloo')
+folder = Path(sys.argv[1])
+data = read_image_folder(folder / 'set', 32)
+settings = ClassifySettings(size=32, steps=3, batch=4, warmup_steps=1)
+method = MethodSettings('crd', settings={'negatives': 8})
+job = ClassifyJob('mobilenet_v2', settings, 0, None, folder / 'teacher.pt', method)
+every = _Run.all
+def compared(run, *given):
+    every(run, *given)
+    for name, value in [*run.student.state_dict().items(), *run.method.state_dict().items()]:
+        both = [torch.empty_like(value) for _ in range(2)]
+        distributed.all_gather(both, value.contiguous())
+        assert torch.equal(*both), name
+_Run.all = compared
+fit_classifier(job, data, folder / 'pair', say=False)
+"""
+
+
+def test_two_processes_train_one_classifier_and_share_their_memory_banks(tmp_path, teacher, repository):
+    folder_of_pictures(tmp_path / 'set')
+    state = torch.load(teacher, weights_only=True)
+    torch.save({**state, 'classes': sorted(CLASSES)}, tmp_path / 'teacher.pt')
+    (tmp_path / 'pair.py').write_text(PAIR)
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    done = subprocess.run(
+        [*launcher, str(tmp_path / 'pair.py'), str(tmp_path)],
+        env={**os.environ, 'PYTHONPATH': str(repository), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert load_classifier(tmp_path / 'pair/weights.pt')[1] == tuple(sorted(CLASSES))

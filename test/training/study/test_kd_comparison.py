@@ -11,9 +11,9 @@ pytest.importorskip('torch')
 import torch
 
 from training.data.image_folder import read_image_folder
-from training.distill.classification import save_classifier
 from training.errors import RecipeError, StudyError
 from training.models.yolov4.backbones import Classifier
+from training.models.yolov4.classifier_files import save_classifier
 from training.schema import read
 from training.study import command
 from training.study.kd_comparison import ComparisonRecipe, load_comparison

@@ -9,11 +9,11 @@ from tiny_training import write_pictures
 
 from kd_perception.bundles.bundle import load_bundle
 from training.__main__ import main
-from training.distill.classification import load_classifier, save_classifier, take_backbone
 from training.errors import DataError, RecipeError, WeightsError
 from training.models.weights import build_network, load_network
 from training.models.yolov4.anchors import box_sizes
 from training.models.yolov4.backbones import Classifier
+from training.models.yolov4.classifier_files import load_classifier, save_classifier, take_backbone
 from training.prune.cost import count_fused_parameters, count_gflops, count_parameters
 from training.recipe import load_recipe
 from training.starts import fresh_yolov4

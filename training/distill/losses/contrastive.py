@@ -6,14 +6,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from training.distill.losses.base import DistillationLoss, Takes, Usual, paired_samples, positive, widened
 from training.errors import LossError
 
 EPSILON = 1e-7
+PERMUTED = 100_000
+"""Of so many samples a permutation is drawn, of which K are taken."""
 
 
 class CRD(DistillationLoss):
@@ -31,7 +34,7 @@ class CRD(DistillationLoss):
     the generator of the negatives, is in the state_dict.
 
     The loss grows with K and the number of samples: choose the weight anew when K changes. Memory: 2 · samples ·
-    embedding · 4 bytes. Processes of a distributed run keep banks of their own.
+    embedding · 4 bytes. In a distributed run every process has the same banks, in which the samples of all move.
 
     Shapes: student (N, …) of student_features values, teacher (N, …) of teacher_features, the pooled penultimate
     features; indices (N), each sample's place in `class_ids`. Reduction: sum over the candidates, mean over the batch.
@@ -124,10 +127,15 @@ class CRD(DistillationLoss):
     def _places(self, first: int, count: int) -> Tensor:
         """K places in the order by class that lie outside first … first + count."""
         others = self.samples - count
-        if others >= self.negatives:
+        if others < self.negatives:
+            places = torch.randint(others, (self.negatives,), generator=self._generator)
+        elif others <= PERMUTED:
             places = torch.randperm(others, generator=self._generator)[: self.negatives]
         else:
-            places = torch.randint(others, (self.negatives,), generator=self._generator)
+            # A permutation of ImageNet for each of 256 samples takes half a minute; numpy draws K in time that grows with K.
+            seed = int(torch.randint(2**62, (), generator=self._generator))
+            drawn = np.random.default_rng(seed).choice(others, self.negatives, replace=False, shuffle=False)
+            places = torch.from_numpy(drawn)
         return torch.where(places < first, places, places + count)
 
     def forward(self, student: Tensor, teacher: Tensor, indices: Tensor, candidates: Tensor | None = None) -> Tensor:
@@ -157,7 +165,7 @@ class CRD(DistillationLoss):
     def _normalisers_for(self, scores: Tensor) -> Tensor:
         if bool((self.normalisers > 0).all()):
             return self.normalisers.to(scores.dtype)
-        first = scores.detach().mean((1, 2)) * self.samples
+        first = _mean_of_all(scores.detach().mean((1, 2))) * self.samples
         if self.training:
             self.normalisers.copy_(first)
         return first
@@ -173,6 +181,7 @@ class CRD(DistillationLoss):
 
     @torch.no_grad()
     def _move(self, bank: Tensor, embedded: Tensor, indices: Tensor) -> None:
+        embedded, indices = _of_all(embedded), _of_all(indices)
         moved = self.momentum * bank[indices] + (1 - self.momentum) * embedded.to(bank.dtype)
         bank[indices] = F.normalize(moved)
 
@@ -183,3 +192,24 @@ class CRD(DistillationLoss):
     def set_extra_state(self, state: Any) -> None:
         """Continue the negatives where the saved run stood."""
         self._generator.set_state(state.cpu())
+
+
+def _processes() -> int:
+    joined = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if joined else 1
+
+
+def _of_all(value: Tensor) -> Tensor:
+    """The rows of all processes, which have as many each."""
+    if _processes() == 1:
+        return value
+    parts = [torch.empty_like(value) for _ in range(_processes())]
+    distributed.all_gather(parts, value.contiguous())
+    return torch.cat(parts)
+
+
+def _mean_of_all(value: Tensor) -> Tensor:
+    if _processes() > 1:
+        distributed.all_reduce(value)
+        value = value / _processes()
+    return value
