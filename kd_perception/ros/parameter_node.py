@@ -23,14 +23,13 @@ class ParameterNode(LifecycleNode):
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
         self.refused_parameters: dict[str, str] = {}
-        self._overrides: dict[str, Parameter] = getattr(self, '_parameter_overrides', {})
         for spec in parameters.specs().values():
             value = self._starting_value(spec)
             self.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True)
         self._warn_of_misspelt_parameters()
 
     def _starting_value(self, spec: ParameterSpec) -> Any:
-        given = self._overrides.get(spec.name) or self._overrides.get(spec.former_name)
+        given = parameters.given_at_start(self, spec.name, spec.former_name)
         if given is None:
             return spec.default_value
         self._warn_of_former_name(given.name, spec)
@@ -45,7 +44,7 @@ class ParameterNode(LifecycleNode):
             self.get_logger().warning(f'the parameter {name} is called {spec.name} now; the old name still works')
 
     def _warn_of_misspelt_parameters(self) -> None:
-        for name in self._overrides:
+        for name in getattr(self, '_parameter_overrides', {}):
             hint = parameters.nearest(name)
             if hint and parameters.find(name) is None and not self.has_parameter(name):
                 self.get_logger().warning(f'there is no parameter {name!r}{hint}')

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kd_perception import engines
@@ -121,7 +122,7 @@ class ParameterSpec:
         if self.bounds and not self.bounds[0] <= value <= self.bounds[1]:
             raise ParameterError(f'{self.name} must lie in [{self.bounds[0]}, {self.bounds[1]}], not {_shown(value)}')
         if isinstance(value, str):
-            self._check_text(value, may_be_empty=False)
+            self._check_text(value, may_be_empty=self.default_value == '')
         if isinstance(value, list):
             self._check_list(value)
         if self.own_check:
@@ -182,7 +183,7 @@ class ParameterSpec:
 def _shown(value: Any) -> str:
     """A value in a message: short, and in one line whatever is in it."""
     if value is None:
-        return 'nothing'
+        return '[]'
     if isinstance(value, bool):
         return 'true' if value else 'false'
     text = repr(list(value) if isinstance(value, array) else value)
@@ -194,6 +195,23 @@ def _number(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+def given_at_start(node: Node, *names: str) -> Parameter | None:
+    """What a parameter file or the command line gives a node for the first of these names that is given."""
+    given: dict[str, Parameter] = getattr(node, '_parameter_overrides', {})
+    return next((given[name] for name in names if name in given), None)
+
+
+def declare(node: Node, spec: ParameterSpec) -> Any:
+    """Declare a parameter of a node that does not live on where a value is refused; returns its value.
+
+    Raises:
+        ParameterError: the value that the node was started with is refused.
+    """
+    given = given_at_start(node, spec.name)
+    value = spec.default_value if given is None else spec.read(given.value)
+    return node.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True).value
 
 
 @cache

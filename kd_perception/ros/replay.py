@@ -13,10 +13,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import rclpy
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock as RosClock
 from rclpy.clock import ClockType
-from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -29,8 +27,9 @@ from kd_perception.bags.message_types import COMPRESSED_IMAGE
 from kd_perception.bags.reader import BagFrame, BagImages, open_bag
 from kd_perception.detection.detections import Detections
 from kd_perception.errors import KdPerceptionError
-from kd_perception.ros import messages
+from kd_perception.ros import messages, parameters
 from kd_perception.ros.graph import COMPRESSED
+from kd_perception.ros.parameters import ParameterSpec
 from kd_perception.ros.process import ignore_signals, until_signal
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.startup import start_ros
@@ -39,6 +38,7 @@ from kd_perception.ros.startup import start_ros
 _IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 _ANSWERS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.RELIABLE)
 
+_TYPES = {str: 'string', float: 'double', bool: 'bool'}
 _PATIENCE = 3.0  # seconds of waiting after which the log says for what
 _SETTLE = 0.3  # seconds between a matched subscription and the first image: the other side matches a little later
 _LOOK = 0.05  # seconds between two looks at who is there
@@ -263,14 +263,13 @@ def replay_node(ros_arguments: list[str] | None) -> Iterator[Node]:
 
 def options_of(node: Node) -> ReplayOptions:
     """The options as ROS parameters of the node. Raises KdPerceptionError where one has a wrong type or value."""
-    values = {}
-    for option in fields(ReplayOptions):
-        descriptor = ParameterDescriptor(description=option.metadata['help'], read_only=True)
-        try:
-            values[option.name] = node.declare_parameter(option.name, option.default, descriptor).value
-        except InvalidParameterTypeException as error:
-            raise ReplayError(f'parameter {option.name}: {error}') from error
-    return ReplayOptions(**values)
+    specs = [
+        ParameterSpec(
+            option.name, _TYPES[type(option.default)], option.default, option.metadata['help'], read_only=True
+        )
+        for option in fields(ReplayOptions)
+    ]
+    return ReplayOptions(**{spec.name: parameters.declare(node, spec) for spec in specs})
 
 
 def main(args: list[str] | None = None) -> int:

@@ -8,8 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -17,22 +15,31 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 
 from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.detection.image import BgrImage
-from kd_perception.ros import messages, process, qos
+from kd_perception.ros import messages, parameters, process, qos
+from kd_perception.ros.parameters import ParameterSpec
 from kd_perception.scene import CLASS_NAMES
 
-# Name, default, description, range.
-_PARAMETERS: tuple[tuple[str, Any, str, tuple[float, float] | None], ...] = (
-    ('source', '', 'Video, folder of images or rosbag2 to play; empty shows a synthetic flight over traffic.', None),
-    ('source_topic', '', 'Image topic of a bag; may be empty where the bag has only one.', None),
-    ('fps', 0.0, "Frames per second; 0 takes the source's own rate.", (0.0, 1000.0)),
-    ('width', 640, 'Width of the synthetic flight, pixels.', (16, 7680)),
-    ('height', 480, 'Height of the synthetic flight, pixels.', (16, 4320)),
-    ('seed', 0, 'Seed of the synthetic flight.', (0, 2**31 - 1)),
-    ('encoding', 'bgr8', 'Encoding of the images: bgr8 or rgb8.', None),
-    ('frame_id', 'camera', 'Frame id of the headers.', None),
-    ('frames', 0, 'Number of frames after which the node ends; 0 goes on for ever.', (0, 2**31 - 1)),
-    ('loop', True, 'Begin again at the end of the source; otherwise the node ends there.', None),
-    ('wait_for_subscribers', 0, 'Show the first frame when `image` has this many subscriptions.', (0, 100)),
+_PARAMETERS = tuple(
+    ParameterSpec(name, kind, default, description, read_only=True, bounds=bounds)
+    for name, kind, default, description, bounds in (
+        (
+            'source',
+            'string',
+            '',
+            'Video, folder of images or rosbag2; empty shows a synthetic flight over traffic.',
+            None,
+        ),
+        ('source_topic', 'string', '', 'Image topic of a bag; may be empty where the bag has only one.', None),
+        ('fps', 'double', 0.0, "Frames per second; 0 takes the source's own rate.", (0.0, 1000.0)),
+        ('width', 'int', 640, 'Width of the synthetic flight, pixels.', (16, 7680)),
+        ('height', 'int', 480, 'Height of the synthetic flight, pixels.', (16, 4320)),
+        ('seed', 'int', 0, 'Seed of the synthetic flight.', (0, 2**31 - 1)),
+        ('encoding', 'string', 'bgr8', 'Encoding of the images: bgr8 or rgb8.', None),
+        ('frame_id', 'string', 'camera', 'Frame id of the headers.', None),
+        ('frames', 'int', 0, 'Number of frames after which the node ends; 0 goes on for ever.', (0, 2**31 - 1)),
+        ('loop', 'bool', True, 'Begin again at the end of the source; otherwise the node ends there.', None),
+        ('wait_for_subscribers', 'int', 0, 'Show the first frame when `image` has this many subscriptions.', (0, 100)),
+    )
 )
 _LINGER = 0.5  # seconds between the last frame and the end, so that nothing is cut off on its way
 _SETTLE = 0.3  # seconds between a matched subscription and the first frame: the other side matches a little later
@@ -46,11 +53,8 @@ class SceneCamera(Node):
 
     def __init__(self, **options: Any) -> None:
         super().__init__('scene_camera', **options)
-        for name, default, description, bounds in _PARAMETERS:
-            try:
-                self.declare_parameter(name, default, _descriptor(default, description, bounds))
-            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                raise SourceError(f'parameter {name}: {error}') from error
+        for spec in _PARAMETERS:
+            parameters.declare(self, spec)
         self._encoding = self._setting('encoding')
         if self._encoding not in ('bgr8', 'rgb8'):
             raise SourceError(f'encoding is {self._encoding!r}; the scene camera speaks bgr8 and rgb8')
@@ -115,15 +119,6 @@ class SceneCamera(Node):
     def accounts(self) -> str:
         """One line on what was shown."""
         return f'{self._shown} frames of {self._source.name} published'
-
-
-def _descriptor(default: Any, description: str, bounds: tuple[float, float] | None) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=description, read_only=True)
-    if bounds is not None and isinstance(default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=bounds[0], to_value=bounds[1])]
-    elif bounds is not None:
-        descriptor.integer_range = [IntegerRange(from_value=int(bounds[0]), to_value=int(bounds[1]))]
-    return descriptor
 
 
 def _repeated(source: FrameSource, loop: bool) -> Iterator[SourceFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -79,3 +80,4 @@ def start_node(make_client: Callable[..., Client], tmp_path: Path) -> Iterator[C
             return NodeInProcess(client, node)
 
         yield start
+    gc.collect()  # a node is in a cycle, and in the graph until that is collected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,6 +98,8 @@ def start(_rclpy, tmp_path) -> Iterator[Callable[..., DetectorNode]]:
     yield begin
     for node in nodes:
         node.__exit__(None, None, None)
+    nodes.clear()
+    gc.collect()  # a node is in a cycle, and in the graph until that is collected
 
 
 def parameter_file(folder: Path, texts: dict[str, str], node: str = '/**') -> Path:
@@ -199,6 +202,15 @@ def test_what_a_service_alone_can_bring_is_refused_in_a_sentence(start, client, 
     assert says in result.reason
 
 
+def test_a_provider_that_is_not_here_is_refused_at_once(start, client, tmp_path):
+    start('-p', f'model:={tmp_path}/bright_cells', '-p', 'autostart:=true', '-p', 'threads:=1')
+    client.wait_for_status('model', 'bright_cells')
+    value = ParameterValue(type=9, string_array_value=['TpuExecutionProvider'])
+    (result,) = set_parameters(client, [Parameter(name='providers', value=value)])
+    assert not result.successful
+    assert 'TpuExecutionProvider' in result.reason
+
+
 def test_a_former_name_is_accepted_with_a_warning(start_detector):
     detector = start_detector(input_timeout=0.3)
     wait_for(lambda: 'the parameter input_timeout is called input_timeout_s now' in detector.log, 'the warning')
@@ -209,7 +221,7 @@ def test_a_former_name_is_accepted_with_a_warning(start_detector):
     [
         ('~nosuchuser/models/car', 'home directory'),
         ('car, van and truck ' * 200, 'too long'),
-        ('loop', 'symbolic links'),
+        ('loop', 'bundle.yaml'),
         ('no_such_bundle', "there is no model bundle 'no_such_bundle'"),
         ('/dev/null', '/dev/null'),
     ],

@@ -93,7 +93,7 @@ def test_a_value_is_read_as_it_was_meant(spec, given, value):
         (SHARE, 'nan', 'not nan'),
         (SHARE, True, 'x must be a number, not true'),
         (SHARE, 'much', "x must be a number, not 'much'"),
-        (SHARE, None, 'not nothing'),
+        (SHARE, None, 'not []'),
         (SHARE, [0.5], 'not [0.5]'),
         (COUNT, 2.0, 'x must be an integer, not 2.0'),
         (COUNT, 2**63 - 1, 'x must lie in [1, 5]'),
