@@ -210,7 +210,10 @@ def declare(node: Node, spec: ParameterSpec) -> Any:
         ParameterError: the value that the node was started with is refused.
     """
     given = given_at_start(node, spec.name)
-    value = spec.default_value if given is None else spec.read(given.value)
+    try:
+        value = spec.default_value if given is None else spec.read(given.value)
+    except ParameterError as error:
+        raise ParameterError(f'parameter {error}') from error
     return node.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True).value
 
 
