@@ -72,7 +72,7 @@ def _add_input(create: argparse.ArgumentParser) -> None:
 def _add_output(create: argparse.ArgumentParser) -> None:
     group = create.add_argument_group('what its outputs hold', 'by default found out by the values')
     group.add_argument('--layout', choices=(AUTO, *LAYOUTS), default=AUTO, help='the form (default: %(default)s)')
-    group.add_argument('--box-format', choices=('xyxy', 'cxcywh'), default='', help='corners, or centre and size')
+    group.add_argument('--box-format', choices=('xyxy', 'cxcywh'), default='', help='corners, or center and size')
     group.add_argument(
         '--normalized', action=argparse.BooleanOptionalAction, default=None, help="boxes are shares of the input's size"
     )

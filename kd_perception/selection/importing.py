@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -82,18 +83,18 @@ def import_network(
     content = _read(model)
     try:
         network = _understand(content, model.name, options, list(pictures.values()))
-    except BundleError as error:
+    except (BundleError, EngineError) as error:
         raise BundleError(f'{shown(model)}: {error}') from error
     folder.mkdir(parents=True)
     try:
         bundle = _write(folder, model.name, network, options)
         with closing(Detector(bundle, engines.load(bundle, bundle.artifacts[0]))) as detector:
-            found = _detect(detector, {**_scenes(bundle.input), **pictures})
+            found = _detect(detector, {**_scenes(bundle.input.width, bundle.input.height), **pictures})
             hint = _hint(detector, list(pictures.values()))
     except BaseException:
         shutil.rmtree(folder)
         raise
-    return Imported(bundle, network.lines(), {name: found[name] for name in found}, hint)
+    return Imported(bundle, network.lines(), found, hint)
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _look(
     content: bytes, spec: InputSpec, pictures: list[BgrImage], outline: Outline, stated: Stated, options: ImportOptions
 ) -> Seen:
     """What the network gives on the pictures."""
-    frames = [*_scenes(spec).values(), *pictures]
+    frames = [*_scenes(spec.width, spec.height).values(), *pictures]
     with tempfile.TemporaryDirectory(prefix='kd_perception_import_') as scratch:
         file = Path(scratch) / MODEL_FILE
         file.write_bytes(content)
@@ -266,8 +267,9 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _scenes(spec: InputSpec) -> dict[str, BgrImage]:
-    return {f'scene {seed}': Scene(seed, spec.width, spec.height).frame(0).image for seed in range(SCENES)}
+@functools.lru_cache(maxsize=1)
+def _scenes(width: int, height: int) -> dict[str, BgrImage]:
+    return {f'scene {seed}': Scene(seed, width, height).frame(0).image for seed in range(SCENES)}
 
 
 def _detect(detector: Detector, pictures: Mapping[str, BgrImage]) -> dict[str, Detections]:

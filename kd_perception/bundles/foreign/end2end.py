@@ -3,6 +3,7 @@
 | outputs | of |
 |---|---|
 | (1, N, 6): x1, y1, x2, y2, score, class | YOLOv10, v26, Ultralytics' `nms=True` |
+| (1, N, 6): center, size, score, class, in shares | RT-DETR of Ultralytics |
 | (N, 7): picture, x1, y1, x2, y2, class, score | YOLOv7's `--end2end` |
 | (N, 6): class, score, x1, y1, x2, y2 | PaddleDetection |
 | boxes (1, N, 4), scores (1, N), labels (1, N) | RT-DETR, D-FINE, DEIM, torchvision; with a count, NMS of many exporters |
@@ -17,6 +18,7 @@ import numpy as np
 
 from kd_perception.bundles.foreign.family import Array, Outputs, Proposal, Seen, as_float
 from kd_perception.bundles.foreign.values import (
+    CXCYWH,
     PROBABILITIES,
     XYXY,
     BoxForm,
@@ -29,14 +31,18 @@ from kd_perception.bundles.foreign.values import (
 from kd_perception.bundles.onnx_edit import FLOAT, GraphEditor
 
 _ORDERS: Mapping[tuple[int, ...], str] = {
-    (0, 1, 2, 3, 4, 5): 'x1, y1, x2, y2, score, class',
-    (0, 1, 2, 3, 5, 4): 'x1, y1, x2, y2, class, score',
-    (2, 3, 4, 5, 1, 0): 'class, score, x1, y1, x2, y2',
-    (1, 2, 3, 4, 6, 5): 'picture, x1, y1, x2, y2, class, score',
-    (1, 2, 3, 4, 5, 6): 'picture, x1, y1, x2, y2, score, class',
+    (0, 1, 2, 3, 4, 5): 'box, score, class',
+    (0, 1, 2, 3, 5, 4): 'box, class, score',
+    (2, 3, 4, 5, 1, 0): 'class, score, box',
+    (1, 2, 3, 4, 6, 5): 'picture, box, class, score',
+    (1, 2, 3, 4, 5, 6): 'picture, box, score, class',
 }
 """Where box, score and class stand."""
 _LAYOUT = 'end2end'
+_MOST_FINISHED = 1000
+"""Networks that select by themselves give at most so many; a grid of candidates has thousands."""
+_RTDETR = 'RTDETRDecoder'
+"""Ultralytics' RT-DETR: centers and sizes as shares, of pictures that were stretched."""
 _OUTPUT = {'layout': _LAYOUT, 'box_format': XYXY}
 
 Builder = Callable[[GraphEditor], str]
@@ -153,7 +159,7 @@ def _proposal(
         seen.size,
         format=seen.options.box_format,
         normalized=seen.options.normalized,
-        convention=XYXY,
+        convention=CXCYWH if seen.stated.head == _RTDETR else XYXY,
     )
     if isinstance(form, str):
         faults.append(f'its boxes are {form}')
@@ -162,17 +168,23 @@ def _proposal(
     classes = min(
         (count for count in counts if not len(rows) or rows[:, 5].max() < count), default=max(counts, default=0)
     )
-    order = 'sorted by score' if len(rows) > 1 and are_sorted(rows[:, 4]) else 'not sorted'
+    pictures = len(next(iter(seen.outputs.values())))
+    ranked = len(table) % pictures == 0 and all(are_sorted(part[:, 4]) for part in np.split(table, pictures))
     return Proposal(
         layout=_LAYOUT,
         what=what,
         classes=classes,
         output=_OUTPUT,
         faults=faults,
-        found=(f'boxes: {form}', f'scores: probabilities, {order}', f'classes: {_ids(rows)}'),
+        found=(
+            f'boxes: {form}',
+            f'scores: probabilities, {"falling" if ranked else "in no order"}',
+            f'classes: {_ids(rows)}',
+        ),
         build=None if plain and form == BoxForm(XYXY, False, form.why) else _finish(seen, values, form),
-        evidence=min(len(rows), 2),
-        stated=seen.stated.end2end is True,
+        evidence=0 if not len(rows) else 2 if len(rows) > 1 or len(table) <= _MOST_FINISHED * pictures else 1,
+        input={'resize': 'stretch'} if seen.stated.head == _RTDETR else {},
+        stated=seen.stated.end2end is True or seen.stated.head == _RTDETR,
     )
 
 
@@ -206,7 +218,7 @@ def _finish(seen: Seen, values: Builder, form: BoxForm) -> Callable[[GraphEditor
 
 
 def _with_corners(editor: GraphEditor, table: str) -> str:
-    centres, sides, rest = editor.columns(table, 0, 2), editor.columns(table, 2, 4), editor.columns(table, 4, 6)
+    centers, sides, rest = editor.columns(table, 0, 2), editor.columns(table, 2, 4), editor.columns(table, 4, 6)
     halves = editor.add('Mul', [sides, editor.constant([0.5])])
-    corners = [editor.add('Sub', [centres, halves]), editor.add('Add', [centres, halves])]
+    corners = [editor.add('Sub', [centers, halves]), editor.add('Add', [centers, halves])]
     return editor.add('Concat', [*corners, rest], axis=2)

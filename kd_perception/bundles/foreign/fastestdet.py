@@ -39,11 +39,11 @@ def _read(seen: Seen, name: str, classes: int) -> Proposal:
         y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing='ij')
         cells = np.stack([x.ravel(), y.ravel()], axis=1)[None]
         offsets = editor.add('Add', [editor.add('Tanh', [editor.columns(table, 1, 3)]), editor.constant(cells)])
-        centres = editor.add('Mul', [offsets, editor.constant([STRIDE])])
+        centers = editor.add('Mul', [offsets, editor.constant([STRIDE])])
         sides = editor.add('Mul', [editor.add('Sigmoid', [editor.columns(table, 3, 5)]), editor.constant(seen.size)])
         certainty = editor.add('Pow', [editor.columns(table, 0, 1), editor.constant([OBJECT_WEIGHT])])
         found = editor.add('Pow', [editor.columns(table, 5, 5 + classes), editor.constant([CLASS_WEIGHT])])
-        boxes = editor.add('Concat', [centres, sides], axis=2)
+        boxes = editor.add('Concat', [centers, sides], axis=2)
         return boxes_scores(boxes, editor.add('Mul', [found, certainty]), columns * rows, classes)
 
     return Proposal(

@@ -33,6 +33,7 @@ class Stated:
     Attributes:
         exporter: who wrote it, as far as known: `Ultralytics` or empty.
         task: `detect`, `segment`, …
+        head: class of the network's last part, in Ultralytics' words.
         end2end: whether overlapping boxes are removed in the graph.
         size: width and height.
         batch: images in one batch.
@@ -43,6 +44,7 @@ class Stated:
 
     exporter: str = ''
     task: str = ''
+    head: str = ''
     end2end: bool | None = None
     size: tuple[int, int] | None = None
     batch: int | None = None
@@ -77,6 +79,7 @@ def read_metadata(metadata: Mapping[str, str]) -> Stated:
     return Stated(
         exporter='Ultralytics' if by_ultralytics or {'task', 'stride', 'imgsz'} <= entries.keys() else '',
         task=entries.get('task', '').strip().strip('\'"').lower(),
+        head=entries.get('head', ''),
         end2end=end2end if isinstance(end2end, bool) else None,
         size=next((size for key in _SIZE_KEYS if (size := _size(entries.get(key, '')))), None),
         batch=batch if isinstance(batch, int) else None,

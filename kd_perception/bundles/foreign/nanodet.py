@@ -1,6 +1,6 @@
 """NanoDet: sides as distributions over 0 … reg_max (generalized focal loss), six outputs (NanoDet) or one table (NanoDet-Plus).
 
-Trained on BGR with ImageNet's mean and deviation. NanoDet's cells have their centre in the middle, NanoDet-Plus' in the corner.
+Trained on BGR with ImageNet's mean and deviation. NanoDet's cells have their center in the middle, NanoDet-Plus' in the corner.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def _proposal(seen: Seen, heads: _Heads, classes: int, what: str, middle: float)
             sides = editor.columns(value, classes, classes + 4 * heads.bins)
         cells = list(grid(seen.size, heads.strides))
         count = sum(len(place) for _, place in cells)
-        centres = np.concatenate([stride * (place + middle) for stride, place in cells])
+        centers = np.concatenate([stride * (place + middle) for stride, place in cells])
         steps = np.concatenate([np.full(len(place), stride, np.float32) for stride, place in cells])
-        boxes = _corners(editor, sides, heads.bins, centres, steps)
+        boxes = _corners(editor, sides, heads.bins, centers, steps)
         return boxes_scores(boxes, activated(editor, found, scores.activation), count, classes)
 
     return Proposal(
@@ -119,9 +119,9 @@ def _joined(editor: GraphEditor, seen: Seen, names: Sequence[str]) -> str:
     return editor.add('Concat', [as_float(editor, seen, name) for name in names], axis=1)
 
 
-def _corners(editor: GraphEditor, sides: str, bins: int, centres: Array, steps: Array) -> str:
+def _corners(editor: GraphEditor, sides: str, bins: int, centers: Array, steps: Array) -> str:
     """(1, N, 4 · bins) → corners: the mean of each distribution is a distance in cells to the left, top, right or bottom."""
     shares = editor.add('Softmax', [editor.reshape(sides, (-1, bins))], axis=1)
     means = editor.reshape(editor.add('MatMul', [shares, editor.constant(np.arange(bins)[:, None])]), (1, -1, 4))
     reach = editor.add('Mul', [means, editor.constant((steps[:, None] * np.array([-1, -1, 1, 1], np.float32))[None])])
-    return editor.add('Add', [reach, editor.constant(np.tile(centres, 2)[None])])
+    return editor.add('Add', [reach, editor.constant(np.tile(centers, 2)[None])])

@@ -35,6 +35,8 @@ def read(seen: Seen) -> Proposal:
     chosen = _likeliest(possible)
     if len({proposal.layout for proposal in chosen}) > 1:
         raise BundleError(_ambiguous(seen, chosen))
+    if not chosen[0].evidence and not chosen[0].stated and wanted == AUTO:
+        raise BundleError(_empty(seen, chosen[0]))
     return chosen[0]
 
 
@@ -74,6 +76,13 @@ def _ambiguous(seen: Seen, chosen: list[Proposal]) -> str:
     return (
         f'its outputs ({seen.described()}) can be read in several ways, and the pictures do not decide: pass --picture with a '
         f'photograph of what it detects, or one of {readings}'
+    )
+
+
+def _empty(seen: Seen, chosen: Proposal) -> str:
+    return (
+        f'its outputs ({seen.described()}) hold nothing on the pictures that could tell what they are: pass --picture with a '
+        f'photograph of what it detects, or --layout {chosen.layout} to take them for {chosen.what}'
     )
 
 

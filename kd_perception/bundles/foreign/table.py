@@ -24,14 +24,13 @@ from kd_perception.bundles.foreign.family import (
     activated,
     as_float,
     boxes_scores,
-    grid_cells,
     in_pixels,
     scores_of,
 )
-from kd_perception.bundles.foreign.values import CXCYWH, BoxForm, box_form, filled, largest
+from kd_perception.bundles.foreign.values import CXCYWH, BoxForm, box_form, filled, is_share, largest
+from kd_perception.bundles.foreign.yolox import LARGEST_RAW, pyramids
 from kd_perception.bundles.onnx_edit import GraphEditor
 
-STRIDES = (8, 16, 32)
 _CERTAIN_OF_CLASS = 0.05
 """Where there is objectness, classes say what it is if it is something; without, they are near zero nearly everywhere."""
 
@@ -79,12 +78,14 @@ def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Propo
         seen.size,
         format=seen.options.box_format,
         normalized=seen.options.normalized,
-        convention=CXCYWH if objectness or by_ultralytics or table.upright else '',
+        convention=CXCYWH,
     )
     scores = scores_of(rows[:, 4:], seen.options)
     faults = [text for text in (form if isinstance(form, str) else '', scores.fault) if text]
-    if objectness and not faults and largest(rows[:, :4]) < 16 and len(rows):
-        faults.append('its boxes are not decoded: all of them lie in the first 16 pixels')
+    if objectness and not faults and len(rows) and _may_be_raw(seen, table, rows):
+        faults.append(f'its boxes are not decoded: all of them lie in the first {LARGEST_RAW:g} pixels')
+    if objectness and len(rows) and not rows[:, 5:].any():
+        faults.append('all of its class scores are 0')
     if objectness and table.upright and len(rows) and np.median(rows[:, 5:].max(axis=1)) < _CERTAIN_OF_CLASS:
         faults.append('its classes are as rarely certain as its objectness: it may be another class without a name')
     if isinstance(form, str):
@@ -101,9 +102,17 @@ def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Propo
         build=None
         if _fits(seen, table, form, objectness, scores)
         else _builder(seen, table, classes, form, scores, objectness),
-        evidence=min(len(rows), 1),
+        evidence=0 if not len(rows) else 2 if _cells(seen, table) in _grids(seen) else 1,
         stated=by_ultralytics and not seen.stated.end2end,
     )
+
+
+def _may_be_raw(seen: Seen, table: _Table, rows: Array) -> bool:
+    """Whether they are rather offsets in cells, as YOLOX leaves them, than boxes in pixels or shares."""
+    reach = largest(rows[:, :4])
+    if seen.options.normalized or reach >= LARGEST_RAW:
+        return False
+    return not is_share(reach) or _cells(seen, table) in pyramids(seen.size)
 
 
 def _fits(seen: Seen, table: _Table, form: BoxForm, objectness: bool, scores: Scores) -> bool:
@@ -137,6 +146,15 @@ def _builder(seen: Seen, table: _Table, classes: int, form: BoxForm, scores: Sco
 
 def _usual_input(seen: Seen, table: _Table, rows: Array) -> Mapping[str, Any]:
     """YOLOX has one candidate a cell, YOLOv5 and v7 have three, YOLOv6 one whose objectness is 1."""
-    cells = len(table.rows) // max(len(seen.outputs[table.name]), 1)
     constant = len(rows) > 0 and bool((rows[:, 4] == 1).all())
-    return BGR_PLAIN if cells == grid_cells(seen.size, STRIDES) and not constant else {}
+    return BGR_PLAIN if _cells(seen, table) in pyramids(seen.size) and not constant else {}
+
+
+def _cells(seen: Seen, table: _Table) -> int:
+    """Candidates in one picture."""
+    return len(table.rows) // len(seen.outputs[table.name])
+
+
+def _grids(seen: Seen) -> set[int]:
+    """How many candidates grids of one or three a cell have."""
+    return {anchors * cells for cells in pyramids(seen.size) for anchors in (1, 3)}

@@ -1,4 +1,4 @@
-"""What columns of numbers can be: boxes as corners or as centre and size, in pixels or shares; probabilities, logits, classes."""
+"""What columns of numbers can be: boxes as corners or as center and size, in pixels or shares; probabilities, logits, classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BoxForm:
     why: str
 
     def __str__(self) -> str:
-        form = 'corners' if self.format == XYXY else 'centre and size'
+        form = 'corners' if self.format == XYXY else 'center and size'
         return f'{form} {"as shares of the input" if self.normalized else "in pixels"} ({self.why})'
 
 
@@ -83,6 +83,11 @@ def largest(boxes: Array) -> float:
     return float(np.abs(boxes).max()) if boxes.size else 0.0
 
 
+def is_share(reach: float) -> bool:
+    """Whether boxes whose largest coordinate this is are shares of the input, not pixels."""
+    return reach <= _LARGEST_SHARE
+
+
 def box_form(
     boxes: Array, size: tuple[int, int], *, format: str = '', normalized: bool | None = None, convention: str = ''
 ) -> BoxForm | str:
@@ -99,27 +104,27 @@ def box_form(
         The form, or why there is none.
     """
     if normalized is None:
-        normalized = bool(len(boxes)) and largest(boxes) <= _LARGEST_SHARE
+        normalized = bool(len(boxes)) and is_share(largest(boxes))
     if format:
         return BoxForm(format, normalized, 'as you say')
     scale = np.array(size * 2, np.float64) if normalized else 1.0
     pixels = boxes.astype(np.float64) * scale
-    corners, centres = (
+    corners, centers = (
         in_order(pixels) >= 1 - _WRONG,
         bool((pixels[:, 2:] >= 0).mean() >= 1 - _WRONG if len(boxes) else 1),
     )
-    if not corners and not centres:
-        return 'neither corners nor centre and size: sides are negative'
-    if corners != centres:
+    if not corners and not centers:
+        return 'neither corners nor center and size: sides are negative'
+    if corners != centers:
         return BoxForm(XYXY if corners else CXCYWH, normalized, f'by the values of {len(boxes)} boxes')
-    as_corners, as_centres = _share_inside(pixels, size), _share_inside(_corners(pixels), size)
-    if len(boxes) and as_corners >= _INSIDE and as_centres < _OUTSIDE:
+    as_corners, as_centers = _share_inside(pixels, size), _share_inside(_corners(pixels), size)
+    if len(boxes) and as_corners >= _INSIDE and as_centers < _OUTSIDE:
         return BoxForm(XYXY, normalized, f'{as_corners:.0%} of {len(boxes)} boxes lie in the picture so')
-    if len(boxes) and as_centres >= _INSIDE and as_corners < _OUTSIDE:
-        return BoxForm(CXCYWH, normalized, f'{as_centres:.0%} of {len(boxes)} boxes lie in the picture so')
+    if len(boxes) and as_centers >= _INSIDE and as_corners < _OUTSIDE:
+        return BoxForm(CXCYWH, normalized, f'{as_centers:.0%} of {len(boxes)} boxes lie in the picture so')
     if convention:
         return BoxForm(convention, normalized, 'as is usual; the values fit and do not decide')
-    return 'either corners or centre and size; pass --box-format xyxy or --box-format cxcywh'
+    return 'either corners or center and size; pass --box-format xyxy or --box-format cxcywh'
 
 
 def _corners(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -24,9 +24,14 @@ from kd_perception.bundles.foreign.family import (
 from kd_perception.bundles.foreign.values import filled, largest
 from kd_perception.bundles.onnx_edit import GraphEditor
 
-PYRAMIDS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
+_PYRAMIDS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 LARGEST_RAW = 16.0
 """Offsets are a few cells, logarithms of sides below 6; boxes in pixels reach over the picture."""
+
+
+def pyramids(size: tuple[int, int]) -> dict[int, tuple[int, ...]]:
+    """Numbers of candidates that one a cell gives → the strides."""
+    return {grid_cells(size, strides): strides for strides in _PYRAMIDS}
 
 
 def propose(seen: Seen) -> Iterator[Proposal]:
@@ -35,9 +40,9 @@ def propose(seen: Seen) -> Iterator[Proposal]:
         shape = seen.shape(name)
         for classes in seen.class_counts:
             if len(shape) == 3 and shape[0] == 1 and shape[2] == 5 + classes:
-                for strides in PYRAMIDS:
-                    if shape[1] == grid_cells(seen.size, strides):
-                        yield _read(seen, name, classes, strides)
+                strides = pyramids(seen.size).get(shape[1])
+                if strides:
+                    yield _read(seen, name, classes, strides)
 
 
 def _read(seen: Seen, name: str, classes: int, strides: tuple[int, ...]) -> Proposal:
@@ -56,9 +61,9 @@ def _read(seen: Seen, name: str, classes: int, strides: tuple[int, ...]) -> Prop
         places = np.concatenate([stride * place for stride, place in cells])[None]
         steps = np.concatenate([np.full((len(place), 1), stride, np.float32) for stride, place in cells])[None]
         offsets = editor.add('Mul', [editor.columns(value, 0, 2), editor.constant(steps)])
-        centres = editor.add('Add', [offsets, editor.constant(places)])
+        centers = editor.add('Add', [offsets, editor.constant(places)])
         sides = editor.add('Mul', [editor.add('Exp', [editor.columns(value, 2, 4)]), editor.constant(steps)])
-        boxes = editor.add('Concat', [centres, sides], axis=2)
+        boxes = editor.add('Concat', [centers, sides], axis=2)
         certainty = activated(editor, editor.columns(value, 4, 5), scores.activation)
         found = activated(editor, editor.columns(value, 5, 5 + classes), scores.activation)
         return boxes_scores(boxes, editor.add('Mul', [found, certainty]), places.shape[1], classes)
