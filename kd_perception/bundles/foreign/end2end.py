@@ -182,7 +182,7 @@ def _proposal(
             f'classes: {_ids(rows)}',
         ),
         build=None if plain and form == BoxForm(XYXY, False, form.why) else _finish(seen, values, form),
-        evidence=0 if not len(rows) else 2 if len(rows) > 1 or len(table) <= _MOST_FINISHED * pictures else 1,
+        evidence=0 if not len(rows) else 2 if len(rows) > pictures or len(table) <= _MOST_FINISHED * pictures else 1,
         input={'resize': 'stretch'} if seen.stated.head == _RTDETR else {},
         stated=seen.stated.end2end is True or seen.stated.head == _RTDETR,
     )
