@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     'metrics': ('bags', 'runtime', 'tracking', 'detection'),
     'evaluation': ('metrics', 'bags', 'runtime', 'tracking', 'selection', 'engines', 'bundles', 'detection'),
     'report': ('evaluation', 'metrics', 'bags', 'bundles', 'detection'),
-    'ros': ('bags', 'runtime', 'selection', 'engines', 'bundles', 'scene', 'detection'),
+    'ros': ('bags', 'runtime', 'tracking', 'selection', 'engines', 'bundles', 'scene', 'detection'),
     'benchmark': ('selection', 'engines', 'bundles', 'scene', 'detection'),
     'doctor': ('ros', 'benchmark', 'selection', 'engines', 'bundles', 'scene', 'detection'),
     'demo': ('ros', 'report', 'evaluation', 'metrics', 'bags', 'bundles', 'scene', 'detection'),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from kd_perception.detection.detections import Detections, FloatArray
+from kd_perception.detection.detections import NO_TRACK, Detections, FloatArray
 from kd_perception.detection.image import BgrImage
 
 Colour = tuple[int, int, int]
@@ -89,13 +89,21 @@ def draw(
         for i in (-detections.scores).argsort(kind='stable'):
             class_id = int(detections.class_ids[i])
             name = class_names[class_id] if 0 <= class_id < len(class_names) else str(class_id)
-            _draw_label(image, f'{name} {detections.scores[i]:.2f}', boxes[i], colour_of(class_id), style, taken)
+            text = f'{name}{_number(detections, i)} {detections.scores[i]:.2f}'
+            _draw_label(image, text, boxes[i], colour_of(class_id), style, taken)
     return image
 
 
 def colour_of(class_id: int) -> Colour:
     """The colour of a class, BGR."""
     return PALETTE[class_id % len(PALETTE)]
+
+
+def _number(detections: Detections, i: int) -> str:
+    """The number of the object that a detection shows, where it is known."""
+    if detections.track_ids is None or detections.track_ids[i] == NO_TRACK:
+        return ''
+    return f' {detections.track_ids[i]}'
 
 
 def _corners(box: FloatArray) -> Rectangle:

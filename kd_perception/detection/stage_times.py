@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 class StageTimes:
     """How long one frame spent in each stage, in milliseconds.
 
-    `transport`, `queue`, `decode` and `publish` are the node's; a bare `Detector` leaves them at 0.
+    `transport`, `queue`, `decode`, `track` and `publish` are the node's; a bare `Detector` leaves them at 0.
 
     Attributes:
         transport: camera stamp → callback.
@@ -18,6 +18,7 @@ class StageTimes:
         preprocess: letterbox into the network's input.
         infer: the engine.
         postprocess: output decoding, NMS, back to source pixels.
+        track: ids of objects, and which boxes are published.
         publish: detections → message → middleware.
         age: camera stamp → published.
     """
@@ -28,6 +29,7 @@ class StageTimes:
     preprocess: float = 0.0
     infer: float = 0.0
     postprocess: float = 0.0
+    track: float = 0.0
     publish: float = 0.0
     age: float = 0.0
 

@@ -18,8 +18,8 @@ from kd_perception.detection.image import BgrImage
 from kd_perception.detection.stage_times import StageTimes
 from kd_perception.ros import diagnostics, graph, messages, qos
 from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
+from kd_perception.runtime.frame import Frame
 from kd_perception.runtime.frame_counters import FrameCounters, RateMeter, RollingStageTimes
-from kd_perception.runtime.pipeline import Frame
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -140,7 +140,11 @@ class Camera:
         if not self._tells_numbers:
             self.monitor.lost += event.total_count_change
 
-    # What the pipeline asks of a source, see `kd_perception.runtime.pipeline.Source`
+    # What the pipeline asks of a source, see `kd_perception.runtime.frame.Source`
+
+    def seconds(self, message: Image | CompressedImage) -> float:
+        """The message's stamp; 0 where it has none."""
+        return messages.stamp_ns(message.header) / 1e9
 
     def age_ms(self, message: Image | CompressedImage) -> float:
         """Milliseconds from the message's stamp to now; 0 where it has none."""
@@ -154,9 +158,10 @@ class Camera:
         """Take note of why the newest picture could not be decoded; empty when it could."""
         self.monitor.rejection = reason
 
-    def publish(self, message: Image | CompressedImage, detections: Detections) -> None:
+    def publish(self, message: Image | CompressedImage, detections: Detections, classes: tuple[str, ...]) -> None:
         """Send the detections of a frame under the frame's own header."""
-        self._detections.publish(self._writer.message(detections, message.header))
+        names = classes if self._setting('class_id_form') == 'name' else ()
+        self._detections.publish(self._writer.message(detections, message.header, names))
 
     def published(self, times: StageTimes, at: float) -> None:
         """Take in the stage times of a frame that was published at a moment of the monotonic clock."""

@@ -47,7 +47,9 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         self._restored_after: Request | None = None
         self._model_changed = self.create_guard_condition(self._on_model_changed)
         self._live = LiveModel(self.get_logger(), self._announce, lambda: wake(self._model_changed))
-        self._settings = Settings(self, lambda: self._live.requested_settings, lambda: self._shedding.level)
+        self._settings = Settings(
+            self, lambda: self._live.requested_settings, lambda: self._shedding.level, self._classes
+        )
         window = self.setting('latency_window_frames')
         self._cameras = [Camera(self, name, slot, window) for slot, name in enumerate(self.setting('cameras'))]
         self._pipeline = Pipeline(
@@ -55,6 +57,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             self._shedding,
             len(self._cameras),
             self._settings.frame,
+            lambda: self.setting('max_rate_hz'),
             fault=lambda line: self.get_logger().error(line, throttle_duration_sec=5.0),
             is_ending=lambda: not self.context.ok(),
         )
@@ -76,7 +79,8 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
     @transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Check the parameters, verify the model and warm it up; FAILURE with the reason in log and diagnostics."""
-        failure = '; '.join(self.refused_parameters.values()) or self._load_first_model()
+        refused = '; '.join(self.refused_parameters.values())
+        failure = refused or self._load_first_model() or self._settings.unknown_classes()
         if failure:
             self._live.close()
             self._live.failure = failure
@@ -131,6 +135,10 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         request = self._live.request(self._settings.model())
         request.wait()
         return '' if request.is_installed else self._live.failure or request.answer
+
+    def _classes(self) -> tuple[str, ...]:
+        model = self._live.model
+        return () if model is None else model.bundle.classes
 
     def _create_publishers(self) -> None:
         self._label_info = lifecycle_publisher(self, LabelInfo, 'label_info', qos.LATCHED)
@@ -201,6 +209,9 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         """Say what the class ids mean from now on, and whose they are. An inactive node does so when it is activated."""
         if not self._pipeline.is_running:
             return
+        unknown = self._settings.unknown_classes()
+        if unknown:
+            self.get_logger().warning(f'classes or class_thresholds: {unknown}')
         header = Header(stamp=self.get_clock().now().to_msg())
         score = self._settings.frame().thresholds(model.bundle.thresholds).score
         self._label_info.publish(messages.label_info_message(model.bundle, score, header))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from vision_msgs.msg import (
 )
 
 from kd_perception.bundles.bundle import Bundle
-from kd_perception.detection.detections import Detections
+from kd_perception.detection.detections import NO_TRACK, Detections
 from kd_perception.detection.image import RAW_ENCODINGS, BgrImage, decode_compressed, decode_raw
 from kd_perception.detection.stage_times import StageTimes
 from kd_perception.errors import ImageTooLargeError
@@ -99,20 +99,28 @@ class DetectionsWriter:
     def __init__(self) -> None:
         self._parts: list[Detection2D] = []
 
-    def message(self, detections: Detections, header: Header) -> Detection2DArray:
-        """Detections under the source's header, on the array and on each; class_id is the index that LabelInfo explains."""
+    def message(self, detections: Detections, header: Header, names: Sequence[str] = ()) -> Detection2DArray:
+        """Detections under the source's header, on the array and on each; `id` is the track's, empty where there is none.
+
+        Args:
+            detections: of the frame.
+            header: the source's.
+            names: of the classes; empty writes the index that LabelInfo explains as class_id.
+        """
         while len(self._parts) < len(detections):
             self._parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
         parts = self._parts[: len(detections)]
-        rows = zip(
-            parts, detections.boxes.tolist(), detections.scores.tolist(), detections.class_ids.tolist(), strict=True
-        )
-        for part, (x1, y1, x2, y2), score, class_id in rows:
+        count = len(detections)
+        track_ids = [NO_TRACK] * count if detections.track_ids is None else detections.track_ids.tolist()
+        class_ids = detections.class_ids.tolist()
+        rows = zip(parts, detections.boxes.tolist(), detections.scores.tolist(), class_ids, track_ids, strict=True)
+        for part, (x1, y1, x2, y2), score, class_id, track_id in rows:
             part.header = header
+            part.id = str(track_id) if track_id else ''
             bbox, hypothesis = part.bbox, part.results[0].hypothesis
             bbox.center.position.x, bbox.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
             bbox.size_x, bbox.size_y = x2 - x1, y2 - y1
-            hypothesis.class_id, hypothesis.score = str(class_id), score
+            hypothesis.class_id, hypothesis.score = names[class_id] if names else str(class_id), score
         return Detection2DArray(header=header, detections=parts)
 
 
@@ -123,7 +131,7 @@ def detections_message(detections: Detections, header: Header) -> Detection2DArr
 
 def from_detections_message(message: Detection2DArray) -> Detections:
     """The best hypothesis of every detection; those without a hypothesis or with a class that is no number are left out."""
-    boxes, scores, class_ids = [], [], []
+    boxes, scores, class_ids, track_ids = [], [], [], []
     for detection in message.detections:
         if not detection.results:
             continue
@@ -135,7 +143,9 @@ def from_detections_message(message: Detection2DArray) -> Detections:
         boxes.append((x - half_x, y - half_y, x + half_x, y + half_y))
         scores.append(best.score)
         class_ids.append(int(best.class_id))
-    return Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(class_ids, np.int32))
+        track_ids.append(int(detection.id) if detection.id.isdecimal() else NO_TRACK)
+    tracked = np.array(track_ids, np.int64) if any(track_ids) else None
+    return Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.array(class_ids, np.int32), tracked)
 
 
 def label_info_message(bundle: Bundle, score_threshold: float, header: Header) -> LabelInfo:

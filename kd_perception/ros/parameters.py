@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kd_perception import engines
-from kd_perception.detection import tiles
+from kd_perception.detection import box_filter, tiles
 from kd_perception.errors import KdPerceptionError
 from kd_perception.selection.selection import AUTO
 
@@ -68,7 +68,28 @@ def check_camera_names(names: list[str]) -> None:
         raise ParameterError(f'cameras: {_shown(wrong[0])} cannot be a namespace of topics')
 
 
-_CHECKS: dict[str, Callable[[Any], None]] = {'tiles': check_tiles, 'camera_names': check_camera_names}
+def check_region(text: str) -> None:
+    """Raise ParameterError where `region` cannot be read."""
+    try:
+        box_filter.parse_region(text)
+    except box_filter.BoxFilterError as error:
+        raise ParameterError(str(error)) from error
+
+
+def check_class_thresholds(entries: list[str]) -> None:
+    """Raise ParameterError where `class_thresholds` cannot be read."""
+    try:
+        box_filter.parse_class_scores(entries)
+    except box_filter.BoxFilterError as error:
+        raise ParameterError(str(error)) from error
+
+
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    'tiles': check_tiles,
+    'camera_names': check_camera_names,
+    'region': check_region,
+    'class_thresholds': check_class_thresholds,
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
 
+from kd_perception.detection.box_filter import BoxFilter, parse_class_scores, parse_region
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros.parameter_node import ParameterNode
+from kd_perception.runtime.frame import FrameOptions
 from kd_perception.runtime.load_shedding import SheddingSettings
 from kd_perception.runtime.model import ModelSettings, check
-from kd_perception.runtime.pipeline import FrameOptions
 from kd_perception.selection.selection import AUTO
+from kd_perception.tracking.bytetrack import TrackerSettings
 
 CHECK_LIMIT_S = 3.0
 """A model that cannot be looked at in this time is refused: the executor waits for the answer."""
@@ -24,18 +27,24 @@ class Settings:
     """Refuses at once what the model cannot become."""
 
     def __init__(
-        self, node: ParameterNode, requested: Callable[[], ModelSettings | None], level: Callable[[], int]
+        self,
+        node: ParameterNode,
+        requested: Callable[[], ModelSettings | None],
+        level: Callable[[], int],
+        classes: Callable[[], tuple[str, ...]],
     ) -> None:
         """See the class.
 
         Args:
             node: whose parameters they are.
             requested: what the live model was last asked for; None while none is.
+            classes: names of the classes of the model that runs; empty while none does.
             level: how far the node has stepped down, see `LoadShedding.level`.
         """
         self._node = node
         self._requested = requested
         self._level = level
+        self._classes = classes
         node.add_on_set_parameters_callback(self._on_set)
 
     def model(self, changes: dict[str, Any] | None = None) -> ModelSettings:
@@ -87,6 +96,40 @@ class Settings:
             score=self._node.setting('score_threshold'),
             iou=self._node.setting('iou_threshold'),
             max_detections=self._node.setting('max_detections'),
+            boxes=self.boxes(),
+            tracker=self._tracker(),
+        )
+
+    def boxes(self, changes: dict[str, Any] | None = None) -> BoxFilter:
+        """Which boxes are published, with or without changes to come."""
+
+        def setting(name: str) -> Any:
+            return self._node.setting(name, changes)
+
+        return BoxFilter(
+            class_scores=parse_class_scores(setting('class_thresholds')),
+            classes=tuple(filter(None, setting('classes'))),
+            region=parse_region(setting('region')),
+            min_side=setting('min_box_pixels'),
+        )
+
+    def unknown_classes(self, changes: dict[str, Any] | None = None) -> str:
+        """Which classes the parameters name that the model does not know, in a sentence; empty when there is none."""
+        known = self._classes()
+        unknown = self.boxes(changes).unknown_classes(known) if known else []
+        if not unknown:
+            return ''
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f'; did you mean {near[0]!r}?' if near else ''
+        return f'the model has no class {unknown[0]!r}{hint} It has {", ".join(known)}'
+
+    def _tracker(self) -> TrackerSettings | None:
+        if self._node.setting('tracker') == 'none':
+            return None
+        return TrackerSettings(
+            high_score=self._node.setting('track_high_score'),
+            match_iou=self._node.setting('track_match_iou'),
+            keep_s=self._node.setting('track_keep_s'),
         )
 
     def shedding(self) -> SheddingSettings:
@@ -101,7 +144,10 @@ class Settings:
     # Changes
 
     def _on_set(self, changes: list[Parameter]) -> SetParametersResult:
-        refusal = self._model_refusal({change.name: change.value for change in changes})
+        values = {change.name: change.value for change in changes}
+        refusal = self._model_refusal(values)
+        if not refusal and 'model' not in values:
+            refusal = self.unknown_classes(values)
         return SetParametersResult(successful=not refusal, reason=refusal)
 
     def _model_refusal(self, changes: dict[str, Any]) -> str:

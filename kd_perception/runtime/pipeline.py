@@ -6,118 +6,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage
-from kd_perception.detection.network import Thresholds
 from kd_perception.detection.stage_times import StageTimes
 from kd_perception.errors import EngineError, ImageError
-from kd_perception.runtime.frame_counters import FrameCounters
+from kd_perception.runtime.frame import Frame, FrameOptions
 from kd_perception.runtime.latest_frame_queue import LatestFrameQueue
 from kd_perception.runtime.live_model import LiveModel
 from kd_perception.runtime.load_shedding import LoadShedding
 from kd_perception.runtime.model import Model
-
-
-class Source(Protocol):
-    """Where frames are from and where their results go: a camera. All but `counters` is used by the worker's thread."""
-
-    @property
-    def slot(self) -> int:
-        """Its place in the queue: 0, 1, …"""
-        ...
-
-    @property
-    def counters(self) -> FrameCounters:
-        """What became of its frames."""
-        ...
-
-    def age_ms(self, message: Any) -> float:
-        """How old a message is, in ms."""
-        ...
-
-    def decode(self, message: Any) -> BgrImage:
-        """The picture; raises ImageError where there is none."""
-        ...
-
-    def rejects(self, reason: str) -> None:
-        """Take note of why the newest picture could not be decoded; empty when it could."""
-        ...
-
-    def publish(self, message: Any, detections: Detections) -> None:
-        """Send the detections of a message."""
-        ...
-
-    def published(self, times: StageTimes, at: float) -> None:
-        """Take note of the stage times of a frame that was published at a moment in monotonic seconds."""
-        ...
-
-    def publish_extras(
-        self, message: Any, image: BgrImage, detections: Detections, times: StageTimes, classes: tuple[str, ...]
-    ) -> None:
-        """Send what costs time and is made only while somebody listens; the frame itself is out and counted."""
-        ...
-
-
-@dataclass(frozen=True)
-class FrameOptions:
-    """What may change from frame to frame.
-
-    Attributes:
-        max_age_ms: older frames are dropped as stale; 0 drops none.
-        score, iou: thresholds; negative takes the bundle's.
-        max_detections: most boxes per frame.
-    """
-
-    max_age_ms: float = 0.0
-    score: float = -1.0
-    iou: float = -1.0
-    max_detections: int = 300
-
-    def thresholds(self, bundle: Thresholds) -> Thresholds:
-        """The thresholds, those of the bundle where nothing else is asked for."""
-        return Thresholds(bundle.score if self.score < 0 else self.score, bundle.iou if self.iou < 0 else self.iou)
-
-
-class Frame:
-    """A message as the callback left it, until it is counted once.
-
-    Attributes:
-        source: whose it is.
-        message: the image.
-        transport_ms: camera stamp → callback.
-        received: monotonic seconds at the callback.
-    """
-
-    def __init__(self, source: Source, message: Any, transport_ms: float, received: float) -> None:
-        self.source = source
-        self.message = message
-        self.transport_ms = transport_ms
-        self.received = received
-        self.decoding_since: float | None = None
-        self._lock = threading.Lock()
-        self._is_claimed = False
-        self._is_decoded = False
-
-    def claim(self, *, undecoded: bool = False) -> bool:
-        """True for the first caller alone: worker and watchdog must not both count the frame.
-
-        Args:
-            undecoded: claim it only if it has not gone to the engine.
-        """
-        with self._lock:
-            if self._is_claimed or (undecoded and self._is_decoded):
-                return False
-            self._is_claimed = True
-            return True
-
-    def enter_engine(self) -> bool:
-        """Decoding is done; False if the frame was given up meanwhile, so that it must not go to the engine."""
-        with self._lock:
-            self._is_decoded = not self._is_claimed
-            return self._is_decoded
+from kd_perception.runtime.rate_limit import RateLimit
+from kd_perception.runtime.tracking import Tracking
 
 
 class Pipeline:
@@ -133,6 +33,7 @@ class Pipeline:
         shedding: LoadShedding,
         sources: int,
         options: Callable[[], FrameOptions],
+        max_rate_hz: Callable[[], float],
         fault: Callable[[str], None],
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -143,6 +44,7 @@ class Pipeline:
             shedding: says which frames are skipped.
             sources: how many there are.
             options: asked at every frame.
+            max_rate_hz: most frames of a source in a second, asked at every frame that comes; 0 takes all.
             fault: takes a line, or a traceback, about a frame that failed by our own fault.
             is_ending: whether publishing fails because the process ends; such frames are disabled, not failed.
         """
@@ -150,6 +52,9 @@ class Pipeline:
         self._shedding = shedding
         self._sources = sources
         self._options = options
+        self._max_rate_hz = max_rate_hz
+        self._rate_limits = [RateLimit() for _ in range(sources)]
+        self._tracking = Tracking(sources)
         self._fault = fault
         self._is_ending = is_ending
         self._queue: LatestFrameQueue[Frame] = LatestFrameQueue(sources)
@@ -166,6 +71,7 @@ class Pipeline:
     def start(self) -> None:
         """Take frames from now on."""
         self._queue = LatestFrameQueue(self._sources)
+        self._tracking = Tracking(self._sources)
         self._start_worker()
 
     def submit(self, frame: Frame) -> None:
@@ -173,12 +79,15 @@ class Pipeline:
         counters = frame.source.counters
         if not self.is_enabled or not self.is_running or self._live.is_halted:
             counters.drop('disabled')
-        elif self._shedding.skips(frame.source.slot):
+        elif self._is_too_many(frame) or self._shedding.skips(frame.source.slot):
             counters.drop('skipped')
         else:
             superseded = self._queue.put(frame, frame.source.slot)
             if superseded is not None:
                 superseded.source.counters.drop('superseded')
+
+    def _is_too_many(self, frame: Frame) -> bool:
+        return self._rate_limits[frame.source.slot].exceeds(self._max_rate_hz(), frame.received)
 
     def stop(self, patience_s: float, *, ending: bool = False) -> None:
         """Take no more frames, and finish the one in work; if it is not through in time, it is given up with its engine.
@@ -293,9 +202,10 @@ class Pipeline:
             times.queue = 1e3 * (started - frame.received)
             times.decode = 1e3 * (decoded - started)
             classes = model.bundle.classes
+            detections = self._refine(frame, model, image, detections, times, options)
             if not frame.claim():
                 return
-            self._publish(frame, detections, times)
+            self._publish(frame, detections, times, classes)
         try:
             source.publish_extras(message, image, detections, times, classes)
         except Exception as error:
@@ -305,7 +215,7 @@ class Pipeline:
     def _detect(
         self, frame: Frame, model: Model, image: BgrImage, options: FrameOptions
     ) -> tuple[Detections, StageTimes] | None:
-        model.detector.thresholds = options.thresholds(model.bundle.thresholds)
+        model.detector.thresholds = options.detector_thresholds(model.bundle.thresholds)
         model.detector.max_detections = options.max_detections
         try:
             return self._live.detect(model, image)
@@ -314,10 +224,31 @@ class Pipeline:
                 self._live.engine_failed(model, error)
             return None
 
-    def _publish(self, frame: Frame, detections: Detections, times: StageTimes) -> None:
+    def _refine(
+        self,
+        frame: Frame,
+        model: Model,
+        image: BgrImage,
+        detections: Detections,
+        times: StageTimes,
+        options: FrameOptions,
+    ) -> Detections:
+        """Give the detections the ids of their objects, where that is asked for, and keep those that are to be published."""
+        started = time.monotonic()
+        source, bundle = frame.source, model.bundle
+        if options.tracker is not None:
+            seconds = source.seconds(frame.message) or frame.received
+            detections = self._tracking.update(source.slot, model, detections, seconds, options.tracker)
+        size = (image.shape[1], image.shape[0])
+        wanted = options.box_filter(bundle.thresholds).wanted(detections, bundle.classes, size)
+        kept = detections.select(wanted)
+        times.track = 1e3 * (time.monotonic() - started)
+        return kept
+
+    def _publish(self, frame: Frame, detections: Detections, times: StageTimes, classes: tuple[str, ...]) -> None:
         started = time.monotonic()
         try:
-            frame.source.publish(frame.message, detections)
+            frame.source.publish(frame.message, detections, classes)
         except Exception:
             frame.source.counters.drop(self._cause_of_fault())
             raise

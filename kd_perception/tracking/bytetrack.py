@@ -11,16 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.detection.detections import Detections
+from kd_perception.detection.detections import NO_TRACK, Detections, TrackIds
 from kd_perception.tracking.motion import BoxMotion, Floats
-
-NO_TRACK = 0
-"""The id of a detection that belongs to no confirmed track."""
 
 OTHER_CLASS = 0.3
 """What a pair of boxes of different classes loses of its IoU: a van may be called a truck for a frame, and stays one object."""
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class _Tracks:
     """All tracks, a row each."""
 
     motion: BoxMotion
-    ids: Ids
+    ids: TrackIds
     class_ids: npt.NDArray[np.int32]
     seen: Floats
     confirmed: npt.NDArray[np.bool_]
@@ -81,8 +76,8 @@ def _no_tracks() -> _Tracks:
 class ByteTracker:
     """Gives detections the ids of the objects that they show. One camera, frames in the order in which they were taken.
 
-    A track is confirmed, and its id published, by its second detection; in the first frame at once. Ids begin at 1 and are never
-    given twice.
+    A track is confirmed, and its id published, by its second detection; in the first frame at once. Ids begin at 1
+    and are never given twice.
 
     Attributes:
         settings: may be replaced between frames.
@@ -94,7 +89,7 @@ class ByteTracker:
     _last_seen: float = field(default=-np.inf, repr=False)
     _next_id: int = field(default=1, repr=False)
 
-    def update(self, detections: Detections, seconds: float) -> Ids:
+    def update(self, detections: Detections, seconds: float) -> TrackIds:
         """Take in a frame.
 
         Args:
@@ -162,7 +157,7 @@ class ByteTracker:
         self._tracks.seen[which] = now
         self._tracks.confirmed[which] = True
 
-    def _begin(self, boxes: Floats, class_ids: npt.NDArray[np.int32], now: float, confirmed: bool) -> Ids:
+    def _begin(self, boxes: Floats, class_ids: npt.NDArray[np.int32], now: float, confirmed: bool) -> TrackIds:
         count = len(boxes)
         ids = np.arange(self._next_id, self._next_id + count, dtype=np.int64)
         self._next_id += count

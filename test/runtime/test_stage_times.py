@@ -10,7 +10,7 @@ from kd_perception.runtime.frame_counters import RateMeter, RollingStageTimes, w
 
 
 def test_stages_come_in_the_order_of_a_frames_way():
-    assert STAGES == ('transport', 'queue', 'decode', 'preprocess', 'infer', 'postprocess', 'publish', 'age')
+    assert STAGES == ('transport', 'queue', 'decode', 'preprocess', 'infer', 'postprocess', 'track', 'publish', 'age')
     assert tuple(StageTimes().as_dict()) == STAGES
 
 

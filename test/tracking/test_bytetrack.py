@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_perception.detection.detections import Detections
-from kd_perception.tracking.bytetrack import NO_TRACK, ByteTracker, TrackerSettings, iou
+from kd_perception.detection.detections import NO_TRACK, Detections
+from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings, iou
 from kd_perception.tracking.motion import BoxMotion
 
 
