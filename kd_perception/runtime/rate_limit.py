@@ -19,6 +19,6 @@ class RateLimit:
         period = 1 / rate_hz
         if now < self._due - TOLERANCE * period:
             return True
-        # Late frames do not move the beat, unless they are so late that the beat would have to catch up.
-        self._due = max(self._due + period, now)
+        # A frame that is a little late does not move the beat; after a pause the beat begins anew.
+        self._due = (now if now > self._due + period else self._due) + period
         return False

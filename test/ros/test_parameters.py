@@ -160,14 +160,17 @@ def test_a_former_name_is_found():
     assert parameters.find('no_such_name') is None
 
 
-COUNTS_AND_SHARES = {'max_map_drop', 'threads', 'tile_overlap', 'score_threshold', 'iou_threshold', 'max_detections'}
+COUNTS_AND_SHARES = {
+    *('max_map_drop', 'threads', 'tile_overlap', 'score_threshold', 'iou_threshold', 'max_detections'),
+    *('track_high_score', 'track_match_iou'),
+}
 
 
 def test_what_has_a_unit_ends_in_it():
     numbers = {name for name, spec in parameters.specs().items() if spec.type in ('int', 'double')}
     assert numbers > COUNTS_AND_SHARES
     for name in numbers - COUNTS_AND_SHARES:
-        assert name.endswith(('_s', '_ms', '_pixels', '_frames'))
+        assert name.endswith(('_s', '_ms', '_hz', '_pixels', '_frames'))
 
 
 @pytest.mark.parametrize(('kind', 'default'), [('int', 0.5), ('double', 1), ('string', 3)])
