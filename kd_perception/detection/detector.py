@@ -20,6 +20,8 @@ from kd_perception.detection.tiles import Plan, Tiling
 
 TIMED_PASSES = 10
 """From so many passes, warmed up, `tiles: auto` learns how long one takes."""
+MAX_PLANS = 16
+"""Frame sizes whose tiles are kept; a source that changes its size at every frame costs time, not memory."""
 
 
 class InputBuffer:
@@ -122,13 +124,17 @@ class Detector:
         return found, times
 
     def _plan_for(self, tiling: Tiling, frame: tuple[int, int]) -> Plan:
-        """The plan for frames of a size; made, and reported, when the first of them comes."""
-        if frame not in self._plans:
-            network = self.bundle.input.width, self.bundle.input.height
-            plan = tiling.plan(frame, network, self._time_of_a_pass() if tiling.needs_time else 0.0)
-            self._plans[frame] = plan
+        """The plan for frames of a size; made when the first of them comes, and reported for the first sizes."""
+        if frame in self._plans:
+            return self._plans[frame]
+        network = self.bundle.input.width, self.bundle.input.height
+        plan = tiling.plan(frame, network, self._time_of_a_pass() if tiling.needs_time else 0.0)
+        if len(self._plans) < MAX_PLANS:
             tiling.report(f'tiles: {plan}')
-        return self._plans[frame]
+        else:
+            self._plans.pop(next(iter(self._plans)))
+        self._plans[frame] = plan
+        return plan
 
     def _time_of_a_pass(self) -> float:
         """95th percentile of a grey frame's time in ms, measured once."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
 from kd_perception import engines
 from kd_perception.doctor.findings import Finding, Level
 from kd_perception.engines import Availability
+from kd_perception.selection.timing import Timing, kept_timings
 
 IMPORT_LIMIT_S = 60.0
 _BEST = {'jetson': 'tensorrt', 'raspberry_pi': 'ncnn', 'arm': 'ncnn', 'pc': 'openvino'}
@@ -53,7 +54,22 @@ def check(
     findings = [_engine(name, state, kind, fault) for name, state in available.items()]
     if not any(available.values()):
         findings.append(Finding('engines', 'none is installed', Level.RED, 'pip install onnxruntime'))
+    findings += _timings(kept_timings())
     return [*findings, _opencv(), Finding('libraries', ', '.join(f'{name} {_version(name)}' for name in _LIBRARIES))]
+
+
+def _timings(kept: Sequence[Timing]) -> list[Finding]:
+    """What `engine: auto` measured, and how much of it beside other programs."""
+    if not kept:
+        return []
+    busy = [timing for timing in kept if timing.was_busy]
+    found = f'engine auto keeps {len(kept)}'
+    if not busy:
+        return [Finding('timings', found)]
+    worst = max(busy, key=lambda timing: timing.load)
+    found += f', {len(busy)} from a busy machine (load up to {worst.load:.1f} on {worst.cores} cores)'
+    advice = 'they are repeated at a quieter start, or at once by kd_perception select MODEL --measure-again'
+    return [Finding('timings', found, Level.YELLOW, advice)]
 
 
 def _engine(name: str, state: Availability, kind: str, fault: ImportFault) -> Finding:

@@ -3,6 +3,9 @@
 One file an entry: a line of JSON that says of what it was made, with the hash of the content, and the content. An entry is
 written beside its place and renamed, so that no reader sees half of one; a lock lets two processes that need the same entry build
 it once. A folder that cannot be used costs the time to build, never the start.
+
+What is kept is run, so that it is trusted only where nobody else could have laid it: folder and entry belong to the user, or to
+root, and others cannot write to them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +26,9 @@ FOLDER_VARIABLE = 'KD_PERCEPTION_CACHE'
 SUFFIX = '.engine'
 LIMIT_BYTES = 4 << 30
 _MAX_HEADER = 1 << 16
+_AS_IT_IS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""No link is followed, and no pipe waited for."""
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, RecursionError)
 
 Report = Callable[[str], None]
 
@@ -51,7 +58,10 @@ def cached(made_of: Mapping[str, str], build: Callable[[], bytes], report: Repor
         build: makes the content; its errors pass through.
         report: takes a line about waiting, and about a folder that cannot be used.
     """
-    path = _path(made_of)
+    folder = usable_folder(report)
+    if folder is None:
+        return build()
+    path = folder / _name_of_file(made_of)
     content = _read(path, made_of, report)
     if content is not None:
         return content
@@ -67,20 +77,53 @@ def cached(made_of: Mapping[str, str], build: Callable[[], bytes], report: Repor
         return content
 
 
+def kept(made_of: Mapping[str, str]) -> bytes | None:
+    """The entry for `made_of`, if there is one that is whole and trusted."""
+    folder = usable_folder(lambda line: None)
+    return None if folder is None else _read(folder / _name_of_file(made_of), made_of, lambda line: None)
+
+
+def usable_folder(report: Report, part: str = '') -> Path | None:
+    """The cache's folder, or a part of it, made where it is missing; None, and a report, where it cannot be used or trusted."""
+    folder = cache_folder()
+    for path in (folder, folder / part) if part else (folder,):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            strangers = _strangers(path.stat())
+        except OSError as error:
+            report(_unusable(path, error))
+            return None
+        if strangers:
+            report(
+                f'{path} {strangers}, so that nothing of it is trusted, and what is built is not kept: chmod go-w {path}, or set '
+                f'{FOLDER_VARIABLE} to a folder of your own'
+            )
+            return None
+    return folder / part
+
+
+def _strangers(facts: os.stat_result) -> str:
+    """Who else could have written a file or folder; empty when nobody could."""
+    if facts.st_uid not in (os.geteuid(), 0):
+        return 'belongs to another user'
+    return 'can be written by others' if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else ''
+
+
 def forget(made_of: Mapping[str, str]) -> None:
     """Remove the entry for `made_of`, if there is one that can be removed."""
     with suppress(OSError):
-        _path(made_of).unlink()
+        (cache_folder() / _name_of_file(made_of)).unlink()
 
 
 def entries() -> list[Entry]:
     """What is kept, the longest unused first."""
     found = []
     for path in cache_folder().glob(f'*{SUFFIX}'):
-        with suppress(OSError, ValueError):
-            with path.open('rb') as file:
-                header = json.loads(file.readline(_MAX_HEADER))
-            found.append((path.stat().st_mtime, Entry(path, header['made_of'], path.stat().st_size)))
+        with suppress(*_DAMAGED):
+            with _open(path) as file:
+                made_of = json.loads(file.readline(_MAX_HEADER))['made_of']
+            if isinstance(made_of, dict) and all(isinstance(value, str) for value in made_of.values()):
+                found.append((path.stat().st_mtime, Entry(path, made_of, path.stat().st_size)))
     return [entry for _, entry in sorted(found, key=lambda item: item[0])]
 
 
@@ -99,16 +142,15 @@ def clear(limit_bytes: int = 0) -> list[Entry]:
     return removed
 
 
-def _path(made_of: Mapping[str, str]) -> Path:
+def _name_of_file(made_of: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(dict(made_of), sort_keys=True).encode()).hexdigest()
-    return cache_folder() / f'{made_of.get("engine", "entry")}-{digest[:24]}{SUFFIX}'
+    return f'{made_of.get("engine", "entry")}-{digest[:24]}{SUFFIX}'
 
 
 def _lock(path: Path, made_of: Mapping[str, str], report: Report) -> IO[bytes] | None:
     """A file that is locked until it is closed, or the process ends; None, and a report, where the folder cannot be used."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open('ab')
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | _AS_IT_IS, 0o600), 'ab')
     except OSError as error:
         report(_unusable(path.parent, error))
         return None
@@ -124,16 +166,27 @@ def _lock(path: Path, made_of: Mapping[str, str], report: Report) -> IO[bytes] |
     return file
 
 
+def _open(path: Path) -> IO[bytes]:
+    """An entry that nobody else could have laid."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | _AS_IT_IS), 'rb')
+    facts = os.fstat(file.fileno())
+    strangers = _strangers(facts) or ('' if stat.S_ISREG(facts.st_mode) else 'is no file')
+    if strangers:
+        file.close()
+        raise PermissionError(f'it {strangers}')
+    return file
+
+
 def _read(path: Path, made_of: Mapping[str, str], report: Report) -> bytes | None:
     """The content of an entry; None where there is none, or a damaged one, which is reported."""
     try:
-        with path.open('rb') as file:
+        with _open(path) as file:
             header = json.loads(file.readline(_MAX_HEADER))
-            content = file.read()
+            content = file.read(LIMIT_BYTES)
         whole = header['made_of'] == dict(made_of) and header['sha256'] == hashlib.sha256(content).hexdigest()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except _DAMAGED as error:
         report(f'{path} cannot be read ({error}); it is built again')
         return None
     if not whole:

@@ -10,7 +10,7 @@ from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch, engine_error
-from kd_perception.engines.cache import cache_folder
+from kd_perception.engines.cache import usable_folder
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError
 from kd_perception.machine.cores import physical_cores
@@ -167,11 +167,8 @@ def _provider_options(name: str, artifact: Artifact, options: EngineOptions, ver
     chosen = {'device_id': str(options.device_id)}
     if artifact.precision in ('fp16', 'int8'):
         chosen[f'trt_{artifact.precision}_enable'] = '1'
-    folder = cache_folder() / 'onnxruntime'
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        options.report(f'{folder} cannot keep TensorRT engines ({error.strerror}); they are built at every start')
+    folder = usable_folder(options.report, 'onnxruntime')
+    if folder is None:
         return chosen
     return chosen | {
         'trt_engine_cache_enable': '1',

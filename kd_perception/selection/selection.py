@@ -300,7 +300,7 @@ def _choose(candidates: Sequence[Candidate], refused: Sequence[Row], request: Re
         verdicts[n] = 'as accurate, but slower' if measured.p95_ms <= request.budget_ms else over
     verdicts[chosen] = 'chosen: the most accurate that fits' if fits else f'chosen: the fastest, {verdicts[chosen]}'
     rows = [Row(candidates[n], timings.get(n), verdicts[n], n == chosen) for n in ranked]
-    reason = _reason(candidates[chosen], timings[chosen], request, fits, len(candidates))
+    reason = _reason(candidates[chosen], timings[chosen], request, fits, len(candidates)) + _busy(timings.values())
     return _selection(candidates[chosen], reason, request, fits, (*rows, *refused))
 
 
@@ -320,6 +320,14 @@ def _reason(candidate: Candidate, measured: Timing, request: Request, fits: bool
         f'{candidate} ({accuracy}): none of {count} fits the budget of {request.budget_ms:g} ms, and this is the fastest, '
         f'{time}: raise latency_budget_ms or add a smaller bundle of the family'
     )
+
+
+def _busy(timings: Iterable[Timing]) -> str:
+    """The end of the reason where times are too long for what else ran."""
+    busiest = max((timing for timing in timings if timing.was_busy), key=lambda timing: timing.load, default=None)
+    if busiest is None:
+        return ''
+    return f'; timed on a busy machine (load {busiest.load:.1f} on {busiest.cores} cores), and timed again at a quieter start'
 
 
 def _selection(

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kd_perception import engines
 from kd_perception.bundles.bundle import write_bundle
 from kd_perception.detection.detections import Detections
-from kd_perception.detection.detector import Detector, InputBuffer
+from kd_perception.detection.detector import MAX_PLANS, Detector, InputBuffer
 from kd_perception.detection.network import InputSpec, Thresholds
 from kd_perception.detection.tiles import parse
 from kd_perception.errors import EngineError
@@ -149,6 +149,13 @@ def test_tiles_show_what_the_whole_frame_is_too_coarse_for(tmp_path):
     assert lines == ['tiles: 2x2 of 128x128 at scale 1.00, 4 passes']
     fine.detect(frame)
     assert len(lines) == 1, 'the plan is told once for each size'
+
+
+def test_frames_of_ever_new_sizes_cost_neither_memory_nor_log(tmp_path):
+    fine, lines = tiled(make_bundle(tmp_path), '2x2', overlap=0.0)
+    for width in range(128, 128 + 2 * MAX_PLANS):
+        fine.detect(np.zeros((128, width, 3), np.uint8))
+    assert len(fine._plans) == len(lines) == MAX_PLANS
 
 
 def test_a_frame_that_fits_the_network_is_seen_as_ever(tmp_path):

@@ -12,6 +12,7 @@ from kd_perception.cli.main import main
 from kd_perception.doctor import bundles, engine_setup
 from kd_perception.doctor.findings import Finding, Level, as_json, render, worst
 from kd_perception.engines import Availability
+from kd_perception.selection.timing import Timing
 
 HERE, MISSING = Availability('1.2', ''), Availability('', 'pip install it')
 
@@ -34,6 +35,20 @@ def engines_found(kind='pc', fault='', **states):
 def test_engines(kind, states, fault, subject, level, says):
     finding = engines_found(kind, fault, **states)[subject]
     assert (finding.level, says in finding.found) == (level, True), finding
+
+
+@pytest.mark.parametrize(
+    ('loads', 'level', 'says'),
+    [
+        ([], None, ''),
+        ([0.5, 1.0], Level.GREEN, 'keeps 2'),
+        ([0.5, 9.0], Level.YELLOW, '1 from a busy machine (load up to 9.0'),
+    ],
+)
+def test_timings_of_a_busy_machine(loads, level, says):
+    findings = engine_setup._timings([Timing(1.0, 2.0, 60, load, 2) for load in loads])
+    assert [finding.level for finding in findings] == ([] if level is None else [level])
+    assert all(says in finding.found for finding in findings)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_without_a_cache_folder_tensorrt_builds_at_every_start(tmp_path, monkeyp
     artifact = Artifact('onnxruntime', 'fp32', 'n.onnx', '0' * 64)
     chosen = onnxruntime._provider_options(TRT, artifact, EngineOptions(report=said.append), '1.31.1')
     assert chosen == {'device_id': '0'}
-    assert 'built at every start' in said[0]
+    assert 'built again at the next start' in said[0]
 
 
 def test_want_of_memory_is_an_error_of_its_own(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from kd_perception.detection.network import Thresholds
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import BundleError, EngineError
 from kd_perception.selection.selection import Request, family, select
-from kd_perception.selection.timing import Timing
+from kd_perception.selection.timing import Timing, kept_timings
 
 
 @pytest.fixture(autouse=True)
@@ -321,12 +321,37 @@ def test_measuring_again_is_asked_for(light):
     assert said.count('timing light fp32 on onnxruntime …') == 2
 
 
-@pytest.mark.parametrize(('load', 'warns'), [(0.1, False), (1000.0, True)])
-def test_a_busy_machine_is_told(light, monkeypatch, load, warns):
-    monkeypatch.setattr(os, 'getloadavg', lambda: (load, load, load))
+@pytest.mark.parametrize(
+    ('then', 'now', 'repeated'),
+    [
+        (0.1, 0.1, False),
+        (0.1, 1000.0, False),
+        (1000.0, 1000.0, False),
+        (1000.0, 900.0, False),
+        (1000.0, 400.0, True),
+        (1000.0, 0.1, True),
+    ],
+)
+def test_what_was_timed_on_a_busy_machine_is_timed_again_when_it_is_quieter(light, monkeypatch, then, now, repeated):
     said: list[str] = []
-    select(light, report=said.append)
-    assert any('--measure-again' in line for line in said) == warns
+    monkeypatch.setattr(os, 'getloadavg', lambda: (then, then, then))
+    first = select(light, report=said.append)
+    (timing,) = [row.timing for row in first.rows]
+    assert timing.load == then
+    assert kept_timings() == [timing]
+    assert any('the machine is busy' in line for line in said) == (then > 100)
+    assert ('timed on a busy machine' in first.reason) == (then > 100)
+
+    said.clear()
+    monkeypatch.setattr(os, 'getloadavg', lambda: (now, now, now))
+    second = select(light, report=said.append)
+    assert any('is timed again, for the load is' in line for line in said) == repeated
+    assert second.rows[0].timing.load == (now if repeated else then)
+    assert ('timed on a busy machine' in second.reason) == (second.rows[0].timing.load > 100)
+
+
+def test_a_timing_kept_before_loads_were_noted_is_believed():
+    assert not Timing(1.0, 2.0, 60).is_worth_repeating(0.0)
 
 
 def test_the_reference_engine_runs_only_by_name(light, monkeypatch):
