@@ -66,7 +66,15 @@ setup(
         # av brings FFmpeg with x264 (GPL) for videos, in and out; the node never loads it.
         'demo': [*EVALUATION, 'av>=12'],
         # What `colcon test` looks for: with pytest in this extra it runs pytest.
-        'test': [*EVALUATION, 'av>=12', 'hypothesis>=6', 'pycocotools>=2.0.6', 'pytest>=7', 'pytest-timeout>=2'],
+        'test': [
+            *EVALUATION,
+            'av>=12',
+            'hypothesis>=6',
+            'onnx>=1.17',
+            'pycocotools>=2.0.6',
+            'pytest>=7',
+            'pytest-timeout>=2',
+        ],
         'development': [
             *('hypothesis>=6.100', 'pycocotools>=2.0.8', 'pytest>=8', 'pytest-timeout>=2.3'),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),

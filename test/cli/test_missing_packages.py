@@ -14,7 +14,7 @@ import pytest
 from networks import CELLS, image_with_cells, make_bundle
 
 from kd_perception.bags.writer import BagWriter
-from kd_perception.cli import console
+from kd_perception.cli import console, missing_packages
 from kd_perception.detection.detections import Detections
 
 BAGS = ('rosbags', 'backports')
@@ -79,7 +79,7 @@ while asked:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(stderr.fileno(), 2)
             sys.argv = [script, *arguments]
-            from kd_perception.cli import console
+            from kd_perception.cli import console, missing_packages
             sys.exit(getattr(console, script)())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         stderr.seek(0)
@@ -138,7 +138,7 @@ def test_what_is_missing_is_one_line_that_says_what_to_install(inputs, tmp_path,
 def test_every_package_of_the_table_is_declared():
     """What the message names comes from the metadata, as pip has it from setup.py."""
     for module, requirement in INSTALL.items():
-        assert any(text.startswith(requirement) for text in console.packages(module))
+        assert any(text.startswith(requirement) for text in missing_packages.packages(module))
 
 
 def test_a_library_that_cannot_be_loaded_is_one_line(capsys, tmp_path, monkeypatch):
