@@ -26,6 +26,8 @@ _GRAPH = 7
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13
 _ATTRIBUTE, _SUBGRAPH, _SUBGRAPHS = 5, 6, 11
 _OURS = 'kd_perception/'
+_IR_VERSION = 7
+"""The version of the format that came with opset 13."""
 
 
 @dataclass(frozen=True)
@@ -194,3 +196,10 @@ def value_info(name: str, dtype: np.dtype[np.generic], shape: Sequence[int | Non
     """A ValueInfoProto; sizes that are open are None."""
     sizes = b''.join(field(1, field(1, size) if size is not None else b'') for size in shape)
     return field(1, name) + field(2, field(1, field(1, _NUMBERS[dtype]) + field(2, sizes)))
+
+
+def new_file(image: str, shape: Sequence[int], opset: int, **metadata: str) -> bytes:
+    """An ONNX file with an input of float32 and no operations, to be filled by a `GraphEditor`."""
+    graph = field(2, 'network') + field(_INPUT, value_info(image, np.dtype(np.float32), shape))
+    entries = b''.join(field(14, field(1, key) + field(2, value)) for key, value in metadata.items())
+    return field(1, _IR_VERSION) + field(_GRAPH, graph) + field(8, field(2, opset)) + entries

@@ -1,4 +1,4 @@
-"""`kd_perception bundle create`: a bundle of an ONNX detector that others exported."""
+"""`kd_perception bundle create`: a bundle of a detector that others exported, as ONNX or from Darknet."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ EPILOG = """\
 examples:
   kd_perception bundle create yolo11n.onnx --out models/yolo11n --picture street.jpg
   kd_perception bundle create yolox_nano.onnx --out models/yolox_nano --classes coco
+  kd_perception bundle create yolo-fastest.cfg --weights yolo-fastest.weights --out models/fastest --classes coco
   kd_perception bundle create detr.onnx --out models/detr --classes names.txt --box-format cxcywh --normalized
 """
 
@@ -40,7 +41,7 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    create.add_argument('model', type=Path, help='ONNX file')
+    create.add_argument('model', type=Path, help='ONNX file, or .cfg of Darknet')
     create.add_argument('--out', type=Path, required=True, help="bundle folder to make; its name becomes the bundle's")
     add_picture(create, 'a photograph of what it detects: it is looked at too, and drawn into the bundle folder')
     create.add_argument(
@@ -49,6 +50,7 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help='class names if the file has none: comma separated, a text file with one a line, or coco for its 80',
     )
     create.add_argument('--size', type=image_size, help='input size WIDTHxHEIGHT, if the network takes any')
+    create.add_argument('--weights', type=Path, help='.weights of a Darknet .cfg (default: the file beside it)')
     _add_input(create)
     _add_output(create)
     create.add_argument('--precision', default='', help='what the file is: fp32, fp16, int8 (default: by its weights)')
@@ -109,6 +111,7 @@ def run(options: argparse.Namespace) -> int:
 
     wanted = ImportOptions(
         classes=class_names(options.classes) if options.classes else (),
+        weights=options.weights,
         size=options.size,
         color=options.color,
         scale=options.scale,

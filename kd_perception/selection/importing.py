@@ -18,6 +18,7 @@ import numpy as np
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import MAX_ARTIFACT_BYTES, Artifact, Bundle, write_bundle
+from kd_perception.bundles.foreign import darknet
 from kd_perception.bundles.foreign.family import Array, Proposal, Seen
 from kd_perception.bundles.foreign.metadata import Stated, check_task, read_metadata, unique
 from kd_perception.bundles.foreign.network_input import ImageInput, image_input
@@ -65,10 +66,10 @@ class Imported:
 def import_network(
     model: Path, folder: Path, options: ImportOptions | None = None, pictures: Mapping[str, BgrImage] | None = None
 ) -> Imported:
-    """Copy an ONNX detector into a new bundle folder, with what decodes it, and detect on pictures.
+    """Copy a detector, as ONNX or of Darknet, into a new bundle folder, with what decodes it, and detect on pictures.
 
     Args:
-        model: the ONNX file.
+        model: the ONNX file, or Darknet's `.cfg`.
         folder: the bundle to make; must not exist yet.
         options: what the file itself does not say.
         pictures: the user's own, BGR of any size, beside synthetic ones.
@@ -80,8 +81,8 @@ def import_network(
     options, pictures = options or ImportOptions(), pictures or {}
     if os.path.lexists(folder):
         raise BundleError(f'{shown(folder)} exists already; choose another folder or remove it')
-    content = _read(model)
     try:
+        content, options = _read(model, options)
         network = _understand(content, model.name, options, list(pictures.values()))
     except (BundleError, EngineError) as error:
         raise BundleError(f'{shown(model)}: {error}') from error
@@ -138,13 +139,15 @@ def _three(values: Sequence[float]) -> str:
     return f'{values[0]:g}' if len(set(values)) == 1 else ', '.join(f'{value:g}' for value in values)
 
 
-def _read(model: Path) -> bytes:
-    content = read_regular(model, MAX_ARTIFACT_BYTES)
-    try:
-        check_integrity(content, shown(model))
-    except EngineError as error:
-        raise BundleError(str(error)) from error
-    return content
+def _read(model: Path, options: ImportOptions) -> tuple[bytes, ImportOptions]:
+    """The network as ONNX, and the options with what is usual where it comes from."""
+    if model.suffix.lower() != darknet.SUFFIX:
+        content = read_regular(model, MAX_ARTIFACT_BYTES)
+        check_integrity(content, model.name)
+        return content, options
+    weights = options.weights or model.with_suffix('.weights')
+    content = darknet.convert(read_regular(model, darknet.MAX_CFG_BYTES), read_regular(weights, MAX_ARTIFACT_BYTES))
+    return content, replace(options, resize=options.resize or 'stretch')
 
 
 def _understand(content: bytes, name: str, options: ImportOptions, pictures: list[BgrImage]) -> _Network:

@@ -31,7 +31,7 @@ class Stated:
     """What the metadata says; None and empty where it says nothing.
 
     Attributes:
-        exporter: who wrote it, as far as known: `Ultralytics` or empty.
+        exporter: who wrote it: `Ultralytics`, what the file says, or empty.
         task: `detect`, `segment`, …
         head: class of the network's last part, in Ultralytics' words.
         end2end: whether overlapping boxes are removed in the graph.
@@ -77,7 +77,9 @@ def read_metadata(metadata: Mapping[str, str]) -> Stated:
         end2end = True
     batch, channels = _literal(entries.get('batch', '')), _literal(entries.get('channels', ''))
     return Stated(
-        exporter='Ultralytics' if by_ultralytics or {'task', 'stride', 'imgsz'} <= entries.keys() else '',
+        exporter='Ultralytics'
+        if by_ultralytics or {'task', 'stride', 'imgsz'} <= entries.keys()
+        else _shortened(entries),
         task=entries.get('task', '').strip().strip('\'"').lower(),
         head=entries.get('head', ''),
         end2end=end2end if isinstance(end2end, bool) else None,
@@ -88,6 +90,10 @@ def read_metadata(metadata: Mapping[str, str]) -> Stated:
         license=entries.get('license', entries.get('licence', '')),
         description=entries.get('description', ''),
     )
+
+
+def _shortened(entries: Mapping[str, str]) -> str:
+    return ' '.join(entries.get('author', '').split())[:40]
 
 
 def unique(names: list[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 Channels = tuple[float, float, float]
 
@@ -18,6 +19,7 @@ class ImportOptions:
 
     Attributes:
         classes: class names in the order of the class ids.
+        weights: the `.weights` file of a Darknet `.cfg`.
         size: input width and height in pixels.
         color: channel order that the network was trained with, `rgb` or `bgr`.
         scale: what pixel values 0 … 255 are divided by before the network; float inputs only.
@@ -34,6 +36,7 @@ class ImportOptions:
     """
 
     classes: tuple[str, ...] = ()
+    weights: Path | None = None
     size: tuple[int, int] | None = None
     color: str = ''
     scale: float | None = None
