@@ -198,7 +198,6 @@ class Camera:
 
     def _input_report(self, now: float, lifecycle: str, enabled: bool) -> diagnostics.TaskReport:
         topic, counts = self._image_topic(), self.counters.snapshot()
-        came_before = self.monitor.largest > 0
         silent = self.monitor.state(now, self._setting('input_timeout_s')) in (InputState.WAITING, InputState.STALE)
         undecodable, self._undecodable_before = self._undecodable_before, counts.dropped['undecodable']
         view = diagnostics.InputView(
@@ -207,7 +206,7 @@ class Camera:
             enabled=enabled,
             timeout=self._setting('input_timeout_s'),
             monotonic=now,
-            hint=graph.why_no_image(self._node, topic, came_before) if silent else '',
+            hint=graph.why_no_image(self._node, topic, self.monitor.largest) if silent else '',
             monitor=self.monitor,
             counts=counts,
             incompatibility=graph.incompatibility(self._node, topic),

@@ -55,13 +55,13 @@ def incompatibility(node: Node, topic: ImageTopic) -> str:
     return ''
 
 
-def why_no_image(node: Node, topic: ImageTopic, came_before: bool) -> str:
+def why_no_image(node: Node, topic: ImageTopic, largest: int) -> str:
     """Why no image may be coming, and what to do.
 
     Args:
         node: who subscribes.
         topic: what it subscribes to.
-        came_before: whether images came earlier.
+        largest: bytes of the largest image so far; 0 where none has come.
     """
     publishers = node.get_publishers_info_by_topic(topic.name)
     if not publishers:
@@ -70,11 +70,11 @@ def why_no_image(node: Node, topic: ImageTopic, came_before: bool) -> str:
     if topic.type not in types:
         return f'{topic.name} carries {", ".join(sorted(types))}, not {topic.type}{_transport_of(topic, types)}'
     names = ', '.join(sorted({_full_name(publisher.node_namespace, publisher.node_name) for publisher in publishers}))
-    if came_before:
-        return f'{names} still publishes on {topic.name} and sends nothing: look at the camera'
-    large = (
-        '' if topic.is_compressed else f'; if it sends images over 0.5 MB, {cure_of_loss(topic, LARGE_MESSAGE_BYTES)}'
-    )
+    # Before the first image, raw ones may be large; afterwards their size is known.
+    may_be_large = largest >= LARGE_MESSAGE_BYTES or not (largest or topic.is_compressed)
+    large = f'; if it sends images over 0.5 MB, {cure_of_loss(topic, LARGE_MESSAGE_BYTES)}' if may_be_large else ''
+    if largest:
+        return f'{names} still publishes on {topic.name} and sends nothing: look at the camera{large}'
     return f'{names} publishes on {topic.name}, but nothing has arrived: is the camera running?{large}'
 
 
@@ -133,9 +133,9 @@ def _instead(node: Node, topic: ImageTopic) -> str:
         name for name, types in node.get_topic_names_and_types() if topic.type in types and _is_foreign(node, name)
     ]
     cameras = [name.removesuffix(COMPRESSED) if topic.is_compressed else name for name in sorted(found)]
-    there = f' (there are {", ".join(cameras[:MOST_NAMED])})' if cameras else ''
-    example = cameras[0] if len(cameras) == 1 else '/camera/image_raw'
-    return f'; remap it to the camera: {topic.base}:={example}{there}'
+    if cameras:
+        return f'; remap it to the camera: {topic.base}:={cameras[0]} (there are {", ".join(cameras[:MOST_NAMED])})'
+    return f', and nothing else publishes {topic.type}: start the camera, or remap {topic.base} to its topic'
 
 
 def _is_foreign(node: Node, topic: str) -> bool:

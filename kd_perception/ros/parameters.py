@@ -130,7 +130,8 @@ class ParameterSpec:
         """
         value = self._converted(given)
         if type(value) is not _TYPES[self.type][0]:
-            raise ParameterError(f'{self.name} must be {_TYPES[self.type][2]}, not {_shown(given)}')
+            wanted = f'one of {", ".join(self.one_of)}' if self.one_of else _TYPES[self.type][2]
+            raise ParameterError(f'{self.name} must be {wanted}, not {_shown(given)}')
         self.check(value)
         return value
 

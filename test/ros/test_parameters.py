@@ -101,7 +101,7 @@ def test_a_value_is_read_as_it_was_meant(spec, given, value):
         (COUNT, array('q', [1, 2]), 'not [1, 2]'),
         (SWITCH, 0, 'x must be true or false, not 0'),
         (SWITCH, 'off', "not 'off'"),
-        (MODE, True, 'x must be a text, not true'),
+        (MODE, True, 'x must be one of off, skip, not true'),
         (NAME, False, 'x must be a text, not false'),
         (NAME, 7, 'x must be a text, not 7'),
         (NAME, '', 'x must not be empty'),

@@ -59,7 +59,11 @@ def another_topic(client: Client) -> None:
 @pytest.mark.parametrize(
     ('camera', 'arguments', 'says'),
     [
-        (nobody, [], 'nobody publishes on /image; remap it to the camera: image:=/camera/image_raw'),
+        (
+            nobody,
+            [],
+            'nobody publishes on /image, and nothing else publishes sensor_msgs/msg/Image: start the camera, or remap image to',
+        ),
         (another_topic, [], 'image:=/front_camera/image_raw (there are /front_camera/image_raw)'),
         (
             another_transport,
