@@ -244,7 +244,7 @@ def test_a_bad_model_is_refused_and_a_repaired_one_is_taken(start_detector, tmp_
     detector = start_detector(model=folder)
     client = detector.client
     client.wait_for_status('model', cause, DiagnosticStatus.ERROR)
-    assert f'cannot configure: {client.status("model").message}' in detector.log
+    wait_for(lambda: f'cannot configure: {client.status("model").message}' in detector.log, 'the reason in the log')
     assert str(folder) in client.status('model').message
     assert detector.state() == 'unconfigured'
     assert not start_by_hand(detector)
@@ -266,7 +266,7 @@ def set_double(detector: DetectorProcess, name: str, value: float):
 def test_a_parameter_that_starts_out_of_range_is_refused_until_it_is_set_right(start_detector, value: str) -> None:
     detector = start_detector(score_threshold=value)
     detector.client.wait_for_status('model', 'score_threshold', DiagnosticStatus.ERROR)
-    assert 'cannot configure: score_threshold' in detector.log
+    wait_for(lambda: 'cannot configure: score_threshold' in detector.log, 'the reason in the log')
     assert detector.state() == 'unconfigured'
     assert set_double(detector, 'score_threshold', 0.5).successful
     assert start_by_hand(detector)
