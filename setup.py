@@ -60,6 +60,8 @@ setup(
         'PyYAML>=5.4',
         'jsonschema>=4.0',
         'onnxruntime>=1.17',
+        # libjpeg-turbo's warnings: a JPEG that lacks pixels; without it OpenCV decodes (package.xml has no key for it).
+        'simplejpeg>=1.7',
     ],
     extras_require={
         'evaluation': EVALUATION,
@@ -67,16 +69,12 @@ setup(
         'demo': [*EVALUATION, 'av>=12'],
         # What `colcon test` looks for: with pytest in this extra it runs pytest.
         'test': [
-            *EVALUATION,
-            'av>=12',
-            'hypothesis>=6',
-            'onnx>=1.17',
-            'pycocotools>=2.0.6',
-            'pytest>=7',
-            'pytest-timeout>=2',
+            *(*EVALUATION, 'av>=12', 'onnx>=1.17', 'pycocotools>=2.0.6'),
+            *('hypothesis>=6', 'pytest>=7.4', 'pytest-timeout>=2'),
         ],
         'development': [
-            *('hypothesis>=6.100', 'pycocotools>=2.0.8', 'pytest>=8', 'pytest-timeout>=2.3'),
+            *('hypothesis>=6.100', 'pycocotools>=2.0.8'),
+            *('pytest>=8', 'pytest-timeout>=2.3', 'pytest-xdist>=3.5', 'pytest-cov>=5'),
             *('ruff>=0.14', 'mypy>=1.18', 'types-PyYAML', 'types-jsonschema', 'types-tqdm'),
         ],
         # What a PC (openvino) or an Arm board (ncnn) may run instead of ONNX Runtime; TensorRT comes with the Jetson.

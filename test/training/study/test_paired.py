@@ -49,7 +49,8 @@ def test_one_by_one_and_side_by_side_give_the_same(tmp_path):
     here = run(make(tmp_path / 'here'), workers=0)
     apart = run(make(tmp_path / 'apart'), workers=2, threads=1)
     assert list(figures(here)) == [('plain', 0), ('ridge', 0), ('plain', 1), ('ridge', 1)]
-    assert figures(apart) == figures(here)
+    # one thread and many add up in another order
+    assert figures(apart) == {cell: pytest.approx(values) for cell, values in figures(here).items()}
     assert here.failures == apart.failures == ()
     assert {result.notes['process'] for result in here.results} == {str(os.getpid())}
     assert len({result.notes['process'] for result in apart.results} - {str(os.getpid())}) == 4
