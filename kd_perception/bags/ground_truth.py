@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.detection.detections import Detections
+from kd_perception.detection.detections import NO_TRACK, Detections
 from kd_perception.errors import GroundTruthError
 
 IGNORED = 'ignore'
@@ -41,7 +41,7 @@ class GroundTruth:
         limit = np.array([width, height, width, height], np.float32)
         boxes, ignored = np.clip(self.objects.boxes, 0, limit), np.clip(self.ignored, 0, limit)
         kept = _have_area(boxes)
-        objects = Detections(boxes, self.objects.scores, self.objects.class_ids)
+        objects = replace(self.objects, boxes=boxes)
         return GroundTruth(objects.select(kept), self.crowd[kept], ignored[_have_area(ignored)])
 
 
@@ -53,11 +53,13 @@ class AnnotatedObject:
         box: x1, y1, x2, y2 in pixels.
         class_name: `ignore` for a region in which nobody is judged.
         crowd: whether the box holds many objects of the class.
+        track: which object of the recording it is; empty where nobody says.
     """
 
     box: tuple[float, float, float, float]
     class_name: str
     crowd: bool = False
+    track: str = ''
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,15 @@ class Annotations:
                 f'{self.source}: the detector does not know the classes {", ".join(unknown)}; it knows {", ".join(classes)}. '
                 f'Map them: --class-map {unknown[0]}={classes[0]}, or {unknown[0]}={IGNORED}'
             )
-        return {stamp: _ground_truth(objects, targets, ids) for stamp, objects in self.frames.items()}
+        tracks = self._track_ids()
+        return {stamp: _ground_truth(objects, targets, ids, tracks) for stamp, objects in self.frames.items()}
+
+    def _track_ids(self) -> dict[str, int]:
+        """Every track's number; the annotator's own where all are numbers."""
+        names = sorted({entry.track for objects in self.frames.values() for entry in objects} - {''})
+        if all(name.isascii() and name.isdecimal() and len(name) < 18 and int(name) > NO_TRACK for name in names):
+            return {name: int(name) for name in names}
+        return {name: number for number, name in enumerate(names, 1)}
 
 
 def align(truth: Mapping[int, GroundTruth], stamps: Iterable[int], tolerance_ns: int) -> dict[int, GroundTruth]:
@@ -129,7 +139,7 @@ def align(truth: Mapping[int, GroundTruth], stamps: Iterable[int], tolerance_ns:
 
 
 def _ground_truth(
-    objects: Sequence[AnnotatedObject], targets: Mapping[str, str], ids: Mapping[str, int]
+    objects: Sequence[AnnotatedObject], targets: Mapping[str, str], ids: Mapping[str, int], tracks: Mapping[str, int]
 ) -> GroundTruth:
     boxes = np.array([entry.box for entry in objects], np.float64).reshape(-1, 4).astype(np.float32)
     usable = _have_area(boxes)
@@ -137,7 +147,10 @@ def _ground_truth(
     ignored = np.array([name == IGNORED for name in names], np.bool_)
     kept = usable & ~ignored
     detections = Detections(
-        boxes, np.ones(len(boxes), np.float32), np.array([ids.get(name, 0) for name in names], np.int32)
+        boxes,
+        np.ones(len(boxes), np.float32),
+        np.array([ids.get(name, 0) for name in names], np.int32),
+        np.array([tracks.get(entry.track, NO_TRACK) for entry in objects], np.int64) if tracks else None,
     )
     crowd = np.array([entry.crowd for entry in objects], np.bool_)
     return GroundTruth(detections.select(kept), crowd[kept], boxes[usable & ignored])

@@ -104,8 +104,13 @@ def truth_of_scene(class_names: Sequence[str]) -> Truth:
     def there(_: int, frame: SourceFrame) -> list[AnnotatedObject] | None:
         if frame.truth is None:
             return None
-        rows = zip(frame.truth.boxes.tolist(), frame.truth.class_ids.tolist(), strict=True)
-        return [AnnotatedObject((x1, y1, x2, y2), class_names[class_id]) for (x1, y1, x2, y2), class_id in rows]
+        truth = frame.truth
+        tracks = [''] * len(truth) if truth.track_ids is None else map(str, truth.track_ids.tolist())
+        rows = zip(truth.boxes.tolist(), truth.class_ids.tolist(), tracks, strict=True)
+        return [
+            AnnotatedObject((x1, y1, x2, y2), class_names[class_id], track=track)
+            for (x1, y1, x2, y2), class_id, track in rows
+        ]
 
     return there
 
@@ -116,4 +121,6 @@ def _as_detections(objects: Sequence[AnnotatedObject], ids: dict[str, int]) -> t
         np.ones(len(objects), np.float32),
         np.array([ids.get(entry.class_name, 0) for entry in objects], np.int32),
     )
-    return boxes, [IGNORED if entry.class_name == IGNORED else CROWD if entry.crowd else '' for entry in objects]
+    return boxes, [
+        IGNORED if entry.class_name == IGNORED else CROWD if entry.crowd else entry.track for entry in objects
+    ]

@@ -125,7 +125,8 @@ def read_truth_table(path: Path) -> dict[int, list[AnnotatedObject]]:
 
 
 CROWD = 'crowd'
-"""`Detection2D.id` of a box that holds many objects; `ignore` there marks a region in which nobody is judged."""
+"""`Detection2D.id` of a box that holds many objects; `ignore` there marks a region in which nobody is judged. Any other id is the
+object's own, the same in every frame."""
 
 
 def read_truth_topic(bag: Path, topic: str = '') -> Annotations:
@@ -161,7 +162,8 @@ def _usual_topic(storage: BagStorage) -> str | None:
 
 def _annotated(entry: DetectedObject, labels: dict[str, str]) -> AnnotatedObject:
     name = IGNORED if entry.id == IGNORED else labels.get(entry.class_id, entry.class_id)
-    return AnnotatedObject(entry.box, name, crowd=entry.id == CROWD)
+    is_mark = entry.id in (IGNORED, CROWD)
+    return AnnotatedObject(entry.box, name, crowd=entry.id == CROWD, track='' if is_mark else entry.id)
 
 
 def read_ground_truth(

@@ -14,6 +14,7 @@ from kd_perception.bundles.bundle import find_bundle
 from kd_perception.cli.detector_options import add_detector_options
 from kd_perception.errors import KdPerceptionError
 from kd_perception.report.figures import FIGURES
+from kd_perception.tracking.bytetrack import TrackerSettings
 
 EXIT_MISSED = 3
 """Exit status when everything ran but a --fail-under or --fail-over was missed."""
@@ -43,6 +44,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument('--out', type=Path, default=Path('out/evaluation'), help='report folder (default: %(default)s)')
     _add_truth(parser)
     _add_clock(parser)
+    _add_tracker(parser)
     _add_work(parser)
     _add_limits(parser)
     parser.set_defaults(run=run)
@@ -78,6 +80,20 @@ def _add_clock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--latency', default='measured', help='realtime: measured, milliseconds, or a file with one figure in ms a line'
     )
+
+
+def _add_tracker(parser: argparse.ArgumentParser) -> None:
+    """Whether and how objects are tracked, by the node's own parameters."""
+    usual = TrackerSettings()
+    parser.add_argument(
+        '--tracker',
+        choices=('none', 'bytetrack'),
+        default='none',
+        help='give detections ids as the node does, and judge them where the ground truth has ids (default: %(default)s)',
+    )
+    parser.add_argument('--track-high-score', type=float, default=usual.high_score, help='default: %(default)s')
+    parser.add_argument('--track-match-iou', type=float, default=usual.match_iou, help='default: %(default)s')
+    parser.add_argument('--track-keep-s', type=float, default=usual.keep_s, help='default: %(default)s')
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +157,10 @@ def run(options: argparse.Namespace) -> int:
     failures = [outcome for outcome in outcomes if isinstance(outcome, BagFailure)]
     results = [outcome for outcome in outcomes if not isinstance(outcome, BagFailure)]
     streaming = _streaming(options, sum(not f.rejected for r in results for f in r.frames))
-    report = make_report(bundle, artifact, results, failures, streaming, shlex.join(['kd_perception', *sys.argv[1:]]))
+    command = shlex.join(['kd_perception', *sys.argv[1:]])
+    report = make_report(bundle, artifact, results, failures, streaming, command, _tracker(options))
+    if options.tracker != 'none' and report['tracking'] is None:
+        print('kd_perception: warning: no ground truth with ids: nothing is said about tracking', file=sys.stderr)
     headline = write_report(report, results, bundle, options.out)
     if options.write_bag:
         from kd_perception.evaluation.write_back import write_detections
@@ -180,6 +199,14 @@ def _jobs(options: argparse.Namespace) -> list[Any]:
         )
         for bag, name in zip(options.bags, names, strict=True)
     ]
+
+
+def _tracker(options: argparse.Namespace) -> TrackerSettings | None:
+    if options.tracker == 'none':
+        return None
+    return TrackerSettings(
+        high_score=options.track_high_score, match_iou=options.track_match_iou, keep_s=options.track_keep_s
+    )
 
 
 def _streaming(options: argparse.Namespace, frames: int) -> Any:

@@ -100,7 +100,12 @@ def render(template: str, **values: Any) -> str:
 
 def summary(report: dict[str, Any]) -> list[str]:
     """The report in a few sentences."""
-    return [*_accuracy_sentences(report), *_latency_sentences(report), *_streaming_sentences(report)]
+    return [
+        *_accuracy_sentences(report),
+        *_latency_sentences(report),
+        *_streaming_sentences(report),
+        *_tracking_sentences(report),
+    ]
 
 
 def _accuracy_sentences(report: dict[str, Any]) -> Iterable[str]:
@@ -137,6 +142,15 @@ def _streaming_sentences(report: dict[str, Any]) -> Iterable[str]:
     if accuracy and 'sap50' in streaming:
         lost = 100 * (accuracy['map50'] - streaming['sap50'])
         yield f'Being late costs it {f"{lost:.1f} points" if lost >= 0.05 else "nothing"} of AP50.'
+
+
+def _tracking_sentences(report: dict[str, Any]) -> Iterable[str]:
+    tracking = report.get('tracking')
+    if tracking:
+        yield (
+            f'Ids: HOTA {figure(tracking["hota"])}, IDF1 {figure(tracking["idf1"])}; {tracking["id_switches"]} switches over '
+            f'{tracking["tracks"]} objects.'
+        )
 
 
 def cards(report: dict[str, Any]) -> list[Card]:

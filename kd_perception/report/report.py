@@ -21,6 +21,8 @@ from kd_perception.metrics.accuracy import measure
 from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import at_recall, calibration, operating_point, precision_recall_curve
 from kd_perception.metrics.streaming import Fate, Stream, simulate
+from kd_perception.report.tracking import tracking_section
+from kd_perception.tracking.bytetrack import TrackerSettings
 
 SCHEMA_VERSION = 1
 FIXED_RECALL = 0.7
@@ -50,6 +52,7 @@ def make_report(
     failures: Sequence[BagFailure] = (),
     streaming: Streaming | None = None,
     command: str = '',
+    tracker: TrackerSettings | None = None,
 ) -> dict[str, Any]:
     """All figures of an evaluation, as plain JSON values (schema: docs/report.md).
 
@@ -75,11 +78,14 @@ def make_report(
         'latency': latency_figures(results),
         'accuracy': None,
         'streaming': None,
+        'tracking': None,
     }
     judgeable = [(f, r.truth[f.stamp_ns]) for r in results for f in r.frames if f.stamp_ns in r.truth]
     if judgeable:
         detections, truth = [f.detections for f, _ in judgeable], [there for _, there in judgeable]
         report['accuracy'] = accuracy_figures(detections, truth, bundle)
+    if tracker:
+        report['tracking'] = tracking_section(results, bundle.thresholds.score, tracker)
     if streaming:
         report['streaming'] = streaming_figures(results, bundle, streaming)
     return report

@@ -32,15 +32,14 @@ class SceneFrame:
 
     Attributes:
         image: (height, width, 3) uint8 BGR.
-        truth: a box with score 1 for every vehicle of which enough is in sight, in pixels of `image`.
+        truth: a box with score 1 for every vehicle of which enough is in sight, in pixels of `image`; its track id says which
+            vehicle of the scene it is.
         stamp: seconds since the first frame.
-        ids: int64 (N,), which vehicle of the scene each box of `truth` is, from 1 on; the same in every frame.
     """
 
     image: Image
     truth: Detections
     stamp: float
-    ids: NDArray[np.int64]
 
 
 class Scene:
@@ -108,8 +107,8 @@ class Scene:
         owners[canopy > 127] = 0
         boxes, class_ids, ids = self._truth(bodies, owners)
         shaded = self._shade(image, light, shadows, owners, canopy)
-        truth = Detections(boxes, np.ones(len(boxes), np.float32), class_ids)
-        return SceneFrame(self._expose(shaded, k), truth, stamp, ids)
+        truth = Detections(boxes, np.ones(len(boxes), np.float32), class_ids, ids)
+        return SceneFrame(self._expose(shaded, k), truth, stamp)
 
     def _seen(self, projection: Matrix) -> tuple[Image, Image, Image]:
         """What the camera sees of the bare ground: its colours, its light, and the cover of crowns."""
