@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     'ros': ('bags', 'runtime', 'tracking', 'selection', 'engines', 'bundles', 'scene', 'detection'),
     'benchmark': ('selection', 'engines', 'bundles', 'scene', 'detection'),
     'doctor': ('ros', 'benchmark', 'selection', 'engines', 'bundles', 'scene', 'detection'),
-    'demo': ('ros', 'report', 'evaluation', 'metrics', 'bags', 'bundles', 'scene', 'detection'),
+    'demo': ('ros', 'report', 'tracking', 'evaluation', 'metrics', 'bags', 'bundles', 'scene', 'detection'),
     'cli': (
         'tracking',
         *('demo', 'doctor', 'benchmark', 'ros', 'report', 'evaluation', 'metrics', 'bags', 'runtime', 'selection'),

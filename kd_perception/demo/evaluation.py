@@ -19,6 +19,7 @@ from kd_perception.evaluation.results import BagFailure
 from kd_perception.report.files import write_report
 from kd_perception.report.report import Streaming, make_report
 from kd_perception.scene import CLASS_NAMES
+from kd_perception.tracking.bytetrack import TrackerSettings
 
 MAX_FRAMES = 300
 """Frames of the bag: ten seconds at 30 Hz."""
@@ -55,7 +56,15 @@ def evaluate_source(options: DemoOptions, source: FrameSource, model: Path, fram
     lines = []
     for mode, streaming in (('every', None), ('realtime', Streaming(1.0))):
         command = f'kd_perception evaluate {os.path.relpath(bag)} --bundle {bundle.name} --mode {mode}'
-        report = make_report(bundle, artifact, [outcome], streaming=streaming, command=command)
+        tracker = None if options.tracker == 'none' else TrackerSettings()
+        report = make_report(
+            bundle,
+            artifact,
+            [outcome],
+            streaming=streaming,
+            command=f'{command} --tracker {options.tracker}',
+            tracker=tracker,
+        )
         lines += write_report(report, [outcome], bundle, options.out / 'evaluation' / mode)
     return lines
 

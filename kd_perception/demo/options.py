@@ -27,6 +27,7 @@ class DemoOptions:
         height: of the synthetic flight, pixels.
         seed: of the synthetic flight.
         threads: of the inference; 0 takes one per physical core.
+        tracker: gives objects ids: bytetrack, or none.
     """
 
     source: str = ''
@@ -41,6 +42,7 @@ class DemoOptions:
     height: int = 480
     seed: int = 7
     threads: int = 0
+    tracker: str = 'bytetrack'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add('--width', type=int, default=default.width, help='of the synthetic flight (default: %(default)s)')
     add('--height', type=int, default=default.height, help='of the synthetic flight (default: %(default)s)')
     add('--seed', type=int, default=default.seed, help='of the synthetic flight (default: %(default)s)')
+    add(
+        '--tracker',
+        choices=('none', 'bytetrack'),
+        default=default.tracker,
+        help='give objects ids; none for pictures that do not follow one another (default: %(default)s)',
+    )
     add('--threads', type=_not_negative, default=0, help='of the inference (default: one per physical core)')
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,7 +27,15 @@ from kd_perception.demo.joiner import Row
 from kd_perception.demo.options import DEFAULT_FRAMES, DemoOptions
 from kd_perception.demo.processes import Child, prepare_environment
 from kd_perception.demo.recorder import Recorder
-from kd_perception.demo.summary import Summary, accuracy, frame_accounts, latency_percentiles, rate
+from kd_perception.demo.summary import (
+    Summary,
+    accuracy,
+    count_tracks,
+    frame_accounts,
+    latency_percentiles,
+    rate,
+    tracking,
+)
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.drawing import draw, fit
 from kd_perception.detection.image import BgrImage
@@ -126,8 +135,7 @@ def _shrunk(image: BgrImage, detections: Detections) -> tuple[BgrImage, Detectio
     if scale == 1.0:
         return image.copy(), detections
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    boxes = detections.boxes * np.float32(scale)
-    return fit(image, size), Detections(boxes, detections.scores, detections.class_ids)
+    return fit(image, size), replace(detections, boxes=detections.boxes * np.float32(scale))
 
 
 def _start_detector(options: DemoOptions, model: Path) -> Child:
@@ -135,6 +143,7 @@ def _start_detector(options: DemoOptions, model: Path) -> Child:
         'model': str(model),
         'precision': options.precision,
         'threads': options.threads,
+        'tracker': options.tracker,
         'autostart': True,
         'diagnostics_period_s': _DIAGNOSTICS_PERIOD,
     }
@@ -204,7 +213,9 @@ def _is_settled(recorder: Recorder, ended: float) -> bool:
 
 def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
     model = recorder.statuses.get('model', {})
-    map50, by_class = accuracy(recorder.detections, recorder.truth, recorder.classes, CLASS_NAMES, recorder.threshold)
+    compared = recorder.detections, recorder.truth, recorder.classes, CLASS_NAMES, recorder.threshold
+    map50, by_class = accuracy(*compared)
+    is_tracked = any(found.track_ids is not None for found in recorder.detections.values())
     return Summary(
         source=name,
         bundle=model.get('bundle', ''),
@@ -217,4 +228,6 @@ def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
         score_threshold=round(recorder.threshold, 4),
         map50=map50,
         map50_by_class=by_class,
+        tracks=count_tracks(recorder.detections.values()) if is_tracked else None,
+        tracking=tracking(*compared) if is_tracked else None,
     )

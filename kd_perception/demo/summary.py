@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.stage_times import STAGES
 from kd_perception.metrics.accuracy import measure
+from kd_perception.metrics.tracking import tracking_figures
+from kd_perception.report.tracking import judged_frame
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Summary:
         score_threshold: from which the detector published.
         map50: against the scene's boxes, over what was published; None without ground truth.
         map50_by_class: the same by class, for the classes that occur.
+        tracks: how many objects were given an id; None without a tracker.
+        tracking: HOTA, IDF1, MOTA and more against the scene's own ids; None without ground truth.
     """
 
     source: str
@@ -43,6 +47,8 @@ class Summary:
     score_threshold: float
     map50: float | None
     map50_by_class: dict[str, float]
+    tracks: int | None = None
+    tracking: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -59,6 +65,7 @@ class Summary:
             ('dropped', f'{dropped}{f"; {lost} lost by the middleware" if lost else ""}'),
             ('frames/s', f'{self.fps_in:.1f} in, {self.fps_out:.1f} out'),
             ('mAP50', _map_text(self)),
+            *([('tracks', _tracks_text(self))] if self.tracks is not None else []),
         ]
         lines = [f'  {name:<9} {text}' for name, text in rows]
         lines += ['', f'  {"ms":<13}{"p50":>9}{"p95":>9}{"p99":>9}']
@@ -113,19 +120,54 @@ def accuracy(
         true_names: the truth's classes.
         threshold: score from which the detector publishes.
     """
-    stamps = sorted(detections.keys() & truth.keys())
-    same = np.array([true_names.index(name) if name in true_names else -1 for name in names], np.int32)
-    if not stamps or (same < 0).all():
+    pairs = _pairs(detections, truth, names, true_names)
+    if not pairs:
         return None, {}
-    found = [_renamed(detections[stamp], same) for stamp in stamps]
-    result = measure(found, [GroundTruth.of(truth[stamp]) for stamp in stamps], true_names, score_threshold=threshold)
+    found, there = zip(*pairs, strict=True)
+    result = measure(found, [GroundTruth.of(objects) for objects in there], true_names, score_threshold=threshold)
     by_class = {name: round(entry.map50, 4) for name, entry in result.per_class.items() if entry.map50 is not None}
     return round(result.map50, 4), by_class
 
 
+def count_tracks(detections: Iterable[Detections]) -> int:
+    """How many different ids were published."""
+    return len(
+        {track for found in detections if found.track_ids is not None for track in found.track_ids.tolist()} - {0}
+    )
+
+
+def tracking(
+    detections: Mapping[int, Detections],
+    truth: Mapping[int, Detections],
+    names: Sequence[str],
+    true_names: Sequence[str],
+    threshold: float,
+) -> dict[str, Any] | None:
+    """The ids that were published against those of the ground truth; None where either has none. See `accuracy`."""
+    pairs = _pairs(detections, truth, names, true_names)
+    frames = [judged_frame(GroundTruth.of(there), found, threshold) for found, there in pairs]
+    if not any(len(frame.truth_ids) for frame in frames) or not any(len(frame.ids) for frame in frames):
+        return None
+    return {name: round(value, 4) for name, value in tracking_figures(frames).to_json().items()}
+
+
+def _pairs(
+    detections: Mapping[int, Detections],
+    truth: Mapping[int, Detections],
+    names: Sequence[str],
+    true_names: Sequence[str],
+) -> list[tuple[Detections, Detections]]:
+    """Detections, in the truth's classes, and truth of every frame that has both; none where no class is known to both."""
+    stamps = sorted(detections.keys() & truth.keys())
+    same = np.array([true_names.index(name) if name in true_names else -1 for name in names], np.int32)
+    if (same < 0).all():
+        return []
+    return [(_renamed(detections[stamp], same), truth[stamp]) for stamp in stamps]
+
+
 def _renamed(detections: Detections, same: np.ndarray[Any, np.dtype[np.int32]]) -> Detections:
     class_ids = same[detections.class_ids]
-    return Detections(detections.boxes, detections.scores, class_ids).select(class_ids >= 0)
+    return replace(detections, class_ids=class_ids).select(class_ids >= 0)
 
 
 def _map_text(summary: Summary) -> str:
@@ -133,3 +175,11 @@ def _map_text(summary: Summary) -> str:
         return 'no ground truth'
     classes = ', '.join(f'{name} {100 * value:.0f}' for name, value in summary.map50_by_class.items())
     return f'{100 * summary.map50:.1f} % at score {summary.score_threshold:g} and above ({classes})'
+
+
+def _tracks_text(summary: Summary) -> str:
+    text = f'{summary.tracks} ids'
+    if summary.tracking is None:
+        return text
+    figures = ', '.join(f'{name.upper()} {100 * summary.tracking[name]:.1f} %' for name in ('hota', 'idf1', 'mota'))
+    return f'{text} for {summary.tracking["tracks"]} objects; {figures}, {summary.tracking["id_switches"]} switches'

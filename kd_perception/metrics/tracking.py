@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -71,9 +72,13 @@ def tracking_figures(frames: Sequence[TrackedFrame]) -> TrackingFigures:
         EvaluationError: TrackEval is not installed.
     """
     try:
-        from trackeval.metrics import CLEAR, HOTA, Identity
+        # It says on stdout which of the benchmarks' own packages are missing; none of them is needed here.
+        with redirect_stdout(None):
+            from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError as error:
-        raise EvaluationError(f'tracking figures need TrackEval ({error}): pip install trackeval') from error
+        raise EvaluationError(
+            f'tracking figures need TrackEval and SciPy ({error}): pip install scipy && pip install --no-deps trackeval'
+        ) from error
     data = _as_trackeval(frames)
     quiet = {'PRINT_CONFIG': False}
     hota = HOTA().eval_sequence(data)

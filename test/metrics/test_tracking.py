@@ -64,5 +64,5 @@ def test_empty_sides(truth, found, mota):
 def test_without_trackeval_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, 'trackeval', None)
     monkeypatch.setitem(sys.modules, 'trackeval.metrics', None)
-    with pytest.raises(EvaluationError, match='pip install trackeval'):
+    with pytest.raises(EvaluationError, match='pip install --no-deps trackeval'):
         tracking_figures([])
