@@ -140,9 +140,12 @@ def run(options: argparse.Namespace) -> int:
 
     from kd_perception.evaluation.evaluate import run_jobs
     from kd_perception.evaluation.results import BagFailure
+    from kd_perception.metrics.tracking import check_available
     from kd_perception.report.files import write_report
     from kd_perception.report.report import make_report
 
+    if options.tracker != 'none':
+        check_available()
     jobs = _jobs(options)
     jobs[0].tiling()  # what nobody can read is refused before anything runs
     selection = jobs[0].selection()

@@ -16,6 +16,7 @@ from kd_perception.demo.options import DemoOptions
 from kd_perception.errors import EvaluationError
 from kd_perception.evaluation.evaluate import Job, run_jobs
 from kd_perception.evaluation.results import BagFailure
+from kd_perception.metrics.tracking import is_available
 from kd_perception.report.files import write_report
 from kd_perception.report.report import Streaming, make_report
 from kd_perception.scene import CLASS_NAMES
@@ -56,7 +57,7 @@ def evaluate_source(options: DemoOptions, source: FrameSource, model: Path, fram
     lines = []
     for mode, streaming in (('every', None), ('realtime', Streaming(1.0))):
         command = f'kd_perception evaluate {os.path.relpath(bag)} --bundle {bundle.name} --mode {mode}'
-        tracker = None if options.tracker == 'none' else TrackerSettings()
+        tracker = TrackerSettings() if options.tracker != 'none' and is_available() else None
         report = make_report(
             bundle,
             artifact,

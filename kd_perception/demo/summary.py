@@ -12,7 +12,7 @@ from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.stage_times import STAGES
 from kd_perception.metrics.accuracy import measure
-from kd_perception.metrics.tracking import tracking_figures
+from kd_perception.metrics.tracking import is_available, tracking_figures
 from kd_perception.report.tracking import judged_frame
 
 
@@ -143,7 +143,12 @@ def tracking(
     true_names: Sequence[str],
     threshold: float,
 ) -> dict[str, Any] | None:
-    """The ids that were published against those of the ground truth; None where either has none. See `accuracy`."""
+    """The ids that were published against those of the ground truth; None where either has none. See `accuracy`.
+
+    None, too, where TrackEval is not installed.
+    """
+    if not is_available():
+        return None
     pairs = _pairs(detections, truth, names, true_names)
     frames = [judged_frame(GroundTruth.of(there), found, threshold) for found, there in pairs]
     if not any(len(frame.truth_ids) for frame in frames) or not any(len(frame.ids) for frame in frames):

@@ -71,14 +71,7 @@ def tracking_figures(frames: Sequence[TrackedFrame]) -> TrackingFigures:
     Raises:
         EvaluationError: TrackEval is not installed.
     """
-    try:
-        # It says on stdout which of the benchmarks' own packages are missing; none of them is needed here.
-        with redirect_stdout(None):
-            from trackeval.metrics import CLEAR, HOTA, Identity
-    except ImportError as error:
-        raise EvaluationError(
-            f'tracking figures need TrackEval and SciPy ({error}): pip install scipy && pip install --no-deps trackeval'
-        ) from error
+    CLEAR, HOTA, Identity = _trackeval()  # noqa: N806  classes
     data = _as_trackeval(frames)
     quiet = {'PRINT_CONFIG': False}
     hota = HOTA().eval_sequence(data)
@@ -95,6 +88,33 @@ def tracking_figures(frames: Sequence[TrackedFrame]) -> TrackingFigures:
         objects=data['num_gt_dets'],
         tracks=data['num_gt_ids'],
     )
+
+
+def is_available() -> bool:
+    """Whether TrackEval is installed."""
+    try:
+        _trackeval()
+    except EvaluationError:
+        return False
+    return True
+
+
+def check_available() -> None:
+    """Raise EvaluationError, which says what to install, where TrackEval is missing."""
+    _trackeval()
+
+
+def _trackeval() -> tuple[Any, Any, Any]:
+    """Its metrics CLEAR, HOTA and Identity."""
+    try:
+        # It says on stdout which of the benchmarks' own packages are missing; none of them is needed here.
+        with redirect_stdout(None):
+            from trackeval.metrics import CLEAR, HOTA, Identity
+    except ImportError as error:
+        raise EvaluationError(
+            f'tracking figures need TrackEval and SciPy ({error}): pip install scipy && pip install --no-deps trackeval'
+        ) from error
+    return CLEAR, HOTA, Identity
 
 
 def _as_trackeval(frames: Sequence[TrackedFrame]) -> dict[str, Any]:
