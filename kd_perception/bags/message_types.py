@@ -29,9 +29,3 @@ def types() -> Typestore:
 def message(type_name: str, **fields: Any) -> Any:
     """A message of a type, e.g. `message(IMAGE, header=…, height=…)`; every field must be given."""
     return types().types[type_name](**fields)
-
-
-def full_name(type_name: str) -> str:
-    """The type's name as it is today: old bags say `sensor_msgs/Image` for `sensor_msgs/msg/Image`."""
-    package, _, name = type_name.partition('/')
-    return f'{package}/msg/{name}' if name and '/' not in name else type_name

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bags.message_types import COMPRESSED_IMAGE, DETECTIONS, IMAGE, LABEL_INFO
-from kd_perception.bags.storage import BagStorage, Message, Topic, bag_errors
+from kd_perception.bags.metadata import Topic
+from kd_perception.bags.storage import BagStorage, Message, bag_errors
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage, decode_compressed, decode_raw
 from kd_perception.errors import BagError
@@ -129,16 +130,23 @@ def _image_topic(storage: BagStorage, wanted: str | None) -> Topic:
             raise BagError(f'{storage.path}: {name} holds {found.type}, not images; its image topics are: {listed}')
         if not found.count:
             raise BagError(f'{storage.path}: {name} holds no message; its image topics are: {listed}')
-        return found
+        return _of_images_only(storage, found)
     filled = [topic for topic in images if topic.count and not topic.name.endswith('/compressedDepth')]
     if len(filled) == 1:
-        return filled[0]
+        return _of_images_only(storage, filled[0])
     if filled:
         raise BagError(f'{storage.path}: several image topics, choose one of: {listed}')
     if images:
         raise BagError(f'{storage.path}: its image topics hold no colour images: {listed}')
     others = ', '.join(f'{topic.name} ({topic.type})' for topic in storage.topics.values()) or 'none, the bag is empty'
     raise BagError(f'{storage.path}: no image topic; its topics are: {others}')
+
+
+def _of_images_only(storage: BagStorage, topic: Topic) -> Topic:
+    others = [type_name for type_name in topic.other_types if type_name not in IMAGE_TYPES]
+    if others:
+        raise BagError(f'{storage.path}: {topic.name} holds {", ".join(others)} beside {topic.type}')
+    return topic
 
 
 @dataclass(frozen=True)

@@ -5,53 +5,26 @@ Whatever a damaged bag holds ends in messages or in a `BagError`, never in anoth
 
 from __future__ import annotations
 
+import filecmp
+import hashlib
 import os
 import re
-import shutil
-import sys
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-from rosbags.rosbag2 import Reader
-
-from kd_perception.bags.message_types import full_name, types
+from kd_perception.bags import mcap_file, sqlite_file
+from kd_perception.bags.message_types import types
+from kd_perception.bags.metadata import METADATA, Topic, add_topic, full_name, read_metadata
+from kd_perception.bags.packed import unpack_file, unpack_message
 from kd_perception.errors import BagError
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-METADATA = 'metadata.yaml'
-STORAGE_SUFFIXES = ('.mcap', '.db3')
-MAX_METADATA_BYTES = 64 << 20
-MAX_MESSAGE_BYTES = 1 << 30
-"""Largest message that is decompressed; an 8K colour image has a tenth of it."""
-
-_COMPRESSED_SUFFIX = '.zstd'
-_MCAP_MAGIC = b'\x89MCAP0\r\n'
-_SQLITE_MAGIC = b'SQLite format 3\0'
-_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a CDR message begins with a zero byte
-
-
-@dataclass(frozen=True)
-class Topic:
-    """A topic of a bag.
-
-    Attributes:
-        name: with its leading slash.
-        type: full type name, `package/msg/Name`.
-        count: number of messages, by the bag's own account.
-    """
-
-    name: str
-    type: str
-    count: int
+STORAGE_SUFFIXES = (mcap_file.SUFFIX, sqlite_file.SUFFIX)
+PACKED_SUFFIX = '.zstd'
 
 
 @dataclass(frozen=True)
@@ -99,27 +72,35 @@ class BagStorage:
             BagError: nothing there is a readable bag.
         """
         self.path = path.parent if path.name == METADATA else path
-        if not self.path.exists():
-            raise BagError(f'{self.path}: no such file or folder')
-        if (self.path / METADATA).is_file():
-            self.files, self.topics = _from_metadata(self.path)
-        else:
-            self.files = _storage_files(self.path)
-            self.topics = _scan_topics(self.files)
+        with bag_errors(f'{self.path} cannot be read'):
+            if not self.path.exists():
+                raise BagError(f'{self.path}: no such file or folder')
+            if (self.path / METADATA).is_file():
+                self.files, self.topics = _from_metadata(self.path)
+            else:
+                self.files = _storage_files(self.path)
+                self.topics = _scan_topics(self.files)
+            _refuse_copies(self.files)
 
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """The messages of some topics in the order in which they were recorded.
 
         Raises:
-            BagError: a file is damaged.
+            BagError: a file is damaged, or there are other messages than the bag states: after the last of them.
         """
+        found = Counter[str]()
         for file in self.files:
-            with _opened(file) as reader, bag_errors(f'{file} is damaged'):
-                connections = [c for c in reader.connections if c.topic in topics]
-                if not connections:
-                    continue
-                for connection, received_ns, raw in reader.messages(connections):
-                    yield Message(connection.topic, full_name(connection.msgtype), int(received_ns), _unpacked(raw))
+            with _plain(file) as plain, bag_errors(f'{file} is damaged'):
+                for topic, type_name, received_ns, raw in _reader(plain).messages(plain, topics):
+                    found[topic] += 1
+                    yield Message(topic, full_name(type_name), received_ns, unpack_message(raw))
+        for topic in topics:
+            stated = self.topics[topic].count if topic in self.topics else 0
+            if found[topic] != stated:
+                raise BagError(
+                    f'{self.path}: {found[topic]} messages of {topic} are there, but the bag states {stated}: '
+                    'it was copied or recorded in part, or it is damaged'
+                )
 
 
 @contextmanager
@@ -140,45 +121,58 @@ def bag_errors(what: str) -> Iterator[None]:
 def _from_metadata(folder: Path) -> tuple[list[Path], dict[str, Topic]]:
     place = folder / METADATA
     with bag_errors(f'{place} is damaged (without it, the bag is read from its storage files alone)'):
-        if place.stat().st_size > MAX_METADATA_BYTES:
-            raise ValueError(f'it has more than {MAX_METADATA_BYTES} bytes')
-        content = yaml.safe_load(place.read_text('utf-8'))['rosbag2_bagfile_information']
-        # Old bags name their files with the recorder's folders.
-        files = [folder / PurePosixPath(name).name for name in content['relative_file_paths']]
-        topics: dict[str, Topic] = {}
-        for entry in content['topics_with_message_count']:
-            topic = entry['topic_metadata']
-            _add(topics, str(topic['name']), str(topic['type']), int(entry['message_count']))
+        stated = read_metadata(place)
+    files = [folder / name for name in stated.files]
     if not files:
         raise BagError(f'{place} names no storage file; without it, the bag is read from its storage files alone')
+    twice = sorted(name for name, count in Counter(stated.files).items() if count > 1)
+    if twice:
+        raise BagError(f'{place} names files twice: {", ".join(twice)}')
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise BagError(f'{folder}: {METADATA} names files that are not there: {", ".join(missing)}')
-    unknown = [file.name for file in files if _plain_name(file).suffix not in STORAGE_SUFFIXES]
+    unknown = [file.name for file in files if not is_storage(file)]
     if unknown:
         raise BagError(f'{folder}: {", ".join(unknown)}: only mcap and sqlite3 (.db3) bags, plain or zstd, are read')
-    return files, topics
+    unlisted = sorted({file.name for file in folder.iterdir() if is_storage(file) and file.is_file()} - {*stated.files})
+    if unlisted:
+        raise BagError(
+            f'{folder}: {METADATA} does not name {", ".join(unlisted)}: write it anew (ros2 bag reindex), or move the file away'
+        )
+    return files, stated.topics
+
+
+def _refuse_copies(files: list[Path]) -> None:
+    """A file that was copied to another's place would give its messages twice, and hide that the other's are gone."""
+    seen: dict[tuple[int, bytes], Path] = {}
+    for file in files if len(files) > 1 else ():
+        other = seen.setdefault(_outline(file), file)
+        if other is not file and filecmp.cmp(file, other, shallow=False):
+            raise BagError(f'{file.parent}: {other.name} and {file.name} are the same file twice')
+
+
+def _outline(file: Path) -> tuple[int, bytes]:
+    """Size and ends: different for files that are different, nearly always."""
+    with file.open('rb') as stream:
+        head = stream.read(1 << 14)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - (1 << 14)))
+        return size, hashlib.sha256(head + stream.read()).digest()
 
 
 def _storage_files(path: Path) -> list[Path]:
     """The storage files of a folder without metadata, or the file itself."""
-    if path.is_file():
-        if _plain_name(path).suffix not in STORAGE_SUFFIXES:
+    if not path.is_dir():
+        if not path.is_file() or not is_storage(path):
             raise BagError(f'{path}: not a rosbag2: neither .mcap nor .db3 nor a folder of such files')
         return [path]
-    files = [file for file in path.iterdir() if file.is_file() and _plain_name(file).suffix in STORAGE_SUFFIXES]
+    files = [file for file in path.iterdir() if file.is_file() and is_storage(file)]
     if not files:
         raise BagError(f'{path}: not a rosbag2: it holds neither {METADATA} nor a .mcap or .db3 file')
-    suffixes = {_plain_name(file).suffix for file in files}
-    if len(suffixes) > 1:
-        raise BagError(
-            f'{path}: without {METADATA} it is unclear which of {", ".join(map(_name, files))} to read; name one'
-        )
+    if len({_plain_name(file).suffix for file in files}) > 1:
+        names = ', '.join(file.name for file in files)
+        raise BagError(f'{path}: without {METADATA} it is unclear which of {names} to read; name one')
     return sorted(files, key=_split_number)
-
-
-def _name(file: Path) -> str:
-    return file.name
 
 
 def _split_number(file: Path) -> tuple[str | int, ...]:
@@ -186,58 +180,58 @@ def _split_number(file: Path) -> tuple[str | int, ...]:
     return tuple(int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', file.name))
 
 
+def is_storage(file: Path) -> bool:
+    """Whether a file bears the name of a storage file, packed or not."""
+    return _plain_name(file).suffix in STORAGE_SUFFIXES
+
+
 def _plain_name(file: Path) -> Path:
-    return file.with_suffix('') if file.suffix == _COMPRESSED_SUFFIX else file
+    return file.with_suffix('') if file.suffix == PACKED_SUFFIX else file
 
 
 def _scan_topics(files: list[Path]) -> dict[str, Topic]:
     topics: dict[str, Topic] = {}
     for file in files:
-        with _opened(file) as reader, bag_errors(f'{file} is damaged'):
-            for connection in reader.connections:
-                _add(topics, connection.topic, connection.msgtype, connection.msgcount)
+        with _plain(file) as plain, bag_errors(f'{file} is damaged'):
+            for topic in _reader(plain).topics(plain).values():
+                for type_name in (topic.type, *topic.other_types):
+                    add_topic(topics, topic.name, type_name, topic.count if type_name == topic.type else 0)
     return topics
 
 
-def _add(topics: dict[str, Topic], name: str, type_name: str, count: int) -> None:
-    known = topics.get(name)
-    topics[name] = Topic(name, full_name(type_name), count + (known.count if known else 0))
+def _reader(file: Path) -> Any:
+    """The module that reads a storage file."""
+    return mcap_file if file.suffix == mcap_file.SUFFIX else sqlite_file
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Reader]:
-    """The library's reader of one storage file, decompressed beside the system's other temporary files where need be."""
+def _plain(file: Path) -> Iterator[Path]:
+    """A storage file with both its ends, unpacked beside the system's other temporary files where need be."""
     with TemporaryDirectory(prefix='kd_perception_bag_') as folder:
         with bag_errors(f'{file} cannot be read'):
-            if file.suffix == _COMPRESSED_SUFFIX:
+            plain = file
+            if file.suffix == PACKED_SUFFIX:
                 plain = Path(folder) / _plain_name(file).name
-                with zstd.open(file, 'rb') as packed, plain.open('wb') as unpacked:
-                    shutil.copyfileobj(packed, unpacked, 1 << 20)
-            else:
-                plain = file
-            reader = Reader(plain)
+                unpack_file(file, plain)
             _check_ends(plain)
-            reader.open()
-        try:
-            yield reader
-        finally:
-            with bag_errors(f'{file} cannot be closed'):
-                reader.close()
+        yield plain
 
 
 def _check_ends(file: Path) -> None:
-    """Refuse a file whose end is missing: the library would say so in terms of records, or read a part without a word."""
+    """Refuse a file whose end is missing, in terms of what happened to it and not of records."""
     with file.open('rb') as stream:
         head = stream.read(100)
         size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - len(_MCAP_MAGIC)))
+        stream.seek(max(0, size - len(mcap_file.MAGIC)))
         end = stream.read()
-    if file.suffix == '.mcap':
-        if not head.startswith(_MCAP_MAGIC):
+    if file.suffix == mcap_file.SUFFIX:
+        if not head.startswith(mcap_file.MAGIC):
             raise BagError(f'{file}: not an mcap file')
-        whole, cure = end == _MCAP_MAGIC, f'mcap recover {file.name} -o repaired.mcap'
+        whole, cure = end == mcap_file.MAGIC, f'mcap recover {file.name} -o repaired.mcap'
+    elif sqlite_file.journals(file):
+        return  # sqlite puts it in order
     else:
-        if not head.startswith(_SQLITE_MAGIC) or len(head) < 100:
+        if not head.startswith(sqlite_file.MAGIC) or len(head) < 100:
             raise BagError(f'{file}: not an sqlite3 file')
         page_size = int.from_bytes(head[16:18], 'big')
         pages = int.from_bytes(head[28:32], 'big')
@@ -245,13 +239,3 @@ def _check_ends(file: Path) -> None:
         whole, cure = size >= pages * (page_size if page_size > 1 else 65536), f'sqlite3 {file.name} .recover'
     if not whole:
         raise BagError(f'{file}: truncated: the recording or the copy was cut off. To save what is there: {cure}')
-
-
-def _unpacked(raw: bytes) -> memoryview:
-    """The message without its own compression (`compression_mode: message`)."""
-    if raw[:4] != _ZSTD_MAGIC:
-        return memoryview(raw)
-    declared = zstd.get_frame_info(raw).decompressed_size
-    if declared is None or declared > MAX_MESSAGE_BYTES:
-        raise BagError(f'a message declares {declared} bytes; the limit is {MAX_MESSAGE_BYTES}')
-    return memoryview(zstd.decompress(raw))

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any, Literal
+from urllib.parse import quote
 
 import cv2
 import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from kd_perception.bags.message_types import COMPRESSED_IMAGE, DETECTIONS, IMAGE, LABEL_INFO, message, types
-from kd_perception.bags.storage import Message, bag_errors
+from kd_perception.bags.metadata import METADATA
+from kd_perception.bags.storage import BagStorage, Message, bag_errors, is_storage
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage
 from kd_perception.errors import BagError
 
 StorageName = Literal['mcap', 'sqlite3']
 CompressionName = Literal['none', 'file', 'message', 'storage']
+
+METADATA_VERSION: Literal[8] = 8
+"""The newest whose QoS profiles Humble reads; from 9 on they are a list where Humble expects a text."""
 
 _STORAGES = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 _IDENTITY = (0.0, 0.0, 0.0, 1.0)
@@ -61,11 +70,16 @@ class BagWriter:
         if self.path.exists() and not (overwrite and is_bag_folder(self.path)):
             raise BagError(
                 f'{self.path} exists already'
-                + (' and is no bag' if overwrite else '; choose another place, or replace it (--force)')
+                + (
+                    ' and is no bag, or not only a bag'
+                    if overwrite
+                    else '; choose another place, or replace it (--force)'
+                )
             )
         self._storage = _STORAGES[storage]
         self._compression = CompressionMode[compression.upper()]
         self._connections: dict[tuple[str, str], Connection] = {}
+        self._written: dict[str, _Tally] = {}
 
     def __enter__(self) -> BagWriter:
         with bag_errors(f'{self.path} cannot be written'):
@@ -74,7 +88,9 @@ class BagWriter:
         try:
             with bag_errors(f'{self.path} cannot be written'):
                 # The writer names its files after the folder.
-                self._writer = Writer(self._workshop / self.path.name, version=9, storage_plugin=self._storage)
+                self._writer = _Writer(
+                    self._workshop / self.path.name, version=METADATA_VERSION, storage_plugin=self._storage
+                )
                 self._writer.set_compression(self._compression, CompressionFormat.ZSTD)
                 self._writer.open()
         except BagError:
@@ -90,11 +106,31 @@ class BagWriter:
                 return
             with bag_errors(f'{self.path} cannot be written'):
                 self._writer.close()
-                if self.path.exists():
-                    self.path.rename(self._workshop / 'replaced')
-                (self._workshop / self.path.name).rename(self.path)
+                self._read_back()
+                self._move()
         finally:
             shutil.rmtree(self._workshop, ignore_errors=True)
+
+    def _read_back(self) -> None:
+        """Nothing is replaced by a bag that does not hold what was written."""
+        storage = BagStorage(self._workshop / self.path.name)
+        found: dict[str, _Tally] = {}
+        for stored in storage.messages(list(storage.topics)):
+            found.setdefault(stored.topic, _Tally()).add(stored.raw)
+        if found != self._written:
+            counts = {topic: tally.count for topic, tally in found.items()}
+            raise BagError(f'{self.path}: it is written, but reads otherwise ({counts}): is the disk sound?')
+
+    def _move(self) -> None:
+        replaced = self._workshop / 'replaced'
+        if self.path.exists():
+            self.path.rename(replaced)
+        try:
+            (self._workshop / self.path.name).rename(self.path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(self.path)
+            raise
 
     def image(
         self, topic: str, stamp_ns: int, image: BgrImage, frame_id: str = 'camera', received_ns: int | None = None
@@ -175,12 +211,16 @@ class BagWriter:
         """Add a message object of any known type."""
         with bag_errors(f'{self.path} cannot be written: {type_name} on {topic}'):
             raw = types().serialize_cdr(content, type_name)
-            self._writer.write(self._connection(topic, type_name), received_ns, raw)
+            self._add(topic, type_name, received_ns, raw)
 
     def copy(self, recorded: Message) -> None:
         """Add a message of another bag as it is."""
         with bag_errors(f'{self.path} cannot be written: {recorded.type} on {recorded.topic}'):
-            self._writer.write(self._connection(recorded.topic, recorded.type), recorded.received_ns, recorded.raw)
+            self._add(recorded.topic, recorded.type, recorded.received_ns, recorded.raw)
+
+    def _add(self, topic: str, type_name: str, received_ns: int, raw: bytes | memoryview) -> None:
+        self._writer.write(self._connection(topic, type_name), received_ns, raw)
+        self._written.setdefault(topic, _Tally()).add(raw)
 
     def _connection(self, topic: str, type_name: str) -> Connection:
         connection = self._connections.get((topic, type_name))
@@ -198,8 +238,38 @@ def header(stamp_ns: int, frame_id: str) -> Any:
 
 
 def is_bag_folder(path: Path) -> bool:
-    """Whether a folder holds a bag's metadata and may be replaced by another bag."""
-    return (path / 'metadata.yaml').is_file()
+    """Whether a folder is a bag and nothing else, so that it may be replaced by another bag."""
+    return (path / METADATA).is_file() and all(
+        file.name == METADATA or is_storage(file.with_name(file.name.removesuffix('-wal').removesuffix('-shm')))
+        for file in path.iterdir()
+    )
+
+
+@dataclass
+class _Tally:
+    """Of a topic's messages, in any order."""
+
+    count: int = 0
+    checksum: int = 0
+
+    def add(self, raw: bytes | memoryview) -> None:
+        self.count += 1
+        self.checksum = (self.checksum + zlib.crc32(raw)) % (1 << 64)
+
+
+class _SqliteStorage(Sqlite3Writer):
+    """The library hands the path to sqlite as a URI, in which `#`, `?` and `%` mean something else."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        super().__init__(Path(quote(os.fsencode(path))), compression)
+        self.path = path / f'{path.name}.db3'
+
+
+class _Writer(Writer):
+    STORAGE_PLUGINS: Mapping[StoragePlugin, Any] = {
+        **Writer.STORAGE_PLUGINS,
+        StoragePlugin.SQLITE3: _SqliteStorage,
+    }
 
 
 def _detection(head: Any, box: Sequence[float], score: float, class_id: int, id_: str) -> Any:
