@@ -29,7 +29,7 @@ class BagForm:
         topic: of the images; JPEG images go to `<topic>/compressed`, where image_transport expects them.
         jpeg_quality: 1 … 100; 0 writes raw bgr8 images.
         frame_id: of every header.
-        fps: frames per second; 0 takes the source's own rate.
+        fps: frames per second; 0 takes the frames' own times, or the source's own rate.
         start_ns: stamp of the first frame. Not 0, which means unstamped in ROS.
         frames: most frames written; 0 takes all.
         overwrite: replace a bag that is already there.
@@ -82,7 +82,8 @@ def make_bag(
         if truth:
             bag.label_info(f'{TRUTH_TOPIC}/label_info', form.start_ns, class_names)
         for number, frame in enumerate(islice(source.frames(), form.frames or None)):
-            stamp = form.start_ns + round(number * period)
+            own = None if form.fps else frame.seconds
+            stamp = form.start_ns + round(number * period if own is None else 1e9 * own)
             if form.jpeg_quality:
                 bag.jpeg(f'{form.topic}/compressed', stamp, frame.image, form.frame_id, quality=form.jpeg_quality)
             else:

@@ -23,8 +23,6 @@ FOLDER_FPS = 5.0
 MAX_FILE_PIXELS = 250_000_000
 """Largest image file that is decoded: orthophotos are in, decompression bombs are out."""
 _BAG_SUFFIXES = ('.mcap', '.db3', '.zstd')
-_TEXT_LOOKED_AT = 4096
-_TEXT_BYTES = bytes([7, 8, 9, 10, 12, 13, 27, *range(32, 127), *range(128, 256)])  # UTF-8, with no control characters
 _FRAMES_TIMED = 30  # of a bag, to learn its rate
 _logger = logging.getLogger(__name__)
 
@@ -35,11 +33,19 @@ class SourceError(KdPerceptionError):
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One frame: BGR image, the boxes of what is in it where the source knows them, and its file's name where it has one."""
+    """One frame.
+
+    Attributes:
+        image: BGR.
+        truth: the boxes of what is in it, where the source knows them.
+        name: its file's path below the source's folder, where it has one.
+        seconds: its own time from the first frame on, where the source states one.
+    """
 
     image: BgrImage
     truth: Detections | None = None
     name: str = ''
+    seconds: float | None = None
 
 
 class FrameSource(Protocol):
@@ -89,25 +95,11 @@ def _recognise(place: Path, topic: str) -> FrameSource:
     if not place.exists():
         raise SourceError(f'{place}: no such file or folder')
     if not place.is_dir():
-        if place.suffix in _BAG_SUFFIXES:
-            return BagSource(place, topic)
-        _refuse_text(place)
-        return VideoSource(place)
+        from kd_perception.bags.video_source import VideoSource
+
+        return BagSource(place, topic) if place.suffix in _BAG_SUFFIXES else VideoSource(place)
     is_bag = any(file.name == 'metadata.yaml' or file.suffix in _BAG_SUFFIXES for file in place.iterdir())
     return BagSource(place, topic) if is_bag else FolderSource(place)
-
-
-def _refuse_text(path: Path) -> None:
-    """FFmpeg draws text files as a video of an old terminal, and follows playlists to other places."""
-    if not path.is_file():
-        raise SourceError(f'{path}: neither a file nor a folder')
-    try:
-        with path.open('rb') as stream:
-            head = stream.read(_TEXT_LOOKED_AT)
-    except OSError as error:
-        raise SourceError(f'{path} cannot be read: {error.strerror}') from error
-    if head and not head.translate(None, _TEXT_BYTES):
-        raise SourceError(f'{path} is a text file: neither a video, nor a folder of images, nor a rosbag2')
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -167,38 +159,6 @@ class SceneSource:
             frame = self._scene.frame(k)
             yield SourceFrame(frame.image, frame.truth)
             k += 1
-
-
-class VideoSource:
-    """A video file that OpenCV reads."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = path.name
-        self._path = path
-        capture = self._open()
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
-        self.fps = fps if 0.1 <= fps <= 1000.0 else 30.0
-        self.count = count if count > 0 else None
-
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path))
-        if not capture.isOpened():
-            raise SourceError(f'{self._path}: neither a video that OpenCV reads, nor a folder of images, nor a rosbag2')
-        return capture
-
-    def frames(self) -> Iterator[SourceFrame]:
-        """The video from its start."""
-        capture = self._open()
-        try:
-            while True:
-                found, image = capture.read()
-                if not found:
-                    return
-                yield SourceFrame(np.asarray(image, np.uint8))
-        finally:
-            capture.release()
 
 
 class FolderSource:

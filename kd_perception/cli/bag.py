@@ -39,7 +39,7 @@ def _add_from_video(actions: argparse._SubParsersAction[argparse.ArgumentParser]
     video.add_argument(
         '--ground-truth', type=Path, metavar='CSV', help='columns frame (from 0), label, x, y, w, h in pixels'
     )
-    _add_form(video, frames=0, fps="the video's own")
+    _add_form(video, frames=0, fps="the frames' own times")
     video.set_defaults(run=_from_video)
 
 
@@ -102,8 +102,8 @@ def _add_form(parser: argparse.ArgumentParser, frames: int, fps: str) -> None:
 
 
 def _from_video(options: argparse.Namespace) -> int:
-    from kd_perception.bags.sources import VideoSource
     from kd_perception.bags.truth_sources import read_truth_table
+    from kd_perception.bags.video_source import VideoSource
 
     table = read_truth_table(options.ground_truth) if options.ground_truth else {}
     names = sorted({entry.class_name for objects in table.values() for entry in objects})

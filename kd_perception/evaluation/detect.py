@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 
-from kd_perception.bags.sources import IMAGE_SUFFIXES, SourceError, VideoSource, images_in, read_image
+from kd_perception.bags.sources import IMAGE_SUFFIXES, SourceError, images_in, read_image
+from kd_perception.bags.video_source import VideoSource
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.drawing import draw
@@ -120,7 +121,7 @@ class FileDetection:
             video = stack.enter_context(_video(stack.enter_context(whole_file(target)))) if target else None
             number = -1
             for number, frame in enumerate(source.frames()):
-                seconds = number / source.fps
+                seconds = number / source.fps if frame.seconds is None else frame.seconds
                 entry = {
                     'file_name': f'{path.as_posix()}/{number:06d}',
                     'video': path.as_posix(),
