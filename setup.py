@@ -37,7 +37,7 @@ def data_of_package() -> list[str]:
 # Bags without ROS, accuracy, the report and the progress bars of `evaluate`, `detect`, `bag`, `compare` and `replay`.
 EVALUATION = [
     *('faster-coco-eval>=1.6', 'Jinja2>=3.0', 'rosbags>=0.10', 'tqdm>=4.60'),
-    'backports.zstd>=1.0; python_version < "3.14"',
+    *('backports.zstd>=1.0; python_version < "3.14"', 'lz4>=3'),
 ]
 
 setup(
