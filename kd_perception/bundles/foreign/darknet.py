@@ -302,7 +302,7 @@ class _Converter:
         return _Map(name, (channels, height * factor, width * factor))
 
     def _yolo(self, layer: Section) -> _Map:
-        """Decode a head: rows by anchor, then by cell."""
+        """Decode a head: rows by cell, then by anchor."""
         channels, rows, columns = self._last.shape
         classes, sizes = layer.number('classes', 80, 1), layer.numbers('anchors')
         mask = layer.numbers('mask') or list(range(len(sizes) // 2))
@@ -312,8 +312,8 @@ class _Converter:
         if channels != len(mask) * parts or self._heads.classes not in (0, classes):
             raise layer.refused(f'{channels} channels do not hold {len(mask)} anchors of {classes} classes')
         editor, cells = self._editor, rows * columns
-        apart = editor.reshape(self._last.name, (len(mask), parts, cells))
-        table = editor.reshape(editor.add('Transpose', [apart], perm=[0, 2, 1]), (1, len(mask) * cells, parts))
+        flat = editor.reshape(self._last.name, (1, channels, cells))
+        table = editor.reshape(editor.add('Transpose', [flat], perm=[0, 2, 1]), (1, len(mask) * cells, parts))
         anchors = np.array(sizes, np.float32).reshape(-1, 2)[mask]
         self._heads.boxes.append(self._boxes(layer, table, anchors, (columns, rows)))
         certain, found = editor.columns(table, 4, 5), editor.columns(table, 5, parts)
@@ -326,13 +326,13 @@ class _Converter:
 
     def _boxes(self, layer: Section, table: str, anchors: FloatArray, cells: tuple[int, int]) -> str:
         """Corners (1, N, 4) in pixels of the input."""
-        editor, count = self._editor, cells[0] * cells[1]
+        editor = self._editor
         scale = layer.real('scale_x_y', 1.0)
         steps = np.array(self._size, np.float32) / cells
         y, x = np.meshgrid(np.arange(cells[1]), np.arange(cells[0]), indexing='ij')
         corners = np.stack([x.ravel(), y.ravel()], axis=1) - (scale - 1) / 2
-        places = np.tile(corners * steps, (len(anchors), 1))[None]
-        reach = np.repeat(anchors, count, axis=0)[None] / 2
+        places = np.repeat(corners * steps, len(anchors), axis=0)[None]
+        reach = np.tile(anchors, (cells[0] * cells[1], 1))[None] / 2
         offsets, sides = editor.columns(table, 0, 2), editor.columns(table, 2, 4)
         if layer.number('new_coords', 0):
             doubled = editor.add('Mul', [sides, editor.constant([2.0])])
