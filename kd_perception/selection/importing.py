@@ -82,7 +82,7 @@ def import_network(
     if os.path.lexists(folder):
         raise BundleError(f'{shown(folder)} exists already; choose another folder or remove it')
     try:
-        content, options = _read(model, options)
+        content = _read(model, options.weights)
         network = _understand(content, model.name, options, list(pictures.values()))
     except (BundleError, EngineError) as error:
         raise BundleError(f'{shown(model)}: {error}') from error
@@ -139,15 +139,14 @@ def _three(values: Sequence[float]) -> str:
     return f'{values[0]:g}' if len(set(values)) == 1 else ', '.join(f'{value:g}' for value in values)
 
 
-def _read(model: Path, options: ImportOptions) -> tuple[bytes, ImportOptions]:
-    """The network as ONNX, and the options with what is usual where it comes from."""
-    if model.suffix.lower() != darknet.SUFFIX:
-        content = read_regular(model, MAX_ARTIFACT_BYTES)
-        check_integrity(content, model.name)
-        return content, options
-    weights = options.weights or model.with_suffix('.weights')
-    content = darknet.convert(read_regular(model, darknet.MAX_CFG_BYTES), read_regular(weights, MAX_ARTIFACT_BYTES))
-    return content, replace(options, resize=options.resize or 'stretch')
+def _read(model: Path, weights: Path | None) -> bytes:
+    """The network as ONNX."""
+    if model.suffix.lower() == darknet.SUFFIX:
+        values = read_regular(weights or model.with_suffix('.weights'), MAX_ARTIFACT_BYTES)
+        return darknet.convert(read_regular(model, darknet.MAX_CFG_BYTES), values)
+    content = read_regular(model, MAX_ARTIFACT_BYTES)
+    check_integrity(content, model.name)
+    return content
 
 
 def _understand(content: bytes, name: str, options: ImportOptions, pictures: list[BgrImage]) -> _Network:

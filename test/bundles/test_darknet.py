@@ -167,7 +167,7 @@ def test_one_command_makes_a_bundle(tmp_path, capsys):
     command = ['bundle', 'create', str(tmp_path / 'net.cfg'), '--classes', 'a,b,c', '--out', str(tmp_path / 'made')]
     assert main(command) == 0
     spec = load_bundle(tmp_path / 'made').input
-    assert (spec.width, spec.color, spec.resize, spec.std) == (SIDE, 'rgb', 'stretch', (255.0,) * 3)
+    assert (spec.width, spec.color, spec.resize, spec.std) == (SIDE, 'rgb', 'letterbox', (255.0,) * 3)
     assert 'Darknet' in capsys.readouterr().out
 
 

@@ -102,7 +102,9 @@ def unique(names: list[str]) -> tuple[str, ...]:
     for number, name in enumerate(names):
         printable = ''.join(letter if letter.isprintable() else ' ' for letter in name)
         plain = ' '.join(printable.split())[: MAX_NAME_CHARACTERS - 8] or f'class_{number}'
-        found.append(plain if plain not in found else f'{plain}_{number}')
+        while plain in found:
+            plain = f'{plain}_{number}'[-MAX_NAME_CHARACTERS:]
+        found.append(plain)
     return tuple(found)
 
 
