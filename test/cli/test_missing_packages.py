@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -51,6 +52,8 @@ INSTALL = {
     'av': 'av>=',
 }
 ROS = ('rclpy', 'vision_msgs')
+BASE = ('cv2', 'jsonschema', 'numpy', 'yaml')
+"""What every installation has, unless the pip line of the colcon installation was left out."""
 
 # Starts a console script without any of the modules, then again with the one that it asked for, and so on until it asks for
 # none. Each time is a child process; one JSON line for each.
@@ -117,22 +120,34 @@ def inputs(tmp_path_factory, repository) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(('line', 'needs'), [*((f'kd_perception {c}', n) for c, n in COMMANDS.items()), *NODES.items()])
-def test_what_is_missing_is_one_line_that_says_what_to_install(inputs, tmp_path, line, needs):
-    words = shlex.split(line.replace('{inputs}', str(inputs)).replace('{out}', str(tmp_path)))
-    environment = {name: value for name, value in os.environ.items() if name != 'ROS_DISTRO'} | {'OUT': str(tmp_path)}
+def ask(inputs: Path, out: Path, line: str, hidden: Iterable[str]) -> tuple[list[dict], dict]:
+    """Run a line as RUNNER does; what it answered while something was missing, and at last."""
+    words = shlex.split(line.replace('{inputs}', str(inputs)).replace('{out}', str(out)))
+    environment = {name: value for name, value in os.environ.items() if name != 'ROS_DISTRO'} | {'OUT': str(out)}
     ran = subprocess.run(
-        [sys.executable, '-c', RUNNER, ' '.join((*INSTALL, *ROS)), *words],
+        [sys.executable, '-c', RUNNER, ' '.join(hidden), *words],
         capture_output=True, text=True, timeout=280, env=environment,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     *refused, last = [json.loads(text) for text in ran.stdout.splitlines()]
-    assert {case['asked'] for case in refused} == set(needs)
+    assert 'Traceback' not in last['says'], last
     for case in refused:
         assert (case['status'], case['says'].count('\n'), case['made']) == (1, 1, []), case
+    return refused, last
+
+
+@pytest.mark.parametrize(('line', 'needs'), [*((f'kd_perception {c}', n) for c, n in COMMANDS.items()), *NODES.items()])
+def test_what_is_missing_is_one_line_that_says_what_to_install(inputs, tmp_path, line, needs):
+    refused, _ = ask(inputs, tmp_path, line, (*INSTALL, *ROS))
+    assert {case['asked'] for case in refused} == set(needs)
+    for case in refused:
         assert INSTALL.get(case['asked'], 'source /opt/ros') in case['says']
-    assert 'Traceback' not in last['says'], last
-    assert 'not installed' not in last['says'] or not needs, last
+
+
+@pytest.mark.parametrize('line', ['kd_perception doctor', *NODES])
+def test_what_every_installation_has_is_asked_for_as_well(inputs, tmp_path, line):
+    refused, _ = ask(inputs, tmp_path, line, BASE)
+    assert {case['asked'] for case in refused} == set(BASE)
 
 
 def test_every_package_of_the_table_is_declared():

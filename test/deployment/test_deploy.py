@@ -40,6 +40,12 @@ def test_the_unit_starts_the_launch_file_with_its_arguments(repository, deploy):
     assert 'ros2 launch kd_perception detector.launch.py $ARGUMENTS' in start
 
 
+def test_the_unit_signals_launch_alone_and_starts_again_what_died(deploy):
+    """`ros2 launch` ends with status 0 when its node was killed: on-failure would not start it again."""
+    lines = (deploy / 'kd_perception.service').read_text().splitlines()
+    assert {'KillMode=mixed', 'KillSignal=SIGINT', 'Restart=always'} <= set(lines)
+
+
 @pytest.mark.skipif(shutil.which('systemd-analyze') is None, reason='no systemd here')
 def test_systemd_accepts_the_unit(deploy):
     command = ['systemd-analyze', 'verify', str(deploy / 'kd_perception.service')]

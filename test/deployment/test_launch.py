@@ -1,9 +1,14 @@
 """The launch file: plain enough to be safe everywhere, and loaded for real where ROS 2's launch is installed."""
 
 import ast
+import contextlib
 import importlib.util
 import logging
 import os
+import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +263,50 @@ class TestLoaded:
         monkeypatch.setattr('sys.argv', ['ros2', 'launch', 'my_robot', 'detector.launch.py', 'robot:=7'])
         (_,) = self.actions(LaunchContext(argv=['robot:=7', 'imag:=x']), robot='7', imag='x')
         assert set(caplog.messages) == {'there is no argument imag; did you mean image?'}
+
+
+@pytest.mark.skipif(shutil.which('ros2') is None, reason='the ros2 command comes with ROS 2')
+class TestRun:
+    """`ros2 launch` itself, with what is installed."""
+
+    @staticmethod
+    def start(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
+        """In a process group of its own, as a terminal's job; its output goes to a file."""
+        with (tmp_path / 'log').open('w') as log:
+            return subprocess.Popen(
+                ['ros2', 'launch', 'kd_perception', *words], stdout=log, stderr=subprocess.STDOUT, text=True,
+                cwd=tmp_path, start_new_session=True,
+            )  # fmt: skip
+
+    @staticmethod
+    def members(group: int) -> list[int]:
+        """The processes of a group that still run."""
+        stats = (path.read_text().rpartition(')')[2].split() for path in Path('/proc').glob('[0-9]*/stat'))
+        return [int(fields[2]) for fields in stats if int(fields[2]) == group and fields[0] != 'Z']
+
+    @pytest.mark.parametrize('words', [('rviz:=true',), ('imge:=/x',), ('profile:=toaster',)])
+    def test_nothing_survives_a_failed_launch(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        launched = self.start(tmp_path, 'detector.launch.py', *words)
+        assert launched.wait(timeout=60) == 1
+        assert not self.members(launched.pid)
+        assert 'process started' not in (tmp_path / 'log').read_text()
+
+    @pytest.mark.parametrize('signals', [1, 2])
+    def test_ctrl_c_ends_the_node_well_also_when_it_comes_twice(self, tmp_path: Path, signals: int) -> None:
+        launched = self.start(tmp_path, 'detector.launch.py', 'namespace:=a/b', 'log_level:=debug')
+        try:
+            deadline = time.monotonic() + 120
+            while 'activate: done' not in (tmp_path / 'log').read_text():
+                assert time.monotonic() < deadline, (tmp_path / 'log').read_text()
+                time.sleep(0.05)
+            for _ in range(signals):
+                os.killpg(launched.pid, signal.SIGINT)
+            launched.wait(timeout=60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launched.pid, signal.SIGKILL)
+        said = (tmp_path / 'log').read_text()
+        assert 'process has finished cleanly' in said
+        assert '[a.b.detector]' in said
+        assert 'Traceback' not in said
+        assert 'has died' not in said
