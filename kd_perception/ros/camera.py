@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -16,6 +17,7 @@ from kd_perception.detection.detections import Detections
 from kd_perception.detection.drawing import draw
 from kd_perception.detection.image import BgrImage
 from kd_perception.detection.stage_times import StageTimes
+from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import diagnostics, graph, messages, qos
 from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
 from kd_perception.runtime.frame import Frame
@@ -30,6 +32,10 @@ try:
     from rclpy.subscription import MessageInfo
 except ImportError:  # Humble does not tell sequence numbers
     MessageInfo = None
+
+
+class SubscriptionError(KdPerceptionError):
+    """A topic that cannot be subscribed to as the parameters want it."""
 
 
 class Camera:
@@ -88,20 +94,28 @@ class Camera:
             self._node.destroy_lifecycle_publisher(self._publishers.pop())
 
     def subscribe(self, receive: Callable[[Frame], None]) -> None:
-        """At activate; `receive` is called with every frame, in the executor's thread."""
+        """At activate; `receive` is called with every frame, in the executor's thread.
+
+        Raises:
+            SubscriptionError: ROS refuses the subscription.
+        """
         self._receive = receive
         self.monitor.begin(time.monotonic())
         self.times.clear()
-        self._subscription = self._node.create_subscription(
-            CompressedImage if self._takes_compressed() else Image,
-            self.image_topic(),
-            self._on_image if MessageInfo is None else self._on_numbered_image,
-            qos.IMAGE,
-            event_callbacks=SubscriptionEventCallbacks(
-                incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
-            ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        topic = self.image_topic()
+        try:
+            self._subscription = self._node.create_subscription(
+                CompressedImage if self._takes_compressed() else Image,
+                topic,
+                self._on_image if MessageInfo is None else self._on_numbered_image,
+                qos.IMAGE,
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
+                ),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+        except (RuntimeError, ValueError, ParameterException) as error:
+            raise SubscriptionError(f'cannot subscribe to {topic}: {error} (qos_overrides of this topic?)') from error
 
     def unsubscribe(self) -> None:
         """At deactivate; where there is no subscription, nothing happens."""

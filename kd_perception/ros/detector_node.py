@@ -242,7 +242,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             lifecycle=lifecycle,
             model=self._live.model,
             version=self._live.version,
-            failure=self._live.failure,
+            failure=self._live.failure or self.transition_failure,
             reload_failure=self._live.reload_failure,
             building_s=self._live.building_s(),
             engine_errors=self._live.engine_errors,

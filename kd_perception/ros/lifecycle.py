@@ -17,6 +17,8 @@ from rclpy.guard_condition import GuardCondition
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 
+from kd_perception.errors import KdPerceptionError
+
 SUCCESS, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
 
 N = TypeVar('N', bound='ResponsiveLifecycleNode')
@@ -31,9 +33,16 @@ def transition(
 
     @functools.wraps(work)
     def logged(self: N, state: LifecycleState) -> TransitionCallbackReturn:
+        if name != 'error':  # which cleans up after the failure that it keeps
+            self.transition_failure = ''
         try:
             result = work(self, state)
-        except Exception:
+        except KdPerceptionError as error:
+            self.transition_failure = f'{name} failed: {error}'
+            self.get_logger().error(self.transition_failure)
+            return ERROR
+        except Exception as error:
+            self.transition_failure = f'{name} failed: {error!r}'
             self.get_logger().error(f'{name} failed:\n{traceback.format_exc()}')
             return ERROR
         if result == SUCCESS:
@@ -47,10 +56,14 @@ class ResponsiveLifecycleNode(LifecycleNode):
     """Configures in a thread of its own when `~/change_state` asks for it, since that may take minutes.
 
     Other transitions are refused meanwhile. `start_by_itself` configures and activates without being asked.
+
+    Attributes:
+        transition_failure: why the last transition failed half-way; empty where it did not.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
+        self.transition_failure = ''
         self._woken = self.create_guard_condition(lambda: None)
         self._aside = ReentrantCallbackGroup()
         service = self._service_change_state

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from kd_perception.ros import parameters
-from kd_perception.ros.parameters import ParameterError, ParameterSpec
+from kd_perception.ros.parameters import ParameterError, ParameterSpec, shown
 
 
 class ParameterNode(LifecycleNode):
@@ -27,6 +29,9 @@ class ParameterNode(LifecycleNode):
             value = self._starting_value(spec)
             self.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True)
         self._warn_of_misspelt_parameters()
+        for service in self.services:
+            if service.srv_type in (SetParameters, SetParametersAtomically):
+                service.callback = _known_types_only(service.callback)
 
     def _starting_value(self, spec: ParameterSpec) -> Any:
         given = parameters.given_at_start(self, spec.name, spec.former_name)
@@ -93,7 +98,7 @@ class ParameterNode(LifecycleNode):
     def _change_of_another(self, given: Parameter) -> Parameter | None:
         """Of a parameter that ROS itself declares: use_sim_time, qos_overrides."""
         if not self.has_parameter(given.name):
-            raise ParameterError(f'there is no parameter {given.name!r}{parameters.nearest(given.name)}')
+            raise ParameterError(f'there is no parameter {shown(given.name)}{parameters.nearest(given.name)}')
         if self.describe_parameter(given.name).read_only:
             self._check_unchanged(given.name, given.value)
             return None
@@ -105,3 +110,21 @@ class ParameterNode(LifecycleNode):
                 f'{name} is read-only while the node runs: start it again with another value in its parameter file or launch '
                 f'argument'
             )
+
+
+def _known_types_only(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A parameter service that refuses types which ROS does not have: rclpy ends the node for them."""
+    known = {kind.value for kind in Parameter.Type}
+
+    def answer(request: Any, response: Any) -> Any:
+        unknown = [parameter.name for parameter in request.parameters if parameter.value.type not in known]
+        if not unknown:
+            return callback(request, response)
+        refusal = SetParametersResult(successful=False, reason=f'a type that ROS does not have: {", ".join(unknown)}')
+        if isinstance(response, SetParametersAtomically.Response):
+            response.result = refusal
+        else:
+            response.results = [refusal] * len(request.parameters)
+        return response
+
+    return answer

@@ -65,7 +65,7 @@ def check_camera_names(names: list[str]) -> None:
         raise ParameterError(f'cameras names one camera twice: {", ".join(names)}')
     wrong = [name for name in names if not _TOPIC_NAME.fullmatch(name) or len(name) > MAX_CAMERA_NAME]
     if wrong and names != ['']:
-        raise ParameterError(f'cameras: {_shown(wrong[0])} cannot be a namespace of topics')
+        raise ParameterError(f'cameras: {shown(wrong[0])} cannot be a namespace of topics')
 
 
 def check_region(text: str) -> None:
@@ -131,7 +131,7 @@ class ParameterSpec:
         value = self._converted(given)
         if type(value) is not _TYPES[self.type][0]:
             wanted = f'one of {", ".join(self.one_of)}' if self.one_of else _TYPES[self.type][2]
-            raise ParameterError(f'{self.name} must be {wanted}, not {_shown(given)}')
+            raise ParameterError(f'{self.name} must be {wanted}, not {shown(given)}')
         self.check(value)
         return value
 
@@ -140,9 +140,9 @@ class ParameterSpec:
         if self.one_of and value not in self.one_of:
             near = difflib.get_close_matches(str(value), self.one_of, n=1)
             hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise ParameterError(f'{self.name} must be one of {", ".join(self.one_of)}, not {_shown(value)}{hint}')
+            raise ParameterError(f'{self.name} must be one of {", ".join(self.one_of)}, not {shown(value)}{hint}')
         if self.bounds and not self.bounds[0] <= value <= self.bounds[1]:
-            raise ParameterError(f'{self.name} must lie in [{self.bounds[0]}, {self.bounds[1]}], not {_shown(value)}')
+            raise ParameterError(f'{self.name} must lie in [{self.bounds[0]}, {self.bounds[1]}], not {shown(value)}')
         if isinstance(value, str):
             self._check_text(value, may_be_empty=self.default_value == '')
         if isinstance(value, list):
@@ -190,7 +190,7 @@ class ParameterSpec:
             raise ParameterError(f'{self.name} has {len(value)} entries; at most {MAX_ENTRIES} are allowed')
         for entry in value:
             if not isinstance(entry, str):
-                raise ParameterError(f'{self.name} must be a list of texts; {_shown(entry)} is none')
+                raise ParameterError(f'{self.name} must be a list of texts; {shown(entry)} is none')
             self._check_text(entry, may_be_empty=True)
 
     def _check_text(self, text: str, may_be_empty: bool) -> None:
@@ -199,10 +199,10 @@ class ParameterSpec:
         if len(text) > MAX_TEXT:
             raise ParameterError(f'{self.name} has {len(text)} characters; at most {MAX_TEXT} are allowed')
         if not text.isprintable():
-            raise ParameterError(f'{self.name} must be printable text, not {_shown(text)}')
+            raise ParameterError(f'{self.name} must be printable text, not {shown(text)}')
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value in a message: short, and in one line whatever is in it."""
     if value is None:
         return '[]'
@@ -261,7 +261,9 @@ def specs() -> dict[str, ParameterSpec]:
 
 def find(name: str) -> ParameterSpec | None:
     """The parameter of this name, or of this former name; None where there is none."""
-    return specs().get(name) or next((spec for spec in specs().values() if spec.former_name == name), None)
+    return specs().get(name) or next(
+        (spec for spec in specs().values() if spec.former_name and spec.former_name == name), None
+    )
 
 
 def nearest(name: str, others: Iterable[str] = ()) -> str:

@@ -44,14 +44,14 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from kd_perception.ros.startup import start_ros
+    from kd_perception.ros.startup import start_node, start_ros
 
     end = threading.Event()
     for number in SIGNALS:
         signal.signal(number, lambda *_: end.set())
     try:
         start_ros(args, signal_handler_options=SignalHandlerOptions.NO)
-        node = make_node()
+        node = start_node(make_node)
     except KdPerceptionError as error:
         print(f'{name}: {error}', file=sys.stderr)
         rclpy.try_shutdown()

@@ -32,7 +32,7 @@ from kd_perception.ros.graph import COMPRESSED
 from kd_perception.ros.parameters import ParameterSpec
 from kd_perception.ros.process import ignore_signals, until_signal
 from kd_perception.ros.replay_options import ReplayOptions
-from kd_perception.ros.startup import start_ros
+from kd_perception.ros.startup import start_node, start_ros
 
 # Reliable, so that it suits every subscription and stepping loses nothing.
 _IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
@@ -253,7 +253,7 @@ def replay_node(ros_arguments: list[str] | None) -> Iterator[Node]:
     # Signals become KeyboardInterrupt in the loop that plays, which then still sums up.
     start_ros(ros_arguments, context=context, signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    node = Node('replay', context=context)
+    node = start_node(lambda: Node('replay', context=context))
     try:
         yield node
     finally:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import rclpy
+from rclpy.exceptions import ParameterException
 
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros.large_messages import allow_large_messages
@@ -15,6 +17,17 @@ _SOURCE_PLACES = re.compile(r', at \S+:\d+')
 
 class RosArgumentsError(KdPerceptionError):
     """Arguments behind `--ros-args` that ROS 2 does not understand."""
+
+
+N = TypeVar('N')
+
+
+def start_node(make: Callable[[], N]) -> N:
+    """Make a node; raises RosArgumentsError where a parameter that ROS itself declares has a value of a wrong type."""
+    try:
+        return make()
+    except ParameterException as error:
+        raise RosArgumentsError(f'ROS arguments: {error}') from error
 
 
 def start_ros(args: list[str] | None, **options: Any) -> None:
