@@ -8,6 +8,8 @@ SOURCE ?=
 MODEL  ?=
 OUT    ?= out/demo
 FRAMES ?=
+# How long `make fuzz` runs.
+MINUTES ?= 10
 # What `make test` runs instead of the robot's half; with torch where it is needed.
 TESTS  ?=
 
@@ -59,6 +61,9 @@ test-all: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, traini
 
 test-arm: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(ARM_ROOT)  ## emulated Arm processors detect what this one does (Linux with apt)
 	KD_ARM_ROOT='$(ARM)' $(RUN) -m pytest test/arm
+
+fuzz: $(PACKAGE) $(DEVELOPMENT) $(ENGINES)  ## the property tests of hostile input for MINUTES=n, with ever new seeds
+	$(RUN) tools/fuzz --minutes $(MINUTES)
 
 lint: $(PACKAGE) $(DEVELOPMENT) $(TRAINING)  ## style and types; torch, for its types
 	$(VENV)/bin/ruff check .
@@ -158,4 +163,4 @@ $(DOCS): | $(BASE)
 	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check -qq install --no-deps -r requirements/docs.txt
 	$(DONE)
 
-.PHONY: help demo test test-all test-arm lint docs bench clean
+.PHONY: help demo test test-all test-arm fuzz lint docs bench clean

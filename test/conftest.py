@@ -9,6 +9,7 @@ from typing import IO
 
 import absent_packages
 import pytest
+from hypothesis import settings
 
 from kd_perception.ros.large_messages import profile_variable
 
@@ -40,6 +41,11 @@ os.environ[profile_variable()] = str(REPOSITORY / 'config' / 'fastdds_shm.xml')
 os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join(filter(None, [sys.prefix, os.environ.get('AMENT_PREFIX_PATH')]))
 # Inference threads that spin would take the cores from the nodes under test.
 os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
+
+
+# tools/fuzz runs the tests that are marked `fuzz` with as many examples as it says.
+settings.register_profile('fuzz', max_examples=int(os.environ.get('KD_FUZZ_EXAMPLES', '100')))
+settings.load_profile('fuzz' if 'KD_FUZZ_EXAMPLES' in os.environ else 'default')
 
 
 @pytest.fixture(scope='session')

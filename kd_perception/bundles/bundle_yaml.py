@@ -25,6 +25,7 @@ MAX_BYTES = 1 << 18
 _MAX_DEPTH = 24
 _MAX_NUMBER_CHARACTERS = 32
 _MAX_MESSAGE = 300
+_UNICODE_LINE_BREAKS = '\x85\u2028\u2029'
 _OTHER_SPELLINGS: dict[Place, dict[str, str]] = {(): {'licence': 'license'}, ('input',): {'colour': 'color'}}
 """Keys as bundles of before had them: path of the mapping → old key → the one that is written now."""
 
@@ -100,7 +101,10 @@ def text_of(values: Mapping[str, Any]) -> str:
         BundleError: it holds what YAML has no plain form for.
     """
     try:
-        return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=120)
+        text: str = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=120)
+        if any(line_break in text for line_break in _UNICODE_LINE_BREAKS):  # which would be read as spaces
+            text = yaml.safe_dump(dict(values), sort_keys=False, width=120)
+        return text
     except (yaml.YAMLError, RecursionError) as error:
         raise BundleError(
             f'a bundle holds text, finite numbers, lists and mappings: {shown(" ".join(str(error).split()))}'
