@@ -40,8 +40,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
 ROS = ('rclpy', 'vision_msgs', 'sensor_msgs', 'std_msgs', 'diagnostic_msgs', 'builtin_interfaces')
 WITH_ROS = ('ros', 'demo', 'doctor')
 NOWHERE = ('torch', 'ultralytics', 'training')
-ALLOWED = {'engines/torch.py': ('torch',)}
-"""The reference engine is imported only when it is asked for by name."""
 
 
 def imported_names(source: str) -> set[str]:
@@ -90,8 +88,8 @@ def test_no_module_imports_against_the_arrows(imports, room):
 def test_no_module_imports_a_library_that_its_room_may_not(imports, room):
     forbidden = (*NOWHERE, *(() if room in WITH_ROS else ROS))
     for file, names in imports[room].items():
-        wrong = {name for name in names if name.split('.')[0] in forbidden} - {*ALLOWED.get(file, ())}
-        assert not {w for w in wrong if w.split('.')[0] not in ALLOWED.get(file, ())}, f'{file} imports {wrong}'
+        wrong = {name for name in names if name.split('.')[0] in forbidden}
+        assert not wrong, f'{file} imports {wrong}'
 
 
 def test_detection_and_engines_load_neither_ros_nor_torch(repository):

@@ -81,13 +81,6 @@ ENGINES: dict[str, EngineKind] = {
             'fp16': 'ncnn makes its own half precision from the fp32 artifact',
         },
     ),
-    'torch': EngineKind(
-        module='kd_perception.engines.torch',
-        library='torch',
-        packages=('torch',),
-        install='pip install torch',
-        runs=_AS_IT_IS,
-    ),
     'tensorrt': EngineKind(
         module='kd_perception.engines.tensorrt',
         library='tensorrt',

@@ -13,7 +13,8 @@ from kd_perception.bundles.onnx_graph import check_input, read_graph
 from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
 from kd_perception.engines.batch import check_batch
-from kd_perception.engines.ncnn_convert import INPUT, NcnnNetwork, Stage, convert
+from kd_perception.engines.ncnn_conversion.conversion import convert
+from kd_perception.engines.ncnn_conversion.network import INPUT, NcnnNetwork, Stage
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import DeviceMemoryError, EngineError
 from kd_perception.machine.cores import physical_cores

@@ -23,8 +23,6 @@ from kd_perception.text_table import aligned
 AUTO = 'auto'
 HARMLESS = ('fp16',)
 """Precisions in which `engine: auto` may run an artifact of a higher one; all others need one that was measured so."""
-REFERENCES = ('torch',)
-"""Engines that are there to compare with: slow and large, so that they run only when asked for by name."""
 NOT_TIMED = 'not timed: less accurate than one that fits'
 Report = Callable[[str], None]
 
@@ -243,7 +241,7 @@ def _candidates(bundles: Iterable[Bundle], request: Request) -> tuple[list[Candi
     """Everything that may run here, and the rest with the reason why not."""
     candidates: list[Candidate] = []
     refused: list[Row] = []
-    available = {name: state for name, state in engines.available().items() if name not in REFERENCES}
+    available = engines.available()
     bundles = list(bundles)
     for bundle in bundles:
         for artifact in bundle.artifacts:

@@ -20,7 +20,7 @@ from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError
 from kd_perception.scene import Scene
 
-HERE = ('onnxruntime', 'openvino', 'ncnn', 'torch')
+HERE = ('onnxruntime', 'openvino', 'ncnn')
 ONE_THREAD = EngineOptions(threads=1)
 
 
@@ -56,8 +56,6 @@ def golden(aerial, photographs):
         ('openvino', 'int8', 'int8'),
         ('ncnn', 'fp32', 'fp32'),
         ('ncnn', 'fp32', 'bf16'),
-        ('torch', 'fp32', 'fp32'),
-        ('torch', 'int8', 'int8'),
     ],
 )
 def test_the_shipped_bundle(aerial, photographs, golden, engine, artifact, precision):
@@ -170,7 +168,6 @@ def test_what_is_installed_has_a_version():
         ('ncnn', 'onnxruntime', 'int8', '', 'quantizes otherwise'),
         ('tensorrt', 'onnxruntime', 'int8', '', 'symmetric INT8 only'),
         ('tensorrt', 'tensorrt', 'int8', '', ''),
-        ('torch', 'tensorrt', 'int8', '', ''),
         ('onnxruntime', 'onnxruntime', 'fp32', 'fp16', 'in fp32 here, not in fp16'),
     ],
 )
@@ -300,7 +297,7 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize('name', OPERATIONS)
-@pytest.mark.parametrize('engine', ['openvino', 'ncnn', 'torch'])
+@pytest.mark.parametrize('engine', ['openvino', 'ncnn'])
 def test_an_operation(tmp_path, engine, name):
     nodes, shape = OPERATIONS[name]
     used = {value for node in nodes for value in node.input}
@@ -315,13 +312,12 @@ def test_an_operation(tmp_path, engine, name):
         np.testing.assert_allclose(found[output], expected[output], rtol=1e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize('engine', ['ncnn', 'torch'])
-def test_an_operation_that_is_not_translated_is_named(tmp_path, engine):
+def test_an_operation_that_is_not_translated_is_named(tmp_path):
     onnx.save(operation_network([one('Celu', 'image')], [], PICTURE), tmp_path / 'one.onnx')
     spec = {'width': 20, 'height': 16, 'color': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
     bundle = write_bundle(tmp_path, bundle_document(input=spec, artifacts=[artifact_entry(tmp_path, 'one.onnx')]))
     with pytest.raises(EngineError, match='Celu .*not translated.* onnxruntime'):
-        load(bundle, engine)
+        load(bundle, 'ncnn')
 
 
 @pytest.mark.parametrize('engine', HERE)

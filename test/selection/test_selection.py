@@ -354,14 +354,6 @@ def test_a_timing_kept_before_loads_were_noted_is_believed():
     assert not Timing(1.0, 2.0, 60).is_worth_repeating(0.0)
 
 
-def test_the_reference_engine_runs_only_by_name(light, monkeypatch):
-    kind = engines.ENGINES['onnxruntime']
-    monkeypatch.setattr(engines, 'ENGINES', {'torch': kind})
-    with pytest.raises(EngineError, match='nothing of light can run here'):
-        select(light)
-    assert select(light, Request('torch')).engine == 'torch'
-
-
 def test_what_is_not_considered_is_one_line_a_reason(bundle, monkeypatch):
     kind = engines.ENGINES['onnxruntime']
     absent = engines.EngineKind('nowhere', 'no_such_library', (), 'pip install it', kind.runs)
