@@ -8,7 +8,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from kd_perception.machine import host
-from kd_perception.ros.input_monitor import InputMonitor, InputState, Loss
+from kd_perception.ros.input_monitor import STAMP_FAULTS, InputMonitor, InputState, Loss
 from kd_perception.runtime.frame_counters import FrameCounts, Percentiles, worst_stage
 from kd_perception.runtime.model import Model
 
@@ -126,7 +126,7 @@ def input_report(view: InputView) -> TaskReport:
         **{f'dropped.{cause}': count for cause, count in counts.dropped.items()},
         'lost_by_middleware': monitor.lost,
         'lost_percent': f'{100 * loss.share:.1f}',
-        **{f'stamp.{fault}': monitor.stamp_faults[fault] for fault in ('missing', 'future', 'backward')},
+        **{f'stamp.{fault}': monitor.stamp_faults[fault] for fault in STAMP_FAULTS},
         'qos': view.incompatibility or 'compatible',
         'rejection': monitor.rejection,
     }
@@ -166,7 +166,8 @@ def _active_verdict(view: InputView, loss: Loss) -> Verdict:
     if faults:
         return Verdict(
             WARN,
-            f'active, but stamps are odd ({", ".join(faults)}): age and transport of those frames mean nothing',
+            f'active, but stamps are odd ({", ".join(faults)}): age and transport of those frames mean nothing; '
+            'synchronize the clocks, or play a bag with clock:=true or restamp:=true',
             'stamps',
         )
     if view.rejected_lately:

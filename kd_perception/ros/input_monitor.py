@@ -11,6 +11,11 @@ from kd_perception.runtime.frame_counters import RateMeter
 FUTURE_TOLERANCE_NS = 50_000_000
 """Clocks of two machines never agree exactly; a stamp this little ahead of us is no fault."""
 
+OLD_NS = 60_000_000_000
+"""No camera is this late: such a stamp is of another time, as a bag's, or of a clock that was never set."""
+
+STAMP_FAULTS = ('missing', 'future', 'backward', 'old')
+
 MAX_PUBLISHERS = 64
 """Publishers come and go; only so many are remembered."""
 
@@ -44,7 +49,7 @@ class InputMonitor:
     """Follows the frames of one camera, for the node's life. Times are given, never read, so that any clock will do.
 
     Attributes:
-        stamp_faults: how many stamps were `missing` (zero), `future` or `backward`.
+        stamp_faults: how many stamps were `missing` (zero), in the `future`, `backward` of the one before, or `old`.
         lost: messages that were sent and never reached us: lost on the way, or overwritten in the reader by newer ones.
         largest: bytes of the largest image so far.
         last_rejection: why the last frame that could not be decoded could not; empty where every frame could.
@@ -115,6 +120,8 @@ class InputMonitor:
             return 0.0
         if stamp_ns > clock_ns + FUTURE_TOLERANCE_NS:
             self._fault('future', monotonic)
+        elif stamp_ns < clock_ns - OLD_NS:
+            self._fault('old', monotonic)
         if stamp_ns < self._last_stamp_ns:
             self._fault('backward', monotonic)
         self._last_stamp_ns = stamp_ns

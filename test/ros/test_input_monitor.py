@@ -95,6 +95,13 @@ def test_a_new_beginning_keeps_what_was_counted():
     assert (monitor.state(201.0, 1.0), monitor.recent_loss(201.0)) == (InputState.ACTIVE, Loss(0, 1))
 
 
+@pytest.mark.parametrize(('age_s', 'faults'), [(59.0, {}), (61.0, {'old': 1})])
+def test_a_stamp_of_another_time_is_no_latency(age_s, faults):
+    monitor = InputMonitor()
+    monitor.arrived(1000 * SECOND, int((1000 + age_s) * SECOND), 0.0)
+    assert dict(monitor.stamp_faults) == faults
+
+
 def test_an_odd_stamp_is_recent_for_ten_seconds():
     monitor = InputMonitor()
     monitor.arrived(0, SECOND, 100.0)
