@@ -13,12 +13,14 @@ from detector_process import Client, wait_for
 from networks import make_bundle
 from rcl_interfaces.msg import Parameter, ParameterValue, SetParametersResult
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
-from rclpy.parameter import get_parameter_value, parameter_value_to_python
-from rclpy.parameter_client import AsyncParameterClient
 
 from kd_perception.ros import parameters
 from kd_perception.ros.detector_node import DetectorNode
 from kd_perception.ros.spinning import spinning
+
+pytest.importorskip('rclpy.parameter_client', reason='Humble does not have what ros2 param does in rclpy')
+from rclpy.parameter import get_parameter_value, parameter_value_to_python
+from rclpy.parameter_client import AsyncParameterClient
 
 LONG = 'x' * 5000
 

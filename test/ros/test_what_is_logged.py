@@ -33,10 +33,10 @@ def wait_for_line(detector: DetectorProcess, *words: str) -> str:
     return line
 
 
-def keep_sending(client: Client, until: Callable[[], object], what: str, image=FRAME) -> None:
+def keep_sending(client: Client, until: Callable[[], object], what: str, image=FRAME, pause: float = 0.02) -> None:
     def met() -> object:
         client.send(image)
-        time.sleep(0.02)
+        time.sleep(pause)
         return until()
 
     wait_for(met, what, LIMIT)
@@ -149,7 +149,7 @@ def test_a_broken_picture_is_logged_and_one_among_good_ones_as_well(start_detect
 
 def test_images_that_the_middleware_loses_are_a_warning_with_its_cure(start_detector):
     """Real loss: the reader of depth 1 is overwritten by a burst. The counter outlives the activation, as all others do."""
-    detector = start_detector().wait_until_active()
+    detector = start_detector(input_timeout_s=30.0).wait_until_active()
     client = detector.client
     client.detect(LARGE)
 
@@ -163,7 +163,7 @@ def test_images_that_the_middleware_loses_are_a_warning_with_its_cure(start_dete
     assert 'fastdds_shm.xml), or use image_transport:=compressed' in line  # 1.2 MB each
     client.wait_for_status('input', 'lost by the middleware', DiagnosticStatus.WARN)
     assert float(client.value('input', 'lost_percent')) >= 5.0
-    keep_sending(client, lambda: lines(detector, '(was: loss)'), 'the end of the loss')
+    keep_sending(client, lambda: lines(detector, '(was: loss)'), 'the end of the loss', pause=0.2)
     assert len(lines(detector, 'lost by the middleware')) == 1
     assert detector.change_state(Transition.TRANSITION_DEACTIVATE)
     client.wait_for_status('input', 'node is inactive', DiagnosticStatus.OK)
