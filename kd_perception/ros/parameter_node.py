@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
 
 from kd_perception.ros import parameters
-from kd_perception.ros.parameters import ParameterError, ParameterSpec, shown
+from kd_perception.ros.parameter_spec import ParameterError, ParameterSpec, shown
 
 
 class ParameterNode(LifecycleNode):

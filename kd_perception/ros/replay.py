@@ -29,7 +29,7 @@ from kd_perception.detection.detections import Detections
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages, parameters
 from kd_perception.ros.graph import COMPRESSED
-from kd_perception.ros.parameters import ParameterSpec
+from kd_perception.ros.parameter_spec import ParameterSpec
 from kd_perception.ros.process import ignore_signals, until_signal
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.startup import start_node, start_ros

@@ -16,7 +16,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.detection.image import BgrImage
 from kd_perception.ros import messages, parameters, process, qos
-from kd_perception.ros.parameters import ParameterSpec
+from kd_perception.ros.parameter_spec import ParameterSpec
 from kd_perception.scene import CLASS_NAMES
 
 _PARAMETERS = tuple(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kd_perception import engines
 from kd_perception.ros import parameters
-from kd_perception.ros.parameters import ParameterError, ParameterSpec
+from kd_perception.ros.parameter_spec import ParameterError, ParameterSpec
 
 
 def test_config_is_generated_from_the_source(repository):
