@@ -74,8 +74,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         'image_transport',
         default_value='',
-        choices=['', 'raw', 'compressed'],
-        description='raw subscribes to the image topic, compressed to <image>/compressed; empty keeps the parameter files.',
+        choices=['', 'auto', 'raw', 'compressed'],
+        description='raw subscribes to the image topic, compressed to <image>/compressed, auto takes what is published; '
+        'empty keeps the parameter files.',
     ),
     DeclareLaunchArgument(
         'annotated_transport',

@@ -63,6 +63,7 @@ class Camera:
         self._writer = messages.DetectionsWriter()
         self._tells_numbers = False
         self._subscription: Any = None
+        self._source: graph.Source = ('', '')
         self._publishers: list[Any] = []
         self._prefix = f'{name}/' if name else ''
         self._undecodable_before = 0
@@ -102,10 +103,44 @@ class Camera:
         self._receive = receive
         self.monitor.begin(time.monotonic())
         self.times.clear()
-        topic = self.image_topic()
+        sources = self._sources()
+        self._source = graph.published_source(self._node, sources, sources[0])
+        self._subscribe()
+
+    def follow_publishers(self) -> None:
+        """With `image_transport: auto`, change to where images are published once nobody publishes on the present topic."""
+        if self._subscription is None or self._setting('image_transport') != 'auto':
+            return
+        source = graph.published_source(self._node, self._sources(), self._source)
+        if source == self._source:
+            return
+        self._node.get_logger().info(f'image_transport auto: takes {source[1]} from {source[0]}')
+        self.unsubscribe()
+        before, self._source = self._source, source
+        try:
+            self._subscribe()
+        except SubscriptionError as error:
+            self._node.get_logger().error(str(error))
+            self._source = before
+            self._subscribe()
+
+    def _sources(self) -> list[graph.Source]:
+        """What may be subscribed to, the preferred one first. Both `image` and `image/compressed` may be remapped."""
+        raw = self._topic('image')
+        compressed = str(self._node.resolve_topic_name(raw + graph.COMPRESSED))
+        sources = {
+            'raw': [(raw, graph.IMAGE_TYPE)],
+            'compressed': [(compressed, graph.COMPRESSED_TYPE)],
+        }
+        # A user may also have remapped `image` to the compressed topic itself.
+        sources['auto'] = [*sources['raw'], *sources['compressed'], (raw, graph.COMPRESSED_TYPE)]
+        return sources[self._setting('image_transport')]
+
+    def _subscribe(self) -> None:
+        topic, kind = self._source
         try:
             self._subscription = self._node.create_subscription(
-                CompressedImage if self._takes_compressed() else Image,
+                CompressedImage if kind == graph.COMPRESSED_TYPE else Image,
                 topic,
                 self._on_image if MessageInfo is None else self._on_numbered_image,
                 qos.IMAGE,
@@ -124,12 +159,8 @@ class Camera:
             self._node.destroy_subscription(subscription)
 
     def image_topic(self) -> str:
-        """The resolved name of what is subscribed to; both `image` and `image/compressed` may be remapped."""
-        topic = self._topic('image')
-        return str(self._node.resolve_topic_name(topic + graph.COMPRESSED)) if self._takes_compressed() else topic
-
-    def _takes_compressed(self) -> bool:
-        return self._setting('image_transport') == 'compressed'
+        """The resolved name of what is subscribed to, or would be."""
+        return (self._source if self._subscription else self._sources()[0])[0]
 
     # Callbacks of the executor's thread
 
@@ -241,9 +272,10 @@ class Camera:
         return diagnostics.latency_report(view)
 
     def _image_topic(self) -> graph.ImageTopic:
+        name, kind = self._source if self._subscription else self._sources()[0]
         return graph.ImageTopic(
-            name=self.image_topic(),
-            type=graph.COMPRESSED_TYPE if self._takes_compressed() else graph.IMAGE_TYPE,
+            name=name,
+            type=kind,
             base=f'{self._prefix}image',
             profile=self._subscription.qos_profile if self._subscription else None,
         )

@@ -222,6 +222,8 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
     def _watch(self) -> None:
         """An engine that hangs, too much load, parameters that ask for another model."""
         self._pipeline.watch(self.setting('watchdog_s'))
+        for camera in self._cameras:
+            camera.follow_publishers()
         way = self.setting('degradation')
         if not (way == 'step_down' and self._live.is_pending):
             self._shedding.adapt(way, self._settings.shedding(), len(self._live.fallbacks))
@@ -245,12 +247,20 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             failure=self._live.failure or self.transition_failure,
             reload_failure=self._live.reload_failure,
             building_s=self._live.building_s(),
+            requested=self._requested(),
             engine_errors=self._live.engine_errors,
             degradation=self._shedding.describe(),
             namesakes=graph.namesakes(self),
         )
         cameras = [report for camera in self._cameras for report in camera.reports(now, lifecycle, enabled)]
         self._diagnostics.publish([*cameras, diagnostics.model_report(model)])
+
+    def _requested(self) -> str:
+        """The model that is being built, or is about to be when the node starts by itself, in words; empty when none is."""
+        if not (self._live.is_pending or self.is_starting):
+            return ''
+        settings = self._settings.model()
+        return f'{settings.model} on {settings.engine}'
 
     def accounts(self) -> str:
         """What became of every frame, one line a camera."""

@@ -96,6 +96,7 @@ class ModelView:
 
     Attributes:
         lifecycle: the node's state.
+        requested: the model that is being built, in words.
         namesakes: a warning where another node has this node's name.
     """
 
@@ -105,6 +106,7 @@ class ModelView:
     failure: str = ''
     reload_failure: str = ''
     building_s: float = 0.0
+    requested: str = ''
     engine_errors: int = 0
     degradation: str = ''
     namesakes: str = ''
@@ -251,7 +253,9 @@ def _model_verdict(view: ModelView) -> Verdict:
     if view.failure:
         return Verdict(ERROR, view.failure)
     if view.model is None:
-        how = 'being built' if view.building_s else f'the node is {view.lifecycle}: configure and activate it'
+        how = f'the node is {view.lifecycle}: configure and activate it'
+        if view.requested:
+            how = f'building {view.requested} for {view.building_s:.0f} s'
         return Verdict(WARN, '; '.join(filter(None, [f'no model loaded; {how}', view.namesakes])), NO_MODEL)
     bundle, info = view.model.bundle, view.model.info
     runs = f'{bundle.name} {info.precision} on {info.engine} ({info.provider}, {info.threads} threads){building}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rclpy.node import Node
@@ -14,6 +15,9 @@ IMAGE_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
 COMPRESSED = '/compressed'
 """What image_transport appends to the name of a camera's topic."""
+
+Source = tuple[str, str]
+"""A resolved topic and the type of its messages."""
 
 LARGE_MESSAGE_BYTES = 500_000
 """Fast DDS loses best-effort messages above this without the shared-memory profile."""
@@ -42,6 +46,24 @@ class ImageTopic:
     def is_compressed(self) -> bool:
         """Whether it carries JPEG or PNG."""
         return self.type == COMPRESSED_TYPE
+
+
+def published_source(node: Node, sources: Sequence[Source], present: Source) -> Source:
+    """Where images are published: the first of `sources` that has a publisher; the present one while it has one, or none has.
+
+    Args:
+        node: who subscribes.
+        sources: topic and type, the preferred one first.
+        present: what is subscribed to.
+    """
+    if _is_published(node, present):
+        return present
+    return next((source for source in sources if _is_published(node, source)), present)
+
+
+def _is_published(node: Node, source: Source) -> bool:
+    topic, kind = source
+    return any(publisher.topic_type == kind for publisher in node.get_publishers_info_by_topic(topic))
 
 
 def incompatibility(node: Node, topic: ImageTopic) -> str:

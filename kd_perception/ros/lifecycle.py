@@ -59,11 +59,13 @@ class ResponsiveLifecycleNode(LifecycleNode):
 
     Attributes:
         transition_failure: why the last transition failed half-way; empty where it did not.
+        is_starting: whether it is about to configure, or configures, by itself.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
         self.transition_failure = ''
+        self.is_starting = False
         self._woken = self.create_guard_condition(lambda: None)
         self._aside = ReentrantCallbackGroup()
         service = self._service_change_state
@@ -78,12 +80,16 @@ class ResponsiveLifecycleNode(LifecycleNode):
 
     def start_by_itself(self) -> None:
         """Configure and activate as soon as the node is spun."""
+        self.is_starting = True
         self._autostart = self.create_guard_condition(self._configure_and_activate, callback_group=self._aside)
         self._autostart.trigger()
 
     async def _configure_and_activate(self) -> None:
-        if self.lifecycle_state == 'unconfigured' and await self._beside(self.trigger_configure) == SUCCESS:
-            self.trigger_activate()
+        try:
+            if self.lifecycle_state == 'unconfigured' and await self._beside(self.trigger_configure) == SUCCESS:
+                self.trigger_activate()
+        finally:
+            self.is_starting = False
 
     async def _on_change_state(
         self, request: ChangeState.Request, response: ChangeState.Response

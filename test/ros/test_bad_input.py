@@ -315,7 +315,8 @@ def test_a_publisher_with_an_incompatible_qos_is_named_in_words(start_detector) 
 
 
 def test_a_topic_of_another_type_is_named_in_words(start_detector) -> None:
-    detector = start_detector(client={'transport': 'compressed'}, arguments=['-r', 'image:=image/compressed'])
+    remapping = ['-r', 'image:=image/compressed']
+    detector = start_detector(client={'transport': 'compressed'}, arguments=remapping, image_transport='raw')
     status = detector.client.wait_for_status('input', 'carries sensor_msgs/msg/CompressedImage', DiagnosticStatus.WARN)
     assert 'set image_transport' in status.message
     assert detector.is_alive()

@@ -184,7 +184,7 @@ def test_parameters_describe_themselves(start_detector):
     assert score.floating_point_range[0].to_value == 1.0
     assert 'score' in score.description
     assert not model.read_only
-    assert transport.additional_constraints == 'one of: raw, compressed'
+    assert transport.additional_constraints == 'one of: auto, raw, compressed'
 
 
 def test_a_failing_engine_is_retried_then_disabled_until_enabled(start_detector):

@@ -117,7 +117,11 @@ def test_every_percentile_has_a_key_of_its_own_and_is_a_plain_number():
     [
         (diagnostics.ModelView(failure='sha256 differs'), ERROR, 'sha256 differs'),
         (diagnostics.ModelView(), WARN, 'no model loaded; the node is unconfigured: configure and activate it'),
-        (diagnostics.ModelView(building_s=3.0), WARN, 'no model loaded; being built'),
+        (
+            diagnostics.ModelView(building_s=3.0, requested='mine on ncnn'),
+            WARN,
+            'no model loaded; building mine on ncnn for 3 s',
+        ),
         (diagnostics.ModelView(namesakes='2 nodes are named /detector'), WARN, '2 nodes are named /detector'),
     ],
 )

@@ -67,7 +67,7 @@ def another_topic(client: Client) -> None:
         (another_topic, [], 'image:=/front_camera/image_raw (there are /front_camera/image_raw)'),
         (
             another_transport,
-            [],
+            ['-p', 'image_transport:=raw'],
             'nobody publishes on /image, but /image/compressed is there: set image_transport:=compressed',
         ),
         (
@@ -102,7 +102,8 @@ def test_a_compressed_camera_is_told_from_a_raw_one(start_detector):
 
 
 def test_a_topic_of_another_type_is_told_with_the_way_to_read_it(start_detector):
-    detector = start_detector(client={'transport': 'compressed'}, arguments=['-r', 'image:=image/compressed'])
+    remapping = ['-r', 'image:=image/compressed']
+    detector = start_detector(client={'transport': 'compressed'}, arguments=remapping, image_transport='raw')
     says = '/image/compressed carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image; set '
     wait_for_line(detector, 'input: waiting: ', says + 'image_transport:=compressed and remap image:=/image')
 
