@@ -18,7 +18,7 @@ from kd_perception.bags.writer import BagWriter
 from kd_perception.cli import console, missing_packages
 from kd_perception.detection.detections import Detections
 
-BAGS = ('rosbags', 'backports')
+BAGS = ('rosbags', 'backports', 'lz4')
 COMMANDS = {
     'bag from-scene --out {out}/bag --frames 1 --width 64 --height 48': (*BAGS, 'tqdm'),
     'bag from-images {inputs}/pictures --out {out}/bag': (*BAGS, 'tqdm'),
@@ -49,6 +49,7 @@ INSTALL = {
     'jinja2': 'Jinja2>=',
     'faster_coco_eval': 'faster-coco-eval>=',
     'backports': 'backports.zstd>=',
+    'lz4': 'lz4>=',
     'av': 'av>=',
 }
 ROS = ('rclpy', 'vision_msgs')
