@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rclpy import get_rmw_implementation_identifier
 from rclpy.node import Node
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
@@ -93,7 +94,7 @@ def why_no_image(node: Node, topic: ImageTopic, largest: int) -> str:
         return f'{topic.name} carries {", ".join(sorted(types))}, not {topic.type}{_transport_of(topic, types)}'
     names = ', '.join(sorted({_full_name(publisher.node_namespace, publisher.node_name) for publisher in publishers}))
     # Before the first image, raw ones may be large; afterwards their size is known.
-    may_be_large = largest >= LARGE_MESSAGE_BYTES or not (largest or topic.is_compressed)
+    may_be_large = _is_fast_dds() and (largest >= LARGE_MESSAGE_BYTES or not (largest or topic.is_compressed))
     large = f'; if it sends images over 0.5 MB, {cure_of_loss(topic, LARGE_MESSAGE_BYTES)}' if may_be_large else ''
     if largest:
         return f'{names} still publishes on {topic.name} and sends nothing: look at the camera{large}'
@@ -103,7 +104,7 @@ def why_no_image(node: Node, topic: ImageTopic, largest: int) -> str:
 def cure_of_loss(topic: ImageTopic, largest: int) -> str:
     """What helps against messages that the middleware loses; `largest` is the largest image, in bytes."""
     compress = '' if topic.is_compressed else ', or use image_transport:=compressed'
-    if largest < LARGE_MESSAGE_BYTES:
+    if largest < LARGE_MESSAGE_BYTES or not _is_fast_dds():
         return f'lower the rate or the size of its images{compress}; the network or this machine cannot keep up'
     return (
         f"give the camera's process the larger shared memory of Fast DDS "
@@ -164,6 +165,10 @@ def _is_foreign(node: Node, topic: str) -> bool:
     """Whether somebody else publishes the topic."""
     own = (node.get_name(), node.get_namespace())
     return any((p.node_name, p.node_namespace) != own for p in node.get_publishers_info_by_topic(topic))
+
+
+def _is_fast_dds() -> bool:
+    return 'fastrtps' in get_rmw_implementation_identifier()
 
 
 def _full_name(namespace: str, name: str) -> str:

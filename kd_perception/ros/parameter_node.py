@@ -117,10 +117,10 @@ def _known_types_only(callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any
     known = {kind.value for kind in Parameter.Type}
 
     def answer(request: Any, response: Any) -> Any:
-        unknown = [parameter.name for parameter in request.parameters if parameter.value.type not in known]
+        unknown = [shown(given.name) for given in request.parameters if given.value.type not in known]
         if not unknown:
             return callback(request, response)
-        refusal = SetParametersResult(successful=False, reason=f'a type that ROS does not have: {", ".join(unknown)}')
+        refusal = SetParametersResult(successful=False, reason=f'a type that ROS does not have: {unknown[0]}')
         if isinstance(response, SetParametersAtomically.Response):
             response.result = refusal
         else:

@@ -206,7 +206,7 @@ def test_a_node_loads_its_own_dump(start, client, tmp_path):
         ('model', ParameterValue(), 'model cannot be deleted'),
         ('use_sim_time', ParameterValue(type=4, string_value='maybe'), 'Wrong parameter type'),
         ('tiles', ParameterValue(type=5, byte_array_value=[b'\0']), 'tiles must be a text'),
-        ('tiles', ParameterValue(type=99), 'a type that ROS does not have: tiles'),
+        ('tiles', ParameterValue(type=99), "a type that ROS does not have: 'tiles'"),
         ('', ParameterValue(type=1), "there is no parameter ''"),
         ('x' * 100_000, ParameterValue(type=1), 'xxx…'),
     ],
