@@ -162,21 +162,29 @@ class SceneSource:
 
 
 class FolderSource:
-    """The images of a folder by name; those that cannot be decoded are skipped with a warning."""
+    """The images of a folder by name; those that cannot be decoded are skipped with a warning.
+
+    Attributes:
+        paths: of all images.
+        skipped: how many the last run through `frames` could not decode.
+    """
 
     fps = FOLDER_FPS
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self._paths = images_in(folder)
-        self.count: int | None = len(self._paths)
+        self.paths = images_in(folder)
+        self.skipped = 0
+        self.count: int | None = len(self.paths)
 
     def frames(self) -> Iterator[SourceFrame]:
         """The images in order."""
-        for path in self._paths:
+        self.skipped = 0
+        for path in self.paths:
             try:
                 yield SourceFrame(read_image(path), name=path.name)
             except ImageError as error:
+                self.skipped += 1
                 _logger.warning('%s is skipped: %s', path, error)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject, Annotations, GroundTruth
@@ -39,9 +39,35 @@ def read_coco(path: Path) -> Annotations:
 
 
 def read_coco_by_name(path: Path) -> dict[str, list[AnnotatedObject]]:
-    """The boxes of a COCO instances file by the image's file name, without folders. Raises GroundTruthError."""
+    """The boxes of a COCO instances file by the image's file name with its folders, as the file states it.
+
+    Raises:
+        GroundTruthError: not such a file, or two images of one name.
+    """
     with _readable(path):
-        return {_file_name(image): objects for image, objects in _images(path)}
+        found: dict[str, list[AnnotatedObject]] = {}
+        for image, objects in _images(path):
+            name = PurePosixPath(str(image.get('file_name', '')).replace('\\', '/')).as_posix()
+            if name in found:
+                raise GroundTruthError(f'two images are called {name}')
+            found[name] = objects
+        return found
+
+
+def name_of(file: Path, names: Collection[str]) -> str | None:
+    """Which of the names, with or without folders, means a file: the one that shares most of the end of its path.
+
+    Raises:
+        GroundTruthError: several could.
+    """
+    parts = file.absolute().parts
+    for length in range(len(parts), 0, -1):
+        if (own := '/'.join(parts[-length:])) in names:
+            return own
+    others = sorted(name for name in names if name.endswith(f'/{file.name}'))
+    if len(others) > 1:
+        raise GroundTruthError(f'{file} could be {others[0]} or {others[1]} of the ground truth: keep its folders')
+    return others[0] if others else None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,12 +114,21 @@ def _from_video(options: argparse.Namespace) -> int:
 def _from_images(options: argparse.Namespace) -> int:
     from kd_perception.bags.ground_truth import IGNORED
     from kd_perception.bags.sources import FolderSource
-    from kd_perception.bags.truth_sources import read_coco_by_name
+    from kd_perception.bags.truth_sources import name_of, read_coco_by_name
 
     table = read_coco_by_name(options.ground_truth) if options.ground_truth else {}
-    names = sorted({entry.class_name for objects in table.values() for entry in objects} - {IGNORED})
+    classes = sorted({entry.class_name for objects in table.values() for entry in objects} - {IGNORED})
     source = FolderSource(options.folder)
-    return _make(options, source, (lambda _, frame: table.get(frame.name)) if table else None, names)
+    names = {path.name: name_of(path, table) for path in source.paths} if table else {}
+    status = _make(options, source, (lambda _, frame: table.get(names[frame.name] or '')) if table else None, classes)
+    missing = len(table) - len({*names.values()} - {None})
+    if missing:
+        print(
+            f'kd_perception: {missing} of {len(table)} images of {options.ground_truth} are not there', file=sys.stderr
+        )
+    if source.skipped:
+        print(f'kd_perception: {source.skipped} of {source.count} images cannot be decoded', file=sys.stderr)
+    return 1 if source.skipped else status
 
 
 def _from_scene(options: argparse.Namespace) -> int:

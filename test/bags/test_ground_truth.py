@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_perception.bags.ground_truth import AnnotatedObject, Annotations, GroundTruth, align
-from kd_perception.bags.truth_sources import read_coco, read_coco_by_name, read_ground_truth, read_truth_table
+from kd_perception.bags.truth_sources import name_of, read_coco, read_coco_by_name, read_ground_truth, read_truth_table
 from kd_perception.bags.writer import BagWriter
 from kd_perception.detection.detections import Detections
 from kd_perception.errors import BagError, GroundTruthError
@@ -215,8 +216,36 @@ def test_a_missing_file_says_so(tmp_path):
 
 
 def test_images_by_name(write):
-    found = read_coco_by_name(write(coco({'file_name': 'a/one.jpg'}, {'file_name': 'two.jpg'}, annotations=[box()])))
-    assert {name: len(objects) for name, objects in found.items()} == {'one.jpg': 1, 'two.jpg': 0}
+    found = read_coco_by_name(
+        write(coco({'file_name': 'a\\\\one.jpg'}, {'file_name': './two.jpg'}, annotations=[box()]))
+    )
+    assert {name: len(objects) for name, objects in found.items()} == {'a/one.jpg': 1, 'two.jpg': 0}
+
+
+def test_two_images_of_one_name_are_refused(write):
+    with pytest.raises(GroundTruthError, match=r'two images are called a/one\.jpg'):
+        read_coco_by_name(write(coco({'file_name': 'a/one.jpg'}, {'file_name': 'a/one.jpg'})))
+
+
+@pytest.mark.parametrize(
+    ('file', 'names', 'found'),
+    [
+        ('/photos/x.jpg', ['x.jpg'], 'x.jpg'),
+        ('/photos/cam1/x.jpg', ['cam1/x.jpg', 'cam2/x.jpg'], 'cam1/x.jpg'),
+        ('/photos/cam2/x.jpg', ['cam1/x.jpg', 'cam2/x.jpg'], 'cam2/x.jpg'),
+        ('/photos/cam1/x.jpg', ['x.jpg', 'cam1/x.jpg'], 'cam1/x.jpg'),
+        ('/photos/x.jpg', ['train2017/x.jpg'], 'train2017/x.jpg'),
+        ('/photos/x.jpg', ['xx.jpg', 'y.jpg'], None),
+        ('/photos/x.jpg', [], None),
+    ],
+)
+def test_a_file_is_found_by_its_path(file, names, found):
+    assert name_of(Path(file), names) == found
+
+
+def test_a_file_that_could_be_two_is_neither():
+    with pytest.raises(GroundTruthError, match=r'could be cam1/x\.jpg or cam2/x\.jpg'):
+        name_of(Path('/photos/x.jpg'), ['cam1/x.jpg', 'cam2/x.jpg'])
 
 
 # A table

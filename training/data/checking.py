@@ -88,6 +88,7 @@ def _picture_problems(picture: Picture, source: Source, hashes: dict[str, Pictur
         yield Problem('picture turned by EXIF', picture.name, 'taken upright, as viewers show it', Level.NOTE)
     objects = picture.objects_in(width, height)
     yield from box_problems(picture.name, objects, width, height)
+    yield from _repeated_boxes(picture.name, objects)
     yield from _class_problems(picture.name, objects, source)
     first = hashes.setdefault(_digest(picture.file, image), picture)
     if first is not picture:
@@ -139,6 +140,13 @@ def _box_problem(box: tuple[float, float, float, float], width: int, height: int
     if min(x1, y1) < -_ROUNDING or x2 > width + _ROUNDING or y2 > height + _ROUNDING:
         return 'box cut by the border of its picture', Level.NOTE
     return None
+
+
+def _repeated_boxes(where: str, objects: Iterable[AnnotatedObject]) -> Iterator[Problem]:
+    for entry, count in Counter(objects).items():
+        if count > 1:
+            shown = ', '.join(f'{value:g}' for value in entry.box)
+            yield Problem('box twice', where, f'{entry.class_name} at {shown}, {count} times', Level.FAULT)
 
 
 def _class_problems(where: str, objects: Iterable[AnnotatedObject], source: Source) -> Iterator[Problem]:

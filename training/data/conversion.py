@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from kd_perception.bags.ground_truth import GroundTruth
+from training.data.balance import balance
 from training.data.checking import EXAMPLES, box_problems, size_problems, unreadable
 from training.data.class_rules import ClassRules
 from training.data.dataset import (
@@ -35,6 +36,7 @@ from training.data.tiling import GridSettings, Tile, tiles_of
 from training.errors import DataError
 
 JOURNAL = 'prepared.jsonl'
+_FORM = 2  # of its lines
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,19 @@ class ConversionSettings:
     skip_broken: bool = False
 
 
-def convert(pictures: Sequence[Picture], target: Path, settings: ConversionSettings) -> dict[str, int]:
+def convert(
+    pictures: Sequence[Picture],
+    target: Path,
+    settings: ConversionSettings,
+    report: Callable[[str], object] = lambda line: None,
+) -> dict[str, int]:
     """Write all pictures in our form.
 
     Args:
         pictures: with their splits.
         target: folder of the data set; empty, new, or of an earlier conversion.
         settings: how.
+        report: is given a line for every split: what was read, and what became of it.
 
     Returns:
         Number of images by split, and `left_out`: annotations that are no objects to learn (crowds, ignored regions,
@@ -84,6 +92,7 @@ def convert(pictures: Sequence[Picture], target: Path, settings: ConversionSetti
         for split in splits:
             images = (image for entry in entries if entry['split'] == split for image in entry['images'])
             write_index(target, split, settings.rules.classes, images)
+            report(balance(target, split, pictures, [entry for entry in entries if entry['split'] == split]))
     except OSError as error:
         raise DataError(f'{target} cannot be written: {error.strerror or error}') from error
     counts = {split: sum(len(e['images']) for e in entries if e['split'] == split) for split in splits}
@@ -113,7 +122,7 @@ def _open_target(
     if target.is_dir() and any(target.iterdir()) and not journal.is_file() and not is_data_set(target):
         raise DataError(f'{target} holds something else; give --out a new folder')
     tiles = None if settings.tiles is None else asdict(settings.tiles)
-    head = json.loads(json.dumps({'rules': asdict(settings.rules), 'tiles': tiles, 'splits': splits}))
+    head = json.loads(json.dumps({'form': _FORM, 'rules': asdict(settings.rules), 'tiles': tiles, 'splits': splits}))
     lines = _read_journal(journal)
     if not lines or lines[0] != head:
         target.mkdir(parents=True, exist_ok=True)
@@ -203,7 +212,8 @@ def _broken(picture: Picture, image: Image) -> list[Problem]:
 def _write(picture: Picture, image: Image, target: Path, settings: ConversionSettings) -> dict[str, Any]:
     height, width = image.shape[:2]
     objects = picture.objects_in(width, height)
-    truth = settings.rules.truth(objects, width, height)
+    once = tuple(dict.fromkeys(objects))
+    truth = settings.rules.truth(once, width, height)
     item = _labelled(picture.stem, image, truth)
     origin = {'session': picture.session, 'source': picture.name}
     if settings.tiles is None:
@@ -214,7 +224,15 @@ def _write(picture: Picture, image: Image, target: Path, settings: ConversionSet
             _write_tile(tile, picture, target, origin)
             for tile in _kept(tiles_of(item, settings.tiles), settings.tiles.empty_share)
         ]
-    return {'split': picture.split, 'images': images, 'left_out': len(objects) - len(item.objects)}
+    boxes = {
+        'read': len(objects),
+        'learnt': len(item.objects),
+        'crowd': len(item.crowds),
+        'ignored': len(item.ignored),
+        'background': sum(settings.rules.target(entry) is None for entry in once),
+        'twice': len(objects) - len(once),
+    }
+    return {'split': picture.split, 'images': images, 'boxes': boxes, 'left_out': len(objects) - len(item.objects)}
 
 
 def _labelled(name: str, image: Image, truth: GroundTruth) -> LabelledImage:

@@ -55,6 +55,14 @@ class Problem:
         return f'{self.where}: {self.text}'
 
 
+def grouped(problems: Iterable[Problem]) -> dict[tuple[str, Level], list[Problem]]:
+    """Problems of one kind together, in the order of their first."""
+    found: dict[tuple[str, Level], list[Problem]] = {}
+    for problem in problems:
+        found.setdefault((problem.kind, problem.level), []).append(problem)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One picture of a source.

@@ -125,7 +125,7 @@ def run(options: argparse.Namespace) -> int:
     if options.format:
         if options.out == Path():
             raise DataError('give --out FOLDER for the prepared data set, or --check to look only')
-        print(f'{folder}: {json.dumps(prepare(_settings(options), Path(), folder))}')
+        print(f'{folder}: {json.dumps(prepare(_settings(options), Path(), folder, print))}')
     elif not is_data_set(folder):
         raise DataError(f'{folder} is no prepared data set; say what it is by --format {"|".join(FORMATS)}')
     print(write_overview(folder))

@@ -10,7 +10,7 @@ from training.data import aerial_traffic, bdd100k, boxes_csv, coco, dtld, scenes
 from training.data.aerial_traffic import TileSettings
 from training.data.class_rules import ClassRules, class_rules
 from training.data.conversion import ConversionSettings, convert
-from training.data.picture import Level, Picture, Source
+from training.data.picture import Level, Picture, Source, grouped
 from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
 from training.data.tiling import GridSettings
@@ -86,13 +86,16 @@ READERS: Mapping[str, Callable[[Path, SourceSettings], Source]] = {
 FORMATS = (*READERS, 'scenes', 'aerial_traffic')
 
 
-def prepare(settings: SourceSettings, data_root: Path, target: Path) -> dict[str, int]:
+def prepare(
+    settings: SourceSettings, data_root: Path, target: Path, report: Callable[[str], object] = lambda line: None
+) -> dict[str, int]:
     """Write a source in our form (`training.data.dataset`). An interrupted run goes on or starts clean when repeated.
 
     Args:
         settings: what and how.
         data_root: folder that `settings.path` is relative to.
         target: folder of the prepared data set.
+        report: is given lines for people: what is odd in the source, and by split what became of its pictures and boxes.
 
     Returns:
         Number of images by split, and `left_out` for formats with annotations: those that are no objects to learn.
@@ -114,7 +117,9 @@ def prepare(settings: SourceSettings, data_root: Path, target: Path) -> dict[str
             '--check lists all; --skip-broken leaves them out'
         )
     how = ConversionSettings(rules_for(settings, source), settings.grid, settings.link, settings.skip_broken)
-    return convert(source.pictures, target, how)
+    for (kind, level), problems in grouped(source.problems).items():
+        report(f'{level.name.lower()}: {kind}: {len(problems)}, e.g. {problems[0]}')
+    return convert(source.pictures, target, how, report)
 
 
 def read_source(settings: SourceSettings, folder: Path) -> Source:

@@ -156,3 +156,43 @@ def test_counts_are_those_of_the_coco_file(source, tmp_path):
         document = json.loads((tmp_path / f'ours/annotations/{split}.json').read_text())
         assert [image['session'] for image in document['images']] in (['a', 'a'], ['b', 'b'])
         assert len(document['annotations']) == 2
+
+
+def test_pictures_and_boxes_are_counted_in_and_out(source, tmp_path, capsys):
+    lines = [
+        '0 0.25 0.5 0.25 0.3',
+        '0 0.25 0.5 0.25 0.3',
+        '1 0.5 0.5 0.1 0.1',
+        '0 1.5 0.5 0.1 0.1',
+        '1 0.7 0.7 0.1 0.1',
+    ]
+    write_text(source / 'labels/train/a1.txt', '\n'.join(lines))
+    write_text(source / 'labels/train/gone.txt', lines[0])
+    assert run(source, '--format', 'yolo', '--out', tmp_path / 'ours', '--val-share', 0, '--classes', 'car') == 0
+    printed = capsys.readouterr().out
+    assert (
+        'train: 4 pictures read, 4 written; 8 boxes read: 4 written, 2 of no class to learn, 1 twice, 1 not visible'
+        in printed
+    )
+    assert 'fault: labels without a picture: 1, e.g. labels/train/gone.txt' in printed
+    assert run(source, '--format', 'yolo', '--check') == FAULTS
+    assert 'box twice: 1' in capsys.readouterr().out
+
+
+def test_tiles_and_broken_pictures_are_counted_too(source, tmp_path, capsys):
+    (source / 'images/train/a1.jpg').write_bytes(b'')
+    out = tmp_path / 'ours'
+    words = ('--tile', 40, '--overlap', 0, '--val-share', 0, '--skip-broken')
+    assert run(source, '--format', 'yolo', '--out', out, *words) == 0
+    assert (
+        'train: 4 pictures read, 3 written, 1 broken, as 12 tiles with 6 boxes; 3 boxes read: 3 written'
+        in capsys.readouterr().out
+    )
+
+
+def test_a_data_set_that_lost_files_while_it_was_written_is_refused(source, tmp_path, capsys):
+    words = (source, '--format', 'yolo', '--out', tmp_path / 'ours', '--val-share', 0)
+    assert run(*words) == 0
+    (tmp_path / 'ours/labels/train/a1.txt').write_text('')
+    assert run(*words) == 1
+    assert 'should hold 4 pictures and 4 boxes, but holds 4 and 3' in capsys.readouterr().err

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.dataset import LabelledImage, ground_truth
@@ -13,6 +13,7 @@ from training.data.tiling import GridSettings, grid, tiles_of
 side = st.integers(1, 400)
 
 
+@settings(deadline=None)
 @given(side, side, st.integers(32, 200), st.data())
 def test_tiles_cover_the_picture_and_overlap_as_asked(width, height, size, data):
     settings = GridSettings(size, data.draw(st.integers(0, size - 1)))
