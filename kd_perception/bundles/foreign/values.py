@@ -51,12 +51,16 @@ def filled(rows: Array) -> Array:
 
 
 def kind_of_scores(scores: Array) -> str:
-    """`PROBABILITIES`, `LOGITS` or `NEITHER`. Logits of a detector are mostly negative: nearly everywhere is nothing."""
+    """`PROBABILITIES`, `LOGITS` or `NEITHER`.
+
+    Logits of a detector are mostly negative, and far below 0: nearly everywhere is nothing. Scores of a network without an
+    activation at its end may fall a little below 0 and never leave −1 … 1; as logits, none of them would be surer than 0.73.
+    """
     values = scores[np.isfinite(scores)]
     if not values.size:
         return PROBABILITIES
     low, high = float(values.min()), float(values.max())
-    if low >= -_ROUNDING and high <= 1 + _ROUNDING:
+    if low >= -1 and high <= 1 + _ROUNDING:
         return PROBABILITIES
     logits = low < -_ROUNDING and max(-low, high) <= _LARGEST_LOGIT and float(np.median(values)) <= 0
     return LOGITS if logits else NEITHER

@@ -62,6 +62,8 @@ def test_what_values_do_not_decide():
         ([], PROBABILITIES),
         ([0, 0.4, 1], PROBABILITIES),
         ([-0.001, 1.001], PROBABILITIES),
+        ([-0.04, 0.15], PROBABILITIES),
+        ([-1, 1], PROBABILITIES),
         ([np.nan, 0.4], PROBABILITIES),
         ([-8, -5, 2], LOGITS),
         ([-3, -2, -1], LOGITS),
