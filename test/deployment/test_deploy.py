@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 RECIPES = ('jetson.Dockerfile', 'raspberry_pi.Dockerfile')
 
@@ -70,3 +71,15 @@ def test_a_recipe_installs_the_ros_packages_of_the_manifest(repository, deploy, 
     for package in ('vision_msgs', 'cv_bridge', 'diagnostic_msgs'):
         assert f'<exec_depend>{package}</exec_depend>' in manifest
         assert re.search(rf'ros-\w+-{package.replace("_", "-")}\b', (deploy / name).read_text())
+
+
+def test_the_workflow_builds_tests_and_launches_in_every_distribution(repository):
+    job = yaml.safe_load((repository / '.github' / 'workflows' / 'ros2.yml').read_text())['jobs']['colcon']
+    assert job['strategy']['matrix']['distribution'] == ['humble', 'jazzy', 'kilted']
+    commands = '\n'.join(step.get('run', '') for step in job['steps'])
+    assert re.findall(r'colcon (\S+)', commands) == ['build', 'test', 'test-result']
+    assert 'ros2 launch kd_perception detector.launch.py' in commands
+    for path in re.findall(r'(?:src/kd_perception/|--ignore=)([\w/.]+)', commands):
+        assert (repository / path).exists()
+    shell = subprocess.run(['bash', '-n'], input=commands, capture_output=True, text=True)
+    assert shell.stderr == ''

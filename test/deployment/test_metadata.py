@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -74,6 +75,39 @@ def test_manifest_is_a_colcon_python_package() -> None:
     assert MANIFEST.get('format') == '3'
     assert MANIFEST.findtext('export/build_type') == 'ament_python'
     assert MANIFEST.findtext('license') == 'Apache-2.0'
+
+
+def test_manifest_is_complete_for_a_release() -> None:
+    assert {element.get('type') for element in MANIFEST.iter('url')} >= {'repository', 'bugtracker'}
+    assert '@' in MANIFEST.find('maintainer').get('email')
+    assert 'rviz2' in DEPENDENCIES
+    assert {element.text for element in MANIFEST.iter('test_depend')} >= {'python3-pytest', 'python3-hypothesis'}
+
+
+def test_colcon_finds_pytest() -> None:
+    """It looks for it in the extra `test`."""
+    requirements = importlib.metadata.requires('kd_perception') or []
+    assert any(text.startswith('pytest') and "extra == 'test'" in text.replace('"', "'") for text in requirements)
+
+
+def test_changelog_has_the_form_that_bloom_reads() -> None:
+    """A title, then versions or Forthcoming, each underlined in full, newest first."""
+    lines = (REPOSITORY / 'CHANGELOG.rst').read_text(encoding='utf-8').splitlines()
+    assert lines[0] == lines[2] == '^' * len(lines[1]) == '^' * len('Changelog for package kd_perception')
+    sections = [above for above, line in itertools.pairwise(lines) if line and set(line) == {'-'}]
+    assert sections
+    assert re.fullmatch(r'Forthcoming|\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)', sections[0])
+    if sections[0] != 'Forthcoming':
+        assert sections[0].split()[0] == kd_perception.__version__
+
+
+def test_documents_and_workflow_install_alike() -> None:
+    """What pip brings besides rosdep is one line, the same everywhere."""
+    files = ('README.md', 'docs/installation.md', '.github/workflows/ros2.yml')
+    texts = [(REPOSITORY / file).read_text(encoding='utf-8') for file in files]
+    line = "pip install -c src/kd_perception/requirements/sourced.txt onnxruntime simplejpeg 'jsonschema>=4' numpy"
+    assert all(line in text for text in texts)
+    assert all('--skip-keys' in text and 'python3-onnxruntime-pip' in text for text in texts)
 
 
 @pytest.mark.parametrize('folder', ['kd_perception', 'launch'])
