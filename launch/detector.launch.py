@@ -171,9 +171,8 @@ def cameras_in(files: list[Path]) -> list[str]:
     cameras = []
     for file in files:
         try:
-            document = yaml.safe_load(file.read_text(encoding='utf-8'))
-            sections = [section for node, section in document.items() if node.rpartition('/')[2] in ('**', 'detector')]
-            for section in sections:
+            nodes = yaml.safe_load(file.read_text(encoding='utf-8')) or {}
+            for section in [nodes[name] for name in nodes if name.rpartition('/')[2] in ('**', 'detector')]:
                 cameras = section['ros__parameters'].get('cameras', cameras)
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
             raise RuntimeError(

@@ -233,6 +233,13 @@ class TestLoaded:
         displays = document['Visualization Manager']['Displays']
         assert [display['Topic']['Value'] for display in displays] == topics
 
+    @pytest.mark.parametrize('text', ['- a list', 'detector: 3', 'detector: {speed: 1}', 'a: [', '\x00', '7: 8'])
+    def test_what_is_no_file_of_parameters_is_refused_in_one_line(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / 'mine.yaml').write_text(text)
+        with pytest.raises(RuntimeError, match='mine.yaml is not a YAML file of node parameters') as refusal:
+            self.actions(params_file=str(tmp_path / 'mine.yaml'))
+        assert '\n' not in str(refusal.value)
+
     def test_cameras_of_the_parameter_files_are_known(self, tmp_path: Path) -> None:
         (tmp_path / 'mine.yaml').write_text('/**:\n  ros__parameters:\n    cameras: [left, right]\n')
         (node,) = self.actions(params_file=str(tmp_path / 'mine.yaml'), image='image_raw')
