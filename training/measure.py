@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from kd_perception.metrics.accuracy import Accuracy, measure
 from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import at_recall, calibration, operating_point
 from kd_perception.metrics.resampling import PairedDifference, paired_difference
-from training.data.dataset import read_split
+from training.data.dataset import LabelledImage, read_split
 from training.steps import digest
 
 LOWEST_SCORE = 0.001
@@ -179,22 +183,53 @@ def detect_split(
 ) -> tuple[list[Detections], list[GroundTruth]]:
     """What an artifact detects on every image of a split, from score 0.001 on, and what is there.
 
+    Args:
+        threads: detectors at work side by side, each with one thread: what they find does not depend on their number.
+
     Raises:
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
         DataError: no such split.
     """
-    options = EngineOptions(threads=threads)
     thresholds = replace(bundle.thresholds_of(artifact), score=LOWEST_SCORE)
-    detector = Detector(bundle, engines.load(bundle, artifact, options), thresholds, tiling=tiling)
+    local = threading.local()
+    detectors: list[Detector] = []
+
+    def detect(item: LabelledImage) -> Detections:
+        if not hasattr(local, 'detector'):
+            engine = engines.load(bundle, artifact, EngineOptions(threads=1))
+            local.detector = Detector(bundle, engine, thresholds, tiling=tiling)
+            detectors.append(local.detector)
+        found: Detections = local.detector.detect(item.image)[0]
+        return found
+
     found: list[Detections] = []
     truth: list[GroundTruth] = []
     try:
-        for item in read_split(dataset, split):
-            found.append(detector.detect(item.image)[0])
-            truth.append(item.truth())
+        with ThreadPoolExecutor(threads) as pool:
+            for item, detections in _in_order(pool, detect, read_split(dataset, split), 2 * threads):
+                found.append(detections)
+                truth.append(item.truth())
     finally:
-        detector.close()
+        for detector in detectors:
+            detector.close()
     return found, truth
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    detect: Callable[[LabelledImage], Detections],
+    items: Iterator[LabelledImage],
+    most: int,
+) -> Iterator[tuple[LabelledImage, Detections]]:
+    """What each image shows, in order, of which so many are in work at a time: the others are not read yet."""
+    waiting: deque[tuple[LabelledImage, Future[Detections]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(detect, item)))
+        if len(waiting) >= most:
+            first, future = waiting.popleft()
+            yield first, future.result()
+    for first, future in waiting:
+        yield first, future.result()
 
 
 def write_measured(bundle: Bundle, artifact: Artifact, measured: Measurement, called: str, split: str) -> None:

@@ -20,6 +20,11 @@ def added(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclas
     return dataclasses.field(default=default, default_factory=default_factory, metadata=counts, init=init)
 
 
+def renewed(default: Any, before: Any) -> Any:
+    """A field whose default has changed since results were made: what was done before does not count, all else does."""
+    return dataclasses.field(default=default, metadata={_COUNTS: 'unless before', _BEFORE: before})
+
+
 def aside(default: Any) -> Any:
     """A field that no result depends on: where files are kept, how much room they may take."""
     return dataclasses.field(default=default, metadata={_COUNTS: 'never'})
@@ -51,13 +56,15 @@ def counted(settings: Any) -> Any:
 
 def _counts(field: dataclasses.Field[Any], value: object) -> bool:
     rule = field.metadata.get(_COUNTS, 'always')
+    if rule == 'unless before':
+        return bool(value != field.metadata[_BEFORE])
     if rule != 'unless default':
         return bool(rule == 'always')
     made = field.default_factory
     return bool(value != (field.default if made is dataclasses.MISSING else made()))
 
 
-_COUNTS = 'counts'
+_COUNTS, _BEFORE = 'counts', 'before'
 
 
 def read(kind: type[Settings], entries: object, where: str) -> Settings:

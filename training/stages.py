@@ -233,11 +233,17 @@ def quantize(
 
 
 def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
-    """Accuracy on the runtime's path, and against the float network where the bundle holds one beside it."""
+    """Accuracy on the runtime's path, and against the float network where the bundle holds one beside it.
+
+    As many detectors work as training has threads.
+    """
+    import torch
+
     from training.measure import float_bundle, measure_artifact
 
     artifact = bundle.artifact('onnxruntime', precision)
-    return measure_artifact(bundle, artifact, validation, against=float_bundle(bundle, artifact)).stated()
+    against = float_bundle(bundle, artifact)
+    return measure_artifact(bundle, artifact, validation, threads=torch.get_num_threads(), against=against).stated()
 
 
 def report(

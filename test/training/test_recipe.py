@@ -179,3 +179,33 @@ def test_the_recipes_in_the_repository_are_valid_in_all_their_arms(file):
 
 def test_there_are_recipes():
     assert RECIPES
+
+
+@pytest.mark.parametrize('name', ['s2_dtld_v5', 's3_bdd_vru', 's4_visdrone_v8m', 's5_visdrone_v5s'])
+def test_weight_decay_of_the_full_recipes_is_ultralytics_for_as_many_images(name):
+    recipe = load_recipe(next(file for file in RECIPES if file.stem == name))
+    for stage in recipe.stages.values():
+        if stage.fit is not None:
+            images = stage.fit.batch * stage.fit.accumulate
+            assert stage.fit.decay == pytest.approx(0.0005 * images / 64)
+            assert set(stage.images.values()) == {'all'}
+
+
+@pytest.mark.parametrize(
+    ('entries', 'says'),
+    [
+        ({'stages.teacher.images': {'real': 'some'}}, "'some' is no number of images"),
+        ({'sample': 'random'}, 'sample must be one of sessions, names'),
+        ({'stages.teacher.start': 'yolov8n.onnx'}, "names 'yolov8n.onnx'"),
+    ],
+)
+def test_what_a_stage_cannot_take_is_refused(tmp_path, entries, says):
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(write(tmp_path), entries)
+
+
+@pytest.mark.parametrize('start', ['yolov8n.pt', 'yolov4.weights', 'yolov8n.yaml'])
+def test_a_stage_starts_from_files_that_others_made(tmp_path, start):
+    assert load_recipe(write(tmp_path), {'stages.teacher.start': start}).stages['teacher'].start == start
+    backbone = {'stages.teacher.start': 'm_yolo.yaml', 'stages.teacher.backbone': 'mobilenet_v2.pth'}
+    assert load_recipe(write(tmp_path), backbone).stages['teacher'].backbone == 'mobilenet_v2.pth'

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd_perception.bags.sources import read_image
 from kd_perception.errors import ImageError
+from training.data.picture_cache import InMemory, PictureCache
 from training.distill.settings import AugmentSettings
 from training.errors import DataError
 from training.models import torchvision_nms
@@ -39,7 +40,7 @@ from ultralytics.utils.instance import Instances  # noqa: E402
 _logger = logging.getLogger(__name__)
 _SIGNATURES = (b'\xff\xd8', b'\x89PNG', b'BM', b'II*\0', b'MM\0*', b'RIFF')
 CACHE_BYTES = 2 * 2**30
-"""Decoded images are kept where all of a set fit into this."""
+"""Of decoded images that are kept in memory, unless the caller has another cache."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class ImageSet:
         *,
         labelled: bool = True,
         skip_broken: bool = False,
+        cache: PictureCache | None = None,
     ) -> None:
         """Read all labels, and the first bytes of all images.
 
@@ -104,6 +106,7 @@ class ImageSet:
             labelled: whether label files are read.
             skip_broken: an image that turns out to be broken when it is decoded is reported, and the next one stands in
                 for it; otherwise it is an error.
+            cache: of decoded images; None keeps CACHE_BYTES of them in memory.
 
         Raises:
             DataError: no image, none that can be read, a malformed label file or no label at all.
@@ -132,9 +135,7 @@ class ImageSet:
                 f'none of {len(self.files)} images has a labelled object; the labels of {self.files[0]} are expected in '
                 f'{label_file(self.files[0])}'
             )
-        self._decoded: list[npt.NDArray[np.uint8] | None] | None = (
-            [None] * len(self.files) if 3 * size * size * len(self.files) <= CACHE_BYTES else None
-        )
+        self._cache = InMemory(CACHE_BYTES) if cache is None else cache
         self._transforms = {mosaic: self._compose(augment, mosaic) for mosaic in (False, True)}
 
     def _compose(self, augment: AugmentSettings, mosaic: bool) -> Compose:
@@ -177,10 +178,11 @@ class ImageSet:
         }
 
     def preload(self) -> None:
-        """Decode all images where there is room, so that worker processes share them."""
-        if self._decoded is not None:
-            for index in range(len(self)):
-                self._image_or_next(index)
+        """Decode images while there is room for them in memory, so that worker processes share them."""
+        for index in range(len(self)):
+            if not isinstance(self._cache, InMemory) or self._cache.full:
+                return
+            self._image_or_next(index)
 
     def _image_or_next(self, index: int) -> tuple[int, npt.NDArray[np.uint8]]:
         """The image of that number, or where broken ones are skipped the next that is whole, and its number."""
@@ -197,12 +199,7 @@ class ImageSet:
         raise DataError(f'none of {len(self)} images can be read, {self.files[0]} for one')
 
     def _image(self, index: int) -> npt.NDArray[np.uint8]:
-        if self._decoded is None:
-            return self._decode(index)
-        image = self._decoded[index]
-        if image is None:
-            image = self._decoded[index] = self._decode(index)
-        return image
+        return self._cache(index, self.files[index], lambda: self._decode(index))
 
     def _decode(self, index: int) -> npt.NDArray[np.uint8]:
         try:

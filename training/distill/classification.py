@@ -58,6 +58,8 @@ class ClassifySettings:
         label_smoothing: share of a label that is spread over all classes; 0.1 is usual on ImageNet.
         precision: of the layers: float32, bfloat16, float16, or `auto`, bfloat16 where the machine computes in it.
         workers: processes that decode and augment; 0 does it in the training process.
+        small_stem: for pictures of 32 to 64 pixels: the network's first halving is left out, or its last map has one cell. A
+            detector takes the weights as they are.
     """
 
     size: int = 64
@@ -72,6 +74,7 @@ class ClassifySettings:
     label_smoothing: float = added(0.0)
     precision: str = added('float32')
     workers: int = aside(0)
+    small_stem: bool = added(False)
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 32:
@@ -127,14 +130,14 @@ def fit_classifier(job: ClassifyJob, data: Pictures, folder: Path, *, say: bool 
         if job.settings.batch % group.size:
             raise FitError(f'batch {job.settings.batch} cannot be shared by {group.size} processes: choose a multiple')
         torch.manual_seed(job.seed)
-        student = Classifier(job.backbone, len(data.classes))
+        student = Classifier(job.backbone, len(data.classes), small=job.settings.small_stem)
         if job.start is not None:
             student, _ = load_classifier(job.start)
         teacher = _teacher(job, data)
         method = None
         if job.method is not None and teacher is not None:
             with torch.random.fork_rng():  # a loss's own parameters must not change what the plain run draws
-                method = Method(job.method, student, teacher, data)
+                method = Method(job.method, student, teacher, data, job.settings.size)
         run = _Run(job, data, student, teacher, method, folder, identity, group)
         run.resume()
         with Signals() as signals:

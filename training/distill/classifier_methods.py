@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.data.image_folder import Pictures
 from training.distill.answers import Said
 from training.distill.losses import OnLevels, loss_class, make
+from training.distill.losses.base import check_places
 from training.distill.losses.factor import FT
 from training.models.yolov4.backbones import Classifier
 
@@ -48,10 +49,13 @@ class MethodSettings:
 class Method(nn.Module):
     """A loss with the parts of student and teacher that it compares."""
 
-    def __init__(self, settings: MethodSettings, student: Classifier, teacher: Classifier, data: Pictures) -> None:
+    def __init__(
+        self, settings: MethodSettings, student: Classifier, teacher: Classifier, data: Pictures, size: int
+    ) -> None:
         super().__init__()
         self.name, self.factor = settings.loss, settings.factor
         kind = loss_class(settings.loss)
+        check_places(self.name, kind, {f'stride {stride}': (size // stride) ** 2 for stride in student.strides})
         self.takes = kind.takes
         channels = {'student_channels': student.channels, 'teacher_channels': teacher.channels}
         self.loss: nn.Module

@@ -64,6 +64,11 @@ class FitLog:
             self._board.add_scalar(name, value, step)
         self._board.add_scalar('seconds', seconds, step)
 
+    def write_spread(self, step: int, name: str, values: Any) -> None:
+        """A histogram of values, in TensorBoard alone."""
+        if self._enabled:
+            self._board.add_histogram(name, values, step)
+
     def _widen(self, columns: list[str]) -> None:
         """The file anew with more columns; a term that starts late has empty cells before."""
         self._file.flush()

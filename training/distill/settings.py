@@ -17,6 +17,7 @@ BASELINE = 'ultralytics'
 BASELINE_WEIGHT = 6.0
 INPUTS = ('auto', 'features', 'scores')
 OPTIMIZERS = ('adamw', 'sgd')
+CACHES = ('memory', 'disk', 'none')
 WEIGHTINGS = ('fixed', 'confidence', 'learned')
 UNLABELLED = '/unlabelled'
 """Behind a term's name in the log: its part on images without labels."""
@@ -77,7 +78,7 @@ class FitSettings:
         learning_rate: after warm-up; about 0.001 for adamw, 0.01 for sgd.
         final_share: of the learning rate, at the end of its cosine.
         momentum: of sgd; the first beta of adamw.
-        weight_decay: not of biases and normalisations.
+        weight_decay: not of biases and normalisations, of a step, or of `nominal_batch` images where that is given.
         warmup_steps: over which the learning rate rises from 0.
         ema_decay: of the averaged weights, which are the result; 0 takes the last weights.
         ema_ramp: steps over which the decay approaches its value.
@@ -91,8 +92,13 @@ class FitSettings:
             image on, `10` for the backbone of YOLOv8. The statistics of their normalisations stay, too.
         augment: see AugmentSettings.
         broken_images: `refuse` ends the run at an image that cannot be decoded; `skip` reports it and takes the next one.
+        nominal_batch: images for which `weight_decay` is meant: a step of fewer decays less. Ultralytics' 0.0005 is for 64, so
+            that recipes of theirs hold here with `nominal_batch: 64`; 0: of every step.
         data_seed: of order and augmentation; None: the run's. Runs of different seeds that give the same one see the same
             pictures in the same order.
+        cache: where decoded and scaled pictures are kept: `memory`, as many as `cache_gb` holds; `disk`, in the recipe's
+            working folder, for sets that memory does not hold; `none`. Changes no result.
+        cache_gb: the most that is kept.
     """
 
     image_size: int = 640
@@ -118,6 +124,9 @@ class FitSettings:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     data_seed: int | None = added(None)
     broken_images: str = added('refuse')
+    nominal_batch: int = added(0)
+    cache: str = aside('memory')
+    cache_gb: float = aside(2.0)
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 32:
@@ -137,6 +146,15 @@ class FitSettings:
         one_of(OPTIMIZERS, optimizer=self.optimizer)
         one_of(PRECISIONS, precision=self.precision)
         one_of(('refuse', 'skip'), broken_images=self.broken_images)
+        one_of(CACHES, cache=self.cache)
+        many.check(nominal_batch=self.nominal_batch)
+        NOT_NEGATIVE.check(cache_gb=self.cache_gb)
+
+    @property
+    def decay(self) -> float:
+        """The weight decay of a step."""
+        images = self.batch * self.accumulate
+        return self.weight_decay * images / self.nominal_batch if self.nominal_batch else self.weight_decay
 
 
 @dataclass(frozen=True)

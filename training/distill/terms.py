@@ -13,6 +13,7 @@ from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from training.distill.losses import loss_class, make, make_levels
+from training.distill.losses.base import check_places
 from training.distill.losses.queries import Cells
 from training.distill.outputs import QUERIES, Branch, Outputs, Shape
 from training.distill.settings import BASELINE, TermSettings
@@ -92,6 +93,10 @@ def make_term(
         _check_heads(name, student, teacher)
     if takes != 'queries' and (not on_scores or settings.on == 'scores'):
         _check_grids(name, student, teacher, layers)
+    if takes == 'map':
+        compared = student.levels if settings.on == 'scores' else layers[0]
+        cells = {layer: student.sizes[layer][0] * student.sizes[layer][1] for layer in compared}
+        check_places(name, loss_class(settings.loss), cells)
     maker = _MAKERS.get(takes)
     if maker is None:
         raise LossError(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.data.loader import Batch, Batches, ImageSet
+from training.data.picture_cache import InMemory, NoCache, OnDisk, PictureCache
 from training.distill import checkpoint
 from training.distill.distiller import NOBODY, Distiller
 from training.distill.families import family_of
@@ -39,6 +40,9 @@ from training.models.weights import save_weights
 if TYPE_CHECKING:
     from training.prune.sparsity import SparsitySettings
 
+HISTOGRAM_EVERY = 100
+"""Steps between two histograms of γ."""
+GAMMAS = 'gammas.png'
 _logger = logging.getLogger(__name__)
 
 
@@ -92,7 +96,8 @@ class _Run:
         self.student = make_student(job).to(group.device, memory_format=torch.channels_last)
         self.student.train()
         freeze(self.student, self.settings.freeze)
-        self.penalty = _penalty(self.student, job.sparsity)
+        self.penalty = _penalty(self.student, job.sparsity, self.settings.optimizer)
+        self.gammas = None if self.penalty is None else self.penalty.values()
         self.family = family_of(self.student)
         if job.unlabelled and not self.family.takes_unlabelled:
             raise FitError(f'{self.family.name} is trained on labelled images only: leave the unlabelled ones out')
@@ -117,7 +122,19 @@ class _Run:
             settings.augment,
             labelled=labelled,
             skip_broken=settings.broken_images == 'skip',
+            cache=self._cache(),
         )
+
+    def _cache(self) -> PictureCache:
+        """Each image set has its own, of half the room where there are two."""
+        settings = self.settings
+        limit = settings.cache_gb * 1e9 / (2 if self.job.unlabelled else 1)
+        if settings.cache == 'none':
+            return NoCache()
+        if settings.cache == 'disk':
+            answers = self.job.answers or self.folder / 'answers'
+            return OnDisk(answers.parent / 'pictures', settings.image_size, limit)
+        return InMemory(limit)
 
     def _distiller(self) -> Distiller | None:
         job, dtype = self.job, self.precision or torch.float32
@@ -147,6 +164,7 @@ class _Run:
         self.terms.load_state_dict(state['terms'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.scaler.load_state_dict(state['scaler'])
+        self.gammas = state.get('gammas', self.gammas)
         if self.distiller is not None:
             self.distiller.restore(state.get('distiller', state))
         for name, value in state['averaged'].items():
@@ -168,6 +186,8 @@ class _Run:
                     batches = self._batches_from(self.step)
                     continue
                 self.log.write(self.step, values, time.monotonic() - started)
+                if self.penalty is not None and (self.step % HISTOGRAM_EVERY == 0 or self.step == steps):
+                    self.log.write_spread(self.step, 'gamma', self.penalty.values())
                 bar.set_postfix({name: f'{value:.4g}' for name, value in values.items() if name in ('loss', 'task')})
                 bar.update()
                 stop = self._stop_asked(signals)
@@ -193,6 +213,7 @@ class _Run:
             'optimizer': self.optimizer.state_dict(),
             'scaler': self.scaler.state_dict(),
             'log': self.log.flushed(),
+            'gammas': self.gammas,
             'distiller': {} if self.distiller is None else self.distiller.state(),
         }
         checkpoint.write(self.folder, state)
@@ -209,6 +230,10 @@ class _Run:
             teachers = NOBODY if self.distiller is None else self.distiller.record()
             write_record(self.folder, self.identity, result.steps, halved=self.schedule.halved, teachers=teachers)
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
+            if self.penalty is not None:
+                from training.prune.sparsity import draw_gammas
+
+                draw_gammas({'before': self.gammas, 'after': self.penalty.values()}, self.folder / GAMMAS)
         self.group.wait()
         return result
 
@@ -308,7 +333,7 @@ class _Run:
         # Summed first: what one process finds infinite must be so for all, or they would take different steps.
         self.group.sum_gradients([*own, *others])
         self.scaler.unscale_(self.optimizer)
-        if self.penalty is not None:
+        if self.penalty is not None and not self.penalty.proximal:
             self._penalise(own)
         # Apart, so that the adapters' gradients do not shorten the student's.
         limit = self.settings.gradient_clip or float('inf')
@@ -318,6 +343,8 @@ class _Run:
             raise FitError(f'the gradient became {float(length)} at step {self.step + 1}{self._last_good()}')
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.penalty is not None and self.penalty.proximal:
+            self.penalty.shrink(self.step / self.schedule.steps, self.rate)
         self.group.mean(
             [value for value in [*self.student.buffers(), *self.terms.buffers()] if value.is_floating_point()]
         )
@@ -371,12 +398,12 @@ class _Run:
         return f'; the last good checkpoint is {file}' if file.is_file() else ''
 
 
-def _penalty(network: nn.Module, settings: SparsitySettings | None) -> Any:
+def _penalty(network: nn.Module, settings: SparsitySettings | None, optimizer: str) -> Any:
     if settings is None:
         return None
     from training.prune.sparsity import SparsityPenalty
 
-    return SparsityPenalty(network, settings)
+    return SparsityPenalty(network, settings, optimizer)
 
 
 def _optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torch.optim.Optimizer:
@@ -384,7 +411,7 @@ def _optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torch.op
     if not trained:
         raise FitError('freeze leaves nothing to train')
     groups = [
-        {'params': [value for value in trained if value.ndim > 1], 'weight_decay': settings.weight_decay},
+        {'params': [value for value in trained if value.ndim > 1], 'weight_decay': settings.decay},
         {'params': [value for value in trained if value.ndim <= 1], 'weight_decay': 0.0},
     ]
     if settings.optimizer == 'sgd':

@@ -17,7 +17,10 @@ from torch import nn
 
 from training.prune import structure
 from training.prune.channels import groups
-from training.ranges import SHARE, Range
+from training.ranges import SHARE, Range, one_of
+from training.schema import renewed
+
+METHODS = ('auto', 'gradient', 'proximal')
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,18 @@ class SparsitySettings:
     Attributes:
         rate: R₀, what each |γ| adds to the loss at the stage's beginning; 1e-4 in network slimming, 1e-2 is strong.
         final_share: the rate at the stage's end as a share of R₀.
+        method: `gradient` adds R·sign(γ) to γ's gradient; `proximal` moves γ by learning rate · R towards 0 after each step, and
+            leaves it there; `auto` is proximal under AdamW, which divides a gradient by its own size and so the penalty away.
     """
 
     rate: float = 1e-4
     final_share: float = 0.1
+    method: str = renewed('auto', before='gradient')
 
     def __post_init__(self) -> None:
         Range(above=0, most=1).check(rate=self.rate)
         SHARE.check(final_share=self.final_share)
+        one_of(METHODS, method=self.method)
 
     def rate_at(self, progress: float) -> float:
         """R when `progress`, 0 … 1, of the stage is done."""
@@ -42,14 +49,19 @@ class SparsitySettings:
 
 
 class SparsityPenalty:
-    """Adds the penalty's gradients to a network's γ.
+    """The penalty of a network's γ.
 
     Args:
         network: the detector in training.
+        optimizer: its optimizer's name in the settings of the fit.
+
+    Attributes:
+        proximal: whether `shrink` acts after the optimizer's step; otherwise `add_gradients` before it.
     """
 
-    def __init__(self, network: nn.Module, settings: SparsitySettings) -> None:
+    def __init__(self, network: nn.Module, settings: SparsitySettings, optimizer: str = 'sgd') -> None:
         self.settings = settings
+        self.proximal = settings.method == 'proximal' or (settings.method == 'auto' and optimizer == 'adamw')
         self._gammas = penalised(network)
         self._rate = settings.rate_at(0.0)
 
@@ -63,6 +75,21 @@ class SparsityPenalty:
         for gamma, chosen in self._gammas:
             if gamma.grad is not None:
                 gamma.grad.add_(gamma.detach().sign() * chosen.to(gamma), alpha=self._rate)
+
+    @torch.no_grad()
+    def shrink(self, progress: float, learning_rate: float) -> None:
+        """Move γ towards 0 by learning rate · R, not beyond it; call it after the optimizer's step."""
+        self._rate = self.settings.rate_at(progress)
+        for gamma, chosen in self._gammas:
+            if gamma.requires_grad:
+                less = (gamma.abs() - learning_rate * self._rate * chosen.to(gamma)).clamp(min=0)
+                gamma.copy_(gamma.sign() * less)
+
+    def values(self) -> torch.Tensor:
+        """|γ| of all channels that the penalty acts on."""
+        return torch.cat(
+            [gamma.detach().abs()[chosen.to(gamma.device) > 0].flatten().cpu() for gamma, chosen in self._gammas]
+        )
 
     def value(self) -> float:
         """R·Σ|γ| at the last rate: what the penalty adds to the loss."""
@@ -101,18 +128,18 @@ def gammas(network: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-def draw_gammas(networks: Mapping[str, nn.Module], target: Path) -> None:
+def draw_gammas(spreads: Mapping[str, torch.Tensor], target: Path) -> None:
     """Write a picture of how |γ| is spread, one curve a network: before and after sparsity training.
 
     Args:
-        networks: by the name in the legend.
+        spreads: |γ| by the name in the legend.
         target: a .png or .svg file.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout='constrained')
     axes = figure.subplots()
-    values = {name: torch.cat(list(gammas(network).values())).numpy() for name, network in networks.items()}
+    values = {name: spread.float().numpy() for name, spread in spreads.items()}
     largest = max(float(spread.max()) for spread in values.values())
     edges = np.linspace(0, largest if largest > 0 else 1, 81).tolist()
     for name, spread in values.items():

@@ -221,6 +221,10 @@ def _settings_hash(recipe: Path) -> str:
     # What all recipes did before there was a choice does not count; what is done without a word now, does.
     if document.setdefault('sample', SESSIONS) == NAMES:
         del document['sample']
+    for stage in document.get('stages', {}).values():
+        sparsity = stage.get('sparsity') if isinstance(stage, dict) else None
+        if isinstance(sparsity, dict) and sparsity.setdefault('method', 'auto') == 'gradient':
+            del sparsity['method']
     return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from training.data.loader import (  # noqa: E402
     label_file,
     read_yolo_labels,
 )
+from training.data.picture_cache import InMemory  # noqa: E402
 from training.distill.settings import AugmentSettings  # noqa: E402
 from training.errors import DataError  # noqa: E402
 
@@ -131,11 +132,9 @@ def test_mosaics_end(pictures):
     assert batch.boxes[:, 2:].prod(1) * SIZE**2 == pytest.approx(16 * 32, abs=1)
 
 
-def test_large_sets_are_decoded_as_they_are_needed(pictures, monkeypatch):
+def test_large_sets_are_decoded_as_they_are_needed(pictures):
     kept = image_set(pictures)
-    monkeypatch.setattr('training.data.loader.CACHE_BYTES', 1000)
-    read = image_set(pictures)
-    assert read._decoded is None
+    read = image_set(pictures, cache=InMemory(1000))
     for position in range(5):
         first, second = (images.sample(position, (3, position), mosaic=True) for images in (kept, read))
         assert torch.equal(first['img'], second['img'])

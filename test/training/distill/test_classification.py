@@ -287,6 +287,19 @@ def test_sigterm_leaves_a_checkpoint(data, tmp_path, monkeypatch):
     assert_equal(whole, fit_classifier(plain, data, tmp_path / 'parts', say=False))
 
 
+def test_a_map_of_one_cell_is_said_to_teach_nothing_and_a_small_stem_gives_it_more(data, teacher, tmp_path, caplog):
+    fit_classifier(job(teacher, 'at', settings=replace(SETTINGS, steps=1)), data, tmp_path / 'whole', say=False)
+    assert 'at learns nothing of stride 32, whose map has one cell' in caplog.text
+    caplog.clear()
+    small = replace(SETTINGS, steps=1, small_stem=True)
+    own = fit_classifier(replace(job(None), method=None, settings=small), data, tmp_path / 'teacher', say=False)
+    weights = fit_classifier(job(own, 'at', settings=small), data, tmp_path / 'small', say=False)
+    assert 'nothing' not in caplog.text
+    classifier = load_classifier(weights)[0]
+    images = torch.rand(1, 3, 32, 32)
+    assert [tuple(value.shape[2:]) for value in classifier(images)[1]] == [(8, 8), (4, 4), (2, 2)]
+
+
 PAIR = """
 import sys
 from pathlib import Path

@@ -13,6 +13,7 @@ from training.distill.settings import DistillSettings, FitSettings, TermSettings
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.terms import make_term  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
+from training.errors import LossError  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.prune.sparsity import SparsitySettings  # noqa: E402
 
@@ -124,6 +125,21 @@ def test_terms_of_one_loss_are_told_apart():
     )
 
 
+def test_maps_of_one_cell_teach_nothing_of_places(pair, caplog):
+    student, teacher = (
+        dataclasses.replace(value, sizes=dict.fromkeys(value.sizes, (1, 1))) for _, value, *_ in pair[1:]
+    )
+    layers = (student.levels, teacher.levels)
+    for settings in (TermSettings('cwd'), TermSettings('at'), TermSettings('nst'), TermSettings('cwd', on='scores')):
+        with pytest.raises(LossError, match='every map has one cell: give larger images'):
+            make_term('term', settings, student, teacher, layers, None)
+    make_term('term', TermSettings('pkd'), student, teacher, layers, None)
+    last = {student.levels[-1]: (1, 1)}
+    one = [dataclasses.replace(value, sizes={**value.sizes, **last}) for _, value, *_ in pair[1:]]
+    make_term('term', TermSettings('at'), *one, layers, None)
+    assert f'term learns nothing of {student.levels[-1]}' in caplog.text
+
+
 def test_sparsity_pulls_scales_down(tmp_path):
     settings = FitSettings(
         image_size=SIZE, batch=4, steps=3, warmup_steps=0, precision='float32', ema_decay=0.0, weight_decay=0.0
@@ -133,6 +149,8 @@ def test_sparsity_pulls_scales_down(tmp_path):
     log = columns(fit(dataclasses.replace(job, sparsity=SparsitySettings(rate=1.0)), tmp_path / 'sparse').log)
     penalties = [float(value) for value in log['sparsity']]
     assert penalties[0] > penalties[1] > penalties[2] > 0
+    assert (tmp_path / 'sparse' / 'gammas.png').read_bytes().startswith(b'\x89PNG')
+    assert not (tmp_path / 'plain' / 'gammas.png').exists()
 
 
 def test_a_teacher_whose_head_is_not_asked_gives_the_same_maps_quicker(tmp_path):

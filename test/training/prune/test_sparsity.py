@@ -9,7 +9,7 @@ from tiny_detectors import detector  # noqa: E402
 from training.errors import RecipeError  # noqa: E402
 from training.prune import structure  # noqa: E402
 from training.prune.sparsity import SparsityPenalty, SparsitySettings, draw_gammas, gammas  # noqa: E402
-from training.schema import read  # noqa: E402
+from training.schema import counted, read  # noqa: E402
 
 
 def with_zero_gradients(network):
@@ -89,10 +89,44 @@ def test_training_with_it_shrinks_gamma():
     assert penalty.value() < first
 
 
+@pytest.mark.parametrize(('method', 'zeros'), [('gradient', False), ('auto', True)])
+def test_under_adamw_only_a_proximal_step_brings_gamma_to_zero_and_keeps_it_there(method, zeros):
+    network = detector().train()
+    penalty = SparsityPenalty(network, SparsitySettings(rate=1.0, final_share=1.0, method=method), 'adamw')
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.05, weight_decay=0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        sum(value.square().mean() for value in network.model[0](torch.rand(2, 3, 16, 16))).backward()
+        with_zero_gradients(network)
+        if not penalty.proximal:
+            penalty.add_gradients(0.0)
+        optimizer.step()
+        if penalty.proximal:
+            penalty.shrink(0.0, 0.05)
+    assert bool((penalty.values() == 0).float().mean() > 0.5) == zeros
+
+
+def test_which_step_is_taken():
+    network = detector()
+    taken = {
+        (method, optimizer): SparsityPenalty(network, SparsitySettings(method=method), optimizer).proximal
+        for method in ('auto', 'gradient', 'proximal')
+        for optimizer in ('sgd', 'adamw')
+    }
+    assert [pair for pair, proximal in taken.items() if proximal] == [
+        ('auto', 'adamw'),
+        ('proximal', 'sgd'),
+        ('proximal', 'adamw'),
+    ]
+    assert 'method' not in counted(SparsitySettings(method='gradient'))
+    assert counted(SparsitySettings())['method'] == 'auto'
+
+
 def test_the_picture(tmp_path):
     network = detector()
     assert gammas(network)['model.0.bn'].shape == network.model[0].bn.weight.shape
-    draw_gammas({'before': network, 'after': detector(seed=1)}, tmp_path / 'pictures' / 'gamma.png')
+    spreads = [SparsityPenalty(of, SparsitySettings()).values() for of in (network, detector(seed=1))]
+    draw_gammas(dict(zip(('before', 'after'), spreads, strict=True)), tmp_path / 'pictures' / 'gamma.png')
     assert (tmp_path / 'pictures' / 'gamma.png').read_bytes().startswith(b'\x89PNG')
 
 

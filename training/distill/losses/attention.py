@@ -38,6 +38,7 @@ class AT(DistillationLoss):
 
     paper = 'Zagoruyko and Komodakis 2017, arXiv 1612.03928'
     takes: ClassVar[Takes] = 'map'
+    of_places = True
     usual = Usual(weight=1000.0)
 
     def __init__(self, power: float = 2.0) -> None:

@@ -5,6 +5,8 @@ Of the pair, the teacher is detached here, once for all losses, and half precisi
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from training.errors import LossError
 
+_logger = logging.getLogger(__name__)
 Takes = Literal[
     'logits',  # (N, classes)
     'logits, labels',  # (N, classes) and the true class of each row
@@ -54,10 +57,12 @@ class DistillationLoss(nn.Module):
         paper: where the method was published.
         takes: what student and teacher are.
         usual: the authors' weight and schedule.
+        of_places: whether it compares the places of a map with each other, so that a map of one cell teaches nothing.
         revision: raised when what the loss computes changes, so that what was trained with it before is not taken for new.
     """
 
     revision: ClassVar[int] = 0
+    of_places: ClassVar[bool] = False
     paper: ClassVar[str]
     takes: ClassVar[Takes]
     usual: ClassVar[Usual]
@@ -92,6 +97,25 @@ def paired_samples(student: Tensor, teacher: Tensor, *, least: int = 1) -> tuple
             f'at least {least}'
         )
     return widened(student).flatten(1), widened(teacher.detach()).flatten(1)
+
+
+def check_places(name: str, kind: type[DistillationLoss], cells: Mapping[str, int]) -> None:
+    """Say of which maps a loss learns nothing because they have one cell.
+
+    Args:
+        name: of the loss in logs.
+        cells: of each map, by its name.
+
+    Raises:
+        LossError: all maps have one cell.
+    """
+    alone = [layer for layer, count in cells.items() if count == 1]
+    if not kind.of_places or not alone:
+        return
+    cure = 'give larger images, or layers of a finer stride'
+    if len(alone) == len(cells):
+        raise LossError(f'{name} compares the places of a map, but every map has one cell: {cure}')
+    _logger.warning('%s learns nothing of %s, whose map has one cell: %s', name, ', '.join(alone), cure)
 
 
 def paired_maps(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,6 +53,7 @@ class CWD(DistillationLoss):
 
     paper = 'Shu et al. 2021, arXiv 2011.13256'
     takes: ClassVar[Takes] = 'map'
+    of_places = True
     usual = Usual(weight=PRESETS['repo'].feature_weight)
 
     def __init__(self, temperature: float | None = None, preset: str = 'repo') -> None:

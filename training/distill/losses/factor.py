@@ -42,6 +42,7 @@ class FT(DistillationLoss):
 
     paper = 'Kim et al. 2018, arXiv 1802.04977'
     takes: ClassVar[Takes] = 'map'
+    of_places = True
     usual = Usual(weight=200.0)
 
     def __init__(self, student_channels: int, teacher_channels: int, ratio: float = 0.5) -> None:

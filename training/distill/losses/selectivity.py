@@ -28,6 +28,7 @@ class NST(DistillationLoss):
 
     paper = 'Huang and Wang 2017, arXiv 1707.01219'
     takes: ClassVar[Takes] = 'map'
+    of_places = True
     usual = Usual(weight=50.0)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -167,15 +167,24 @@ class Classifier(nn.Module):
     """A backbone with pooling and one linear layer: what is distilled before it becomes a detector's backbone.
 
     Args:
-        backbone: name in BACKBONES.
+        backbone: see `make_backbone`.
         classes: number of them.
+        small: for small pictures: the first convolution that halves the picture does not, so that the maps have twice as many
+            cells a side. The weights are the same, and a detector takes them as they are.
     """
 
-    def __init__(self, backbone: str, classes: int) -> None:
+    def __init__(self, backbone: str, classes: int, *, small: bool = False) -> None:
         super().__init__()
-        self.name = backbone
+        self.name, self.small = backbone, small
         self.backbone = make_backbone(backbone)
         self.channels = cast(Backbone, self.backbone).channels
+        self.strides: tuple[int, ...] = cast(Backbone, self.backbone).strides
+        if small:
+            first = next(
+                layer for layer in self.backbone.modules() if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1
+            )
+            first.stride = (1, 1)
+            self.strides = tuple(stride // 2 for stride in self.strides)
         self.head = nn.Linear(self.channels[-1], classes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:

@@ -32,7 +32,8 @@ def save_classifier(classifier: Classifier, backbone: str, classes: tuple[str, .
         FitError: it cannot be written.
     """
     state = {name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}
-    write_file({'backbone': backbone, 'classes': list(classes), 'job': job, 'state': state}, file)
+    saved = {'backbone': backbone, 'classes': list(classes), 'job': job, 'state': state}
+    write_file({**saved, 'small': True} if classifier.small else saved, file)
 
 
 def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
@@ -43,7 +44,7 @@ def load_classifier(file: Path) -> tuple[Classifier, tuple[str, ...]]:
     """
     saved = read_file(file)
     try:
-        classifier = Classifier(saved['backbone'], len(saved['classes']))
+        classifier = Classifier(saved['backbone'], len(saved['classes']), small=saved.get('small') is True)
         classifier.load_state_dict(saved['state'])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f'{file} is not a classifier of this toolkit: {error}') from error
