@@ -225,7 +225,23 @@ def _settings_hash(recipe: Path) -> str:
         sparsity = stage.get('sparsity') if isinstance(stage, dict) else None
         if isinstance(sparsity, dict) and sparsity.setdefault('method', 'auto') == 'gradient':
             del sparsity['method']
+    if revised := _revisions(document):
+        document['revisions'] = revised
     return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
+
+
+def _revisions(document: Any) -> dict[str, int]:
+    """The losses of a recipe that compute otherwise than at first, see `DistillationLoss`."""
+    from training.distill.losses import LOSSES
+
+    if isinstance(document, dict):
+        named = document.get('loss')
+        own = {named: LOSSES[named].revision} if named in LOSSES and LOSSES[named].revision else {}
+        return {**own, **_revisions(list(document.values()))}
+    found: dict[str, int] = {}
+    for part in document if isinstance(document, list) else []:
+        found |= _revisions(part)
+    return found
 
 
 def run_study(
