@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         '--tiles', default=OFF, help='see images in tiles: 2x2, 2x2+whole, auto; %(default)s by default'
     )
     command.add_argument('--tile-overlap', type=float, default=OVERLAP, help='share of a tile; %(default)s by default')
+    command.add_argument('--protocol', default='coco', help="coco or visdrone, VisDrone's own rules; coco by default")
     command.add_argument('--write', action='store_true', help="keep the figures as the artifact's in bundle.yaml")
     command.set_defaults(command=_measure)
     _common(command)
@@ -131,10 +132,11 @@ def _measure(options: argparse.Namespace) -> int:
         threads=options.threads,
         tiling=parse(options.tiles, options.tile_overlap),
         against=float_bundle(bundle, artifact),
+        protocol=options.protocol,
     )
     print(measured)
     if options.write:
-        write_measured(bundle, artifact, measured, str(options.dataset), options.split)
+        write_measured(bundle, artifact, measured, str(options.dataset), options.split, options.protocol)
         print(f'written to {bundle.folder / BUNDLE_FILE}')
     return 0
 

@@ -99,7 +99,7 @@ def _document(
             'resize': 'letterbox',
             'pad': 114,
         },
-        'output': {'layout': 'boxes_scores', 'box_format': 'xyxy', 'max_detections': 300},
+        'output': {'layout': 'boxes_scores', 'box_format': 'xyxy', 'max_detections': about.max_detections},
         'thresholds': {'score': about.score, 'iou': about.iou},
         'artifacts': [
             {
@@ -119,6 +119,7 @@ def _document(
 def _stated(recipe: Recipe, source: str, precision: str, metrics: Result) -> Result:
     """What an artifact says was measured, with the command that measures it again."""
     command = f'python -m training measure models/{recipe.bundle_name} {source} --precision {precision}'
+    command += '' if recipe.protocol == 'coco' else f' --protocol {recipe.protocol}'
     return {'dataset': f'{source}/val', **metrics, 'command': command}
 
 

@@ -23,6 +23,7 @@ from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import at_recall, calibration, operating_point
 from kd_perception.metrics.resampling import PairedDifference, paired_difference
 from training.data.dataset import LabelledImage, read_split
+from training.data.protocols import protocol_of
 from training.steps import digest
 
 LOWEST_SCORE = 0.001
@@ -147,26 +148,26 @@ def measure_artifact(
     threads: int = 1,
     tiling: Tiling | None = None,
     against: Bundle | None = None,
+    protocol: str = 'coco',
 ) -> Measurement:
     """Detect on every image of the split, in tiles where a tiling is given, and compare with its labels.
 
     Precision and recall are those at the artifact's own score threshold. Where `against` is given, the artifact is compared with
-    the fp32 artifact of that bundle too.
+    the fp32 artifact of that bundle too. The protocol is a name of `training.data.protocols`.
 
     Raises:
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
-        DataError: no such split.
+        DataError: no such split, or no such protocol.
     """
-    found, truth = detect_split(bundle, artifact, dataset, split, threads=threads, tiling=tiling)
+    most = protocol_of(protocol).max_detections or bundle.output.max_detections
+    how: Any = {'threads': threads, 'tiling': tiling, 'protocol': protocol}
+    found, truth = detect_split(bundle, artifact, dataset, split, **how)
     threshold = bundle.thresholds_of(artifact).score
-    accuracy = measure(
-        found, truth, bundle.classes, score_threshold=threshold, max_detections=bundle.output.max_detections
-    )
+    accuracy = measure(found, truth, bundle.classes, score_threshold=threshold, max_detections=most)
     compared = None
     if against is not None:
         original = against.artifact('onnxruntime', FLOAT)
-        reference, _ = detect_split(against, original, dataset, split, threads=threads, tiling=tiling)
-        most = bundle.output.max_detections
+        reference, _ = detect_split(against, original, dataset, split, **how)
         paired = paired_difference(found, reference, truth, len(bundle.classes), max_detections=most)
         compared = FloatComparison(original.sha256, accuracy.map - paired.difference, paired)
     return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold), compared)
@@ -179,25 +180,35 @@ def float_bundle(bundle: Bundle, artifact: Artifact) -> Bundle | None:
 
 
 def detect_split(
-    bundle: Bundle, artifact: Artifact, dataset: Path, split: str, *, threads: int = 1, tiling: Tiling | None = None
+    bundle: Bundle,
+    artifact: Artifact,
+    dataset: Path,
+    split: str,
+    *,
+    threads: int = 1,
+    tiling: Tiling | None = None,
+    protocol: str = 'coco',
 ) -> tuple[list[Detections], list[GroundTruth]]:
     """What an artifact detects on every image of a split, from score 0.001 on, and what is there.
 
     Args:
         threads: detectors at work side by side, each with one thread: what they find does not depend on their number.
+        protocol: whose rules say what counts.
 
     Raises:
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
         DataError: no such split.
     """
     thresholds = replace(bundle.thresholds_of(artifact), score=LOWEST_SCORE)
+    rules = protocol_of(protocol)
     local = threading.local()
     detectors: list[Detector] = []
 
     def detect(item: LabelledImage) -> Detections:
         if not hasattr(local, 'detector'):
             engine = engines.load(bundle, artifact, EngineOptions(threads=1))
-            local.detector = Detector(bundle, engine, thresholds, tiling=tiling)
+            most = rules.max_detections or bundle.output.max_detections
+            local.detector = Detector(bundle, engine, thresholds, max_detections=most, tiling=tiling)
             detectors.append(local.detector)
         found: Detections = local.detector.detect(item.image)[0]
         return found
@@ -207,8 +218,10 @@ def detect_split(
     try:
         with ThreadPoolExecutor(threads) as pool:
             for item, detections in _in_order(pool, detect, read_split(dataset, split), 2 * threads):
-                found.append(detections)
-                truth.append(item.truth())
+                height, width = item.image.shape[:2]
+                counted, known = rules.seen(detections, item.truth(), width, height)
+                found.append(counted)
+                truth.append(known)
     finally:
         for detector in detectors:
             detector.close()
@@ -232,7 +245,9 @@ def _in_order(
         yield first, future.result()
 
 
-def write_measured(bundle: Bundle, artifact: Artifact, measured: Measurement, called: str, split: str) -> None:
+def write_measured(
+    bundle: Bundle, artifact: Artifact, measured: Measurement, called: str, split: str, protocol: str = 'coco'
+) -> None:
     """State in bundle.yaml what was measured of an artifact, with the command that measures it again.
 
     Args:
@@ -240,6 +255,7 @@ def write_measured(bundle: Bundle, artifact: Artifact, measured: Measurement, ca
     """
     document = read(bundle.folder / BUNDLE_FILE).values
     command = f'python -m training measure models/{bundle.name} {called} --precision {artifact.precision}'
+    command += '' if protocol == 'coco' else f' --protocol {protocol}'
     stated = {
         'dataset': f'{called}/{split}',
         **measured.stated(),

@@ -15,7 +15,7 @@ from training.data.dataset import Image
 from training.data.sampling import ALL, NAMES
 from training.errors import RecipeError
 from training.models.yolov4.backbones import is_backbone
-from training.recipe import WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe
+from training.recipe import COCO, MAX_DETECTIONS, WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe
 from training.schema import counted
 from training.steps import Result, Step, Steps, fingerprint, in_order
 
@@ -141,7 +141,10 @@ class Pipeline:
     def measure(self, name: str, precision: str) -> Step:
         """Accuracy of a stage's network on the validation pictures, on the runtime's path."""
         networks = (self.export(name),) if precision == 'fp32' else (self.quantize(name), self.export(name))
-        settings = [self.recipe.bundle.score, self.recipe.bundle.iou]
+        bundle, protocol = self.recipe.bundle, self.recipe.protocol
+        settings = [bundle.score, bundle.iou]
+        if (bundle.max_detections, protocol) != (MAX_DETECTIONS, COCO):
+            settings += [bundle.max_detections, protocol]
         return Step(
             f'measure {name} {precision}',
             settings,
@@ -322,7 +325,7 @@ class Pipeline:
         bundle = bundling.write_plain_bundle(
             folder / 'bundle', networks, self._set(self.recipe.validation), self.recipe
         )
-        return stages.measure(bundle, precision, self._set(self.recipe.validation))
+        return stages.measure(bundle, precision, self._set(self.recipe.validation), self.recipe.protocol)
 
     def _bundle(self, folder: Path) -> Result:
         final = self.recipe.final

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from training.data.crops import CropSettings
+from training.data.protocols import PROTOCOLS
 from training.data.sampling import ALL, SAMPLES, SESSIONS, ImageRange
 from training.data.sources import SourceSettings
 from training.data.unlabelled import UnlabelledSettings
@@ -24,10 +25,12 @@ from training.models.yolov4.backbones import BACKBONES, is_backbone
 from training.prune.pruning import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
-from training.ranges import one_of
+from training.ranges import Range, one_of
 from training.schema import added, nearest, read
 
 MAX_BYTES = 1 << 20
+MAX_DETECTIONS = 300
+COCO = 'coco'
 WEIGHTS_FILES = ('.pt', '.pth', '.safetensors', '.weights', '.137')
 """How weights files end: ours and Ultralytics', backbones of torchvision and timm, Darknet's whole networks and first layers."""
 
@@ -190,6 +193,7 @@ class BundleRecipe:
         name: of the bundle; the recipe's by default.
         family: bundles of one family stand in for each other; the recipe's name by default.
         stage: the stage whose weights go into the bundle; the last by default.
+        max_detections: of a frame at most; crowded scenes may need more.
     """
 
     description: str
@@ -202,6 +206,10 @@ class BundleRecipe:
     name: str = ''
     family: str = ''
     stage: str | None = None
+    max_detections: int = added(MAX_DETECTIONS)
+
+    def __post_init__(self) -> None:
+        Range(least=1, most=10_000).check(max_detections=self.max_detections)
 
 
 @dataclass(frozen=True)
@@ -256,6 +264,7 @@ class Recipe:
         unlabelled: bags, videos and folders of pictures without labels, by name.
         parity: how far INT8 may be from the float network; a bundle beyond it is not written.
         stages: in order; what a stage names must stand before it.
+        protocol: whose rules measurements follow: `coco`, or `visdrone` for that data set's own.
         file: where it was read.
     """
 
@@ -273,12 +282,14 @@ class Recipe:
     study: StudyRecipe | None = None
     seed: int = 0
     sample: str = SESSIONS
+    protocol: str = COCO
     file: Path = Path()
 
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError('stages is empty: name at least one')
         one_of(SAMPLES, sample=self.sample)
+        one_of(tuple(PROTOCOLS), protocol=self.protocol)
         self._known('validation', self.validation, self.data)
         for name in self.calibration.images:
             self._known('calibration.images', name, self.data)

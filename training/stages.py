@@ -232,7 +232,7 @@ def quantize(
     }
 
 
-def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
+def measure(bundle: Bundle, precision: str, validation: Path, protocol: str = 'coco') -> Result:
     """Accuracy on the runtime's path, and against the float network where the bundle holds one beside it.
 
     As many detectors work as training has threads.
@@ -243,7 +243,9 @@ def measure(bundle: Bundle, precision: str, validation: Path) -> Result:
 
     artifact = bundle.artifact('onnxruntime', precision)
     against = float_bundle(bundle, artifact)
-    return measure_artifact(bundle, artifact, validation, threads=torch.get_num_threads(), against=against).stated()
+    threads = torch.get_num_threads()
+    measured = measure_artifact(bundle, artifact, validation, threads=threads, against=against, protocol=protocol)
+    return measured.stated()
 
 
 def report(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kd_perception.bundles.bundle import load_bundle
-from training.data.dataset import LabelledImage, ground_truth, write_split
+from training.__main__ import main
+from training.data.dataset import LabelledImage, ground_truth, read_split, write_split
 from training.errors import DataError
 from training.measure import detect_split
 
@@ -42,3 +43,25 @@ def test_a_picture_that_cannot_be_read_ends_it(dataset, repository, tmp_path):
     bundle = load_bundle(repository / 'models/aerial_traffic')
     with pytest.raises(DataError):
         detect_split(bundle, bundle.artifact('onnxruntime', 'fp32'), tmp_path, 'val', threads=3)
+
+
+def test_visdrones_rules_leave_ignored_regions_out_and_count_500(dataset, repository, tmp_path, capsys):
+    """The left half of every picture is an ignored region: what is found there counts neither way."""
+    image = next(iter(read_split(dataset, 'val'))).image
+    height, width = image.shape[:2]
+    half = np.array([[0, 0, width * 0.6, height]], np.float32)
+    objects = ground_truth([(30, 40, 80, 60), (100, 10, 140, 30)], [0, 0])
+    write_split(tmp_path / 'set', 'val', ('car',), [LabelledImage('0', image, objects, ignored=half)])
+    bundle = load_bundle(repository / 'models/aerial_traffic')
+    artifact = bundle.artifact('onnxruntime', 'fp32')
+    plain, _ = detect_split(bundle, artifact, tmp_path / 'set', 'val')
+    found, truth = detect_split(bundle, artifact, tmp_path / 'set', 'val', protocol='visdrone')
+    assert truth[0].objects.boxes.round(2).tolist() == [[100, 10, 140, 30]]
+    assert len(truth[0].ignored) == 0
+    assert (found[0].boxes[:, 0] + found[0].boxes[:, 2]).min(initial=width) / 2 > 0.3 * width
+    assert len(plain[0]) > len(found[0])
+    with pytest.raises(DataError, match="did you mean 'visdrone'"):
+        detect_split(bundle, artifact, tmp_path / 'set', 'val', protocol='visdron')
+    command = ['measure', str(repository / 'models/aerial_traffic'), str(tmp_path / 'set'), '--precision', 'fp32']
+    assert main([*command, '--protocol', 'visdrone', '--threads', '1']) == 0
+    assert '(1 images)' in capsys.readouterr().out
