@@ -286,24 +286,3 @@ def report(
         f'{size.width}×{size.height}, {settings.threads} thread(s), median of {settings.rounds} rounds, all in turn',
     )
     return {row.name: {'map50': row.map50, 'map': row.map, 'latency_ms': row.latency_ms} for row in rows}
-
-
-def run_cell(
-    recipe_file: str, overrides: Mapping[str, Any], seed: int, out: str, data: str, threads: int
-) -> dict[str, float]:
-    """One arm of a study with one seed: the job of `python -m training study paired`.
-
-    Returns:
-        Accuracy of the measured stage in FP32, its parameters and GFLOPs.
-    """
-    import cv2
-    import torch
-
-    from training.study.recipe_cells import cell_pipeline, figures
-
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-    pipeline, measured = cell_pipeline(Path(recipe_file), overrides, seed, Path(out), Path(data))
-    counts = pipeline.steps.made(pipeline.export(measured))
-    metrics = pipeline.steps.made(pipeline.measure(measured, 'fp32'))
-    return figures(counts, metrics)

@@ -27,9 +27,8 @@ from training.errors import StudyError
 from training.models.weights import load_network
 from training.pipeline import Pipeline
 from training.recipe import load_recipe
-from training.stages import run_cell
 from training.steps import Steps
-from training.study.recipe_cells import cell_bundle, cell_weights
+from training.study.recipe_cells import cell_bundle, cell_weights, run_cell
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning')
 

@@ -5,23 +5,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.commands import add_overrides, add_places, declare, overrides_of
 from training.errors import StudyError
 from training.schema import nearest
 from training.study.int8_command import add_int8
-from training.study.plan import Cell, Job, Result, Study
-
-if TYPE_CHECKING:
-    from training.study.paired import Failure
-    from training.study.tables import Report
+from training.study.plan import Job, Result, Study
 
 EPILOG = """\
 examples:
@@ -30,9 +22,6 @@ examples:
   python -m training study int8 aerial_traffic --networks shipped=models/aerial_traffic
   python -m training study KIND --help                                       more of each
 """
-
-DEFAULT_COST = 'gflops'
-"""Over which accuracy is plotted unasked, where networks differ in it."""
 
 PAIRED_EPILOG = """\
 An arm is a set of changes to the recipe, named in its section `study`:
@@ -148,7 +137,8 @@ KINDS: list[Callable[[Any], None]] = [add_paired, add_kd_comparison, add_int8]
 
 
 def _run_paired(options: argparse.Namespace) -> int:
-    from training.stages import run_cell
+    from training.study.recipe_cells import run_cell
+    from training.study.running import run_study
 
     study = recipe_study(options, run_cell)
     title = f'{options.recipe.stem}: {", ".join(study.arms)}'
@@ -242,104 +232,3 @@ def _revisions(document: Any) -> dict[str, int]:
     for part in document if isinstance(document, list) else []:
         found |= _revisions(part)
     return found
-
-
-def run_study(
-    study: Study,
-    options: argparse.Namespace,
-    title: str,
-    beside: Callable[[], Mapping[str, Sequence[Result]]] = dict,
-) -> int:
-    """Run what is missing with a progress bar, write the page with its pictures, print the tables; returns the exit status.
-
-    Args:
-        beside: what else the pictures over a cost show, by group; asked once all cells are done.
-    """
-    from training.study.paired import missing_cells, run
-    from training.study.tables import make_report
-
-    if options.dry_run:
-        return _show_plan(study)
-    with closing(_Bar(study)) as bar:
-        try:
-            outcome = run(study, options.workers, options.scheduler, options.cell_threads, bar.done, bar.say)
-        except KeyboardInterrupt:
-            left = len(missing_cells(study, lambda _: None))
-            print(
-                f'\ninterrupted with {left} of {len(study.cells)} cells to do; the same command goes on',
-                file=sys.stderr,
-            )
-            return 130
-    for failure in outcome.failures:
-        print(f'training: {failure}\n{failure.detail}', file=sys.stderr)
-    if not outcome.results:
-        return 1
-    command = shlex.join(['python', '-m', 'training', *sys.argv[1:]])
-    report = make_report(study, outcome, title, options.metric, options.confidence, command)
-    _publish(report, options.report or study.folder / 'report.md', options.against, beside())
-    return 1 if outcome.failures else 0
-
-
-def _show_plan(study: Study) -> int:
-    from training.study.paired import missing_cells
-
-    missing = {cell.name for cell in missing_cells(study)}
-    for cell in study.cells:
-        print(f'{"to do" if cell.name in missing else "done":6}{cell.name}')
-    print(f'{len(missing)} of {len(study.cells)} cells to do, baseline {study.baseline}, in {study.folder}')
-    return 0
-
-
-def _publish(report: Report, page: Path, cost: str | None, beside: Mapping[str, Sequence[Result]]) -> None:
-    from training.study.tables import metric_table, write_report
-
-    pictures = [file.name for file in _pictures(report, page, cost, beside) if file.suffix == '.png']
-    write_report(report, page, pictures)
-    for metric in report.metrics:
-        print(f'{metric}\n{metric_table(report, metric)}\n')
-    print(f'written: {os.path.relpath(page)}')
-
-
-def _pictures(report: Report, page: Path, asked: str | None, beside: Mapping[str, Sequence[Result]]) -> Iterator[Path]:
-    from training.study.plots import plot_paired, plot_tradeoff, points_of
-    from training.study.tables import lower_is_better
-
-    for metric in report.metrics:
-        name = f'{page.stem}_{_file_name(metric)}'
-        yield from plot_paired(report, metric, page.with_name(name))
-        cost = asked or DEFAULT_COST
-        groups = {'': report.results, **beside}
-        points = [point for group, results in groups.items() for point in points_of(results, cost, metric, group)]
-        differ = len({point.cost for point in points}) > 1
-        if cost != metric and (differ or (asked and points)):
-            file = page.with_name(f'{name}_over_{_file_name(cost)}')
-            yield from plot_tradeoff(points, cost, metric, file, lower_accuracy_is_better=lower_is_better(metric))
-
-
-def _file_name(metric: str) -> str:
-    return ''.join(letter if letter.isalnum() or letter in '_-' else '_' for letter in metric)
-
-
-class _Bar:
-    """Progress over the cells; what failed is told at once."""
-
-    def __init__(self, study: Study) -> None:
-        from tqdm import tqdm
-
-        from training.study.paired import missing_cells
-
-        total = len(study.cells)
-        done = total - len(missing_cells(study, lambda _: None))
-        self._bar = tqdm(total=total, initial=done, unit='cell', disable=None, dynamic_ncols=True)
-
-    def done(self, cell: Cell, failure: Failure | None) -> None:
-        if failure:
-            self.say(f'failed: {failure}')
-        else:
-            self._bar.update(1)
-
-    def say(self, line: str) -> None:
-        self._bar.write(line, file=sys.stderr)
-
-    def close(self) -> None:
-        self._bar.close()

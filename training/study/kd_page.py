@@ -20,11 +20,11 @@ from training.errors import StudyError
 from training.recipe import parse_overrides
 from training.schema import nearest
 from training.steps import Steps
-from training.study.command import run_study
 from training.study.kd_comparison import PLAIN, Comparison, ComparisonRecipe, load_comparison, run_cell
 from training.study.paired import Outcome
 from training.study.plan import Study, read_result
 from training.study.plots import plot_paired, save_figure
+from training.study.running import run_study
 from training.study.statistics import summarise
 from training.study.tables import Report, cells_csv, figure, header, make_report, metric_table, signed
 

@@ -18,6 +18,7 @@ from training.schema import nearest
 Job = Callable[..., Mapping[str, Any]]
 """Called with the arm's arguments, the study's places, `seed` and `threads`; returns metrics (numbers) and notes (the rest)."""
 
+KEPT_AS = 'kept_as'
 _NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.+-]{0,79}')
 
 
@@ -80,7 +81,7 @@ class Cell:
     def fingerprint(self) -> str:
         """Hash of what the result depends on: job, arguments of the arm, seed, `depends_on`; neither places nor other arms."""
         study = self.study
-        inputs = [reference(study.job), study.arms[self.arm], self.seed, study.depends_on]
+        inputs = [getattr(study.job, KEPT_AS, reference(study.job)), study.arms[self.arm], self.seed, study.depends_on]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -138,6 +139,11 @@ class Study:
     def cells(self) -> tuple[Cell, ...]:
         """All cells, seed by seed over the arms, so that an unfinished study already holds pairs."""
         return tuple(Cell(self, arm, seed) for seed in self.seeds for arm in self.arms)
+
+
+def kept_as(job: Job, name: str) -> None:
+    """Let a job that has moved keep the name under which its finished cells are kept."""
+    setattr(job, KEPT_AS, name)
 
 
 def reference(job: Job) -> str:

@@ -14,7 +14,7 @@ from training.recipe import load_recipe
 from training.schema import nearest
 from training.stages import WEIGHTS
 from training.steps import Step, Steps, digest
-from training.study.plan import Result, Study
+from training.study.plan import Result, Study, kept_as
 
 
 def cell_pipeline(
@@ -156,3 +156,25 @@ def _of_arm(
     if arm not in arms:
         raise StudyError(f'{recipe_file} has no arm {arm!r}{nearest(arm, arms)}; arms are {", ".join(arms) or "none"}')
     return cell_pipeline(recipe_file, {**(common or {}), **arms[arm]}, seed, out, data)
+
+
+def run_cell(
+    recipe_file: str, overrides: Mapping[str, Any], seed: int, out: str, data: str, threads: int
+) -> dict[str, float]:
+    """One arm of a study with one seed: the job of `python -m training study paired`.
+
+    Returns:
+        Accuracy of the measured stage in FP32, its parameters and GFLOPs.
+    """
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+    pipeline, measured = cell_pipeline(Path(recipe_file), overrides, seed, Path(out), Path(data))
+    counts = pipeline.steps.made(pipeline.export(measured))
+    metrics = pipeline.steps.made(pipeline.measure(measured, 'fp32'))
+    return figures(counts, metrics)
+
+
+kept_as(run_cell, 'training.stages:run_cell')

@@ -11,7 +11,7 @@ import yaml
 from study_jobs import ridge, ridge_that_fails
 
 from training.errors import RecipeError, StudyError
-from training.study import command
+from training.study import command, running
 from training.study.plan import Study
 
 STRENGTHS = {'plain': {'strength': 0.0}, 'ridge': {'strength': 5.0}, 'strong': {'strength': 50.0}}
@@ -25,7 +25,7 @@ def study(tmp_path, monkeypatch):
 
     def run_ridge(options):
         made = Study(tmp_path / 'study', chosen['job'], chosen['arms'], tuple(options.seeds), 'plain')
-        return command.run_study(made, options, 'Ridge regression')
+        return running.run_study(made, options, 'Ridge regression')
 
     def add_ridge(kinds):
         parser = kinds.add_parser('ridge')
