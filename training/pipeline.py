@@ -45,19 +45,21 @@ class Pipeline:
         recipe: what is made.
         data: folder with the data sets.
         steps: makes the steps, in the recipe's working folder.
+        planning: only names steps: data and files that are not there are no error.
         named: the steps that were named so far, by method and arguments; the data are hashed once a pipeline.
     """
 
     recipe: Recipe
     data: Path
     steps: Steps
+    planning: bool = False
     named: dict[Hashable, Step] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @_once
     def prepare(self, name: str) -> Step:
         """A labelled set in our form."""
         settings = self.recipe.data[name]
-        source = fingerprint(self.data / settings.path) if settings.path else ''
+        source = self._fingerprint(self.data / settings.path) if settings.path else ''
         return Step(
             f'prepare {name}',
             [settings, source],
@@ -72,7 +74,7 @@ class Pipeline:
         source = self.data / settings.path
         return Step(
             f'extract {name}',
-            [settings.frames, fingerprint(source)],
+            [settings.frames, self._fingerprint(source)],
             (),
             lambda folder: stages.extract(settings.frames, source, folder / 'set'),
         )
@@ -106,7 +108,7 @@ class Pipeline:
     def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
         before = [source for source in (stage.start, stage.teacher) if source in self.recipe.stages]
         crops = [self.crops(image_set, settings) for image_set, settings in classify.crops.items()]
-        origin = [fingerprint(self.data / classify.folder)] if classify.folder else []
+        origin = [self._fingerprint(self.data / classify.folder)] if classify.folder else []
         settings = [stage, self._seed(stage), *self._file_hashes(stage), *origin]
         needs = (*(self.weights(str(source)) for source in before), *crops)
         return Step(f'classify {name}', settings, needs, lambda folder: self._classify(stage, folder), True, True)
@@ -220,10 +222,13 @@ class Pipeline:
             return self._folder(self.weights(source)) / stages.WEIGHTS
         return self._file(source)
 
+    def _fingerprint(self, place: Path) -> str:
+        return 'not there' if self.planning and not place.exists() else fingerprint(place)
+
     def _file(self, source: str) -> Path:
         beside = self.recipe.file.parent / source
         file = beside if beside.is_file() else Path(source)
-        if not file.is_file():
+        if not file.is_file() and not self.planning:
             raise RecipeError(f'{self.recipe.file.name}: there is no file {source}')
         return file
 
@@ -244,7 +249,7 @@ class Pipeline:
     def _file_hashes(self, stage: StageRecipe) -> list[str]:
         """Of the files that a stage reads beside the data: weights, and model files of one's own."""
         hashes = [
-            fingerprint(self._file(source))
+            self._fingerprint(self._file(source))
             for source in (
                 stage.start,
                 *stage.taught_by.values(),

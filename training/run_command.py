@@ -15,11 +15,12 @@ from training.steps import Alone, Processes, Step, Steps, in_order
 
 if TYPE_CHECKING:
     from training.pipeline import Pipeline
+    from training.recipe import Recipe
 
 EPILOG = """\
 examples:
   python -m training run training/recipes/s4_small.yaml                       all, from photographs to a bundle
-  python -m training run training/recipes/s4_small.yaml --dry-run             what would be done, what was done already
+  python -m training run training/recipes/s4_small.yaml --dry-run             what would be done, data, memory, hours
   python -m training run training/recipes/s3_aerial.yaml --rehearse           does all of it run? a minute
   python -m training run training/recipes/s4_small.yaml --until pruned        the stages up to this one
   python -m training run training/recipes/s4_small.yaml --set stages.teacher.fit.epochs=5
@@ -39,7 +40,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument('--until', metavar='STAGE', help='stop behind the weights of this stage')
     parser.add_argument('--again', metavar='STAGE', action='append', default=[], help='make it again, and what follows')
     add_overrides(parser)
-    parser.add_argument('--dry-run', action='store_true', help='print the plan only')
+    parser.add_argument(
+        '--dry-run', action='store_true', help='print the plan only: steps, data, memory and hours; needs no data'
+    )
     parser.set_defaults(command=run)
     return parser
 
@@ -61,13 +64,13 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     recipe = load_recipe(options.recipe, overrides_of(options, options.recipe))
     say = functools.partial(print, flush=True) if processes.first else _say_nothing
     maker = Steps(options.out / recipe.name, say, processes)
-    pipeline = Pipeline(recipe, data_root(options.data), maker)
+    pipeline = Pipeline(recipe, _data(options), maker, planning=options.dry_run)
     for name in [*options.again, *filter(None, [options.until])]:
         if name not in recipe.stages:
             raise RecipeError(f'there is no stage {name!r}; stages are {", ".join(recipe.stages)}')
     steps = in_order([pipeline.weights(options.until)]) if options.until else pipeline.all()
     if options.dry_run:
-        say(plan(maker, steps))
+        say(f'{plan(maker, steps)}\n\n{estimate(recipe, pipeline.data)}')
         return 0
     processes.first_does(lambda: _forget(pipeline, options.again, steps))
     for number, step in enumerate(steps, 1):
@@ -79,6 +82,16 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     if not options.until:
         processes.first_does(lambda: _hand_over(pipeline, options.target or Path('models') / recipe.bundle_name))
     return 0
+
+
+def _data(options: argparse.Namespace) -> Path:
+    """The data root; a plan needs none."""
+    try:
+        return data_root(options.data)
+    except RecipeError:
+        if not options.dry_run:
+            raise
+        return options.data or Path(os.environ.get('KD_DATA') or '../shared/data')
 
 
 def _forget(pipeline: Pipeline, stages: list[str], among: list[Step]) -> None:
@@ -105,4 +118,17 @@ def plan(maker: Steps, steps: list[Step]) -> str:
         f'{number:3d}  {"done" if maker.result(step) is not None else "to do":5}  {step.name:28}  {maker.folder(step)}'
         for number, step in enumerate(steps, 1)
     ]
+    return '\n'.join(lines)
+
+
+def estimate(recipe: Recipe, data: Path) -> str:
+    """The data that a recipe needs, and what its stages will take on this machine."""
+    import torch
+
+    from training.estimate import data_needed, stages
+
+    needed = data_needed(recipe, data)
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU thread(s)'
+    lines = ['Data needed:', *(f'  {item}' for item in needed)]
+    lines += [f'Training, by one timed batch on {where}:', *(f'  {item}' for item in stages(recipe, needed))]
     return '\n'.join(lines)

@@ -50,5 +50,7 @@ def test_no_circle():
     files = modules()
     graph = {name: imported(file, files.keys()) - {name} for name, file in files.items()}
     reach = {name: reachable(name, graph) for name in graph}
-    circles = {frozenset(other for other in reach[name] if name in reach[other]) for name in graph if name in reach[name]}
+    circles = {
+        frozenset(other for other in reach[name] if name in reach[other]) for name in graph if name in reach[name]
+    }
     assert circles <= CIRCLES

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ pytest.importorskip('ultralytics')
 from kd_perception.bundles.bundle import load_bundle, write_bundle
 from kd_perception.bundles.bundle_yaml import read
 from kd_perception.machine.cores import physical_cores
+from training import estimate
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
 from training.data.dataset import LabelledImage, ground_truth, write_split
@@ -125,7 +127,10 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     command = ['run', str(recipe), *options(tmp_path, photographs), '--target', str(tmp_path / 'bundle')]
     assert main([*command, '--dry-run']) == 0
     plan = capsys.readouterr().out
-    assert plan.count('to do') == len(plan.splitlines())
+    steps, _, expected = plan.partition('\n\n')
+    assert steps.count('to do') == len(steps.splitlines())
+    assert re.search(r'real +aerial_traffic in .*photographs: there, about 8 training images', expected)
+    assert re.search(r'distilled +4 images +3 steps +about +0\.5 GB +0\.\d minutes', expected)
     assert main(command) == 0
     bundle = load_bundle(tmp_path / 'bundle')
     assert [artifact.precision for artifact in bundle.artifacts] == ['int8', 'fp32']
@@ -134,13 +139,13 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     quantized, original = bundle.artifacts
     assert quantized.metrics['compared_with_float']['sha256'] == original.sha256
     assert (quantized.loss is not None, original.loss, original.metrics['objects']) == (True, None, 2)
-    steps = bundle.provenance['steps']
-    assert all(step.keys() == {'result', 'key'} for step in steps.values())
+    records = bundle.provenance['steps']
+    assert all(step.keys() == {'result', 'key'} for step in records.values())
     assert bundle.provenance['parity'].keys() == {'fp32', 'int8'}
-    assert steps['prepare real']['result']['train'] == 8
-    before, after = steps['prune pruned']['result']['parameters']
+    assert records['prepare real']['result']['train'] == 8
+    before, after = records['prune pruned']['result']['parameters']
     assert after < 0.6 * before
-    assert len(steps['quantize distilled']['result']['calibration_sha256']) == 64
+    assert len(records['quantize distilled']['result']['calibration_sha256']) == 64
     page = next((tmp_path / 'out/tiny').glob('report-*/stages.md')).read_text()
     assert '| teacher |' in page
     assert '| distilled |' in page
@@ -148,7 +153,7 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     capsys.readouterr()
 
     assert main(command) == 0
-    assert capsys.readouterr().out.count('done before with the same inputs') == len(plan.splitlines())
+    assert capsys.readouterr().out.count('done before with the same inputs') == len(steps.splitlines())
 
     measure = ['measure', str(tmp_path / 'bundle'), 'photographs', '--precision', 'fp32']
     assert main([*measure, *options(tmp_path, photographs)]) == 0
@@ -163,6 +168,23 @@ def test_a_recipe_becomes_a_bundle_and_a_report(photographs, recipe, tmp_path, c
     stated = load_bundle(tmp_path / 'bundle').artifacts[0].metrics
     assert stated == quantized.metrics | {'command': stated['command']}
     assert stated['command'].endswith('photographs --precision int8')
+
+
+@pytest.mark.parametrize('system', ['s2_dtld_v5', 's1_rv_yolo_crd'])
+def test_a_plan_of_a_full_recipe_needs_no_data(system, tmp_path, capsys, monkeypatch):
+    """Networks are not timed here, a probe of one second an image stands for each."""
+    monkeypatch.setattr(estimate, '_probe', lambda network, size, precision: estimate.Probe(1.0, 1e8, 1e9))
+    recipe = REPOSITORY / f'training/recipes/{system}.yaml'
+    where = ['--data', str(tmp_path / 'nowhere'), '--out', str(tmp_path), '--threads', '1']
+    assert main(['run', str(recipe), '--dry-run', *where]) == 0
+    plan = capsys.readouterr().out
+    assert plan.count('MISSING') == {'s2_dtld_v5': 1, 's1_rv_yolo_crd': 3}[system]
+    if system == 's2_dtld_v5':
+        # 30 epochs of 228,200 tiles at a second each, and a third of one for the teacher's answer.
+        assert re.search(r'teacher +228,200 images +427,875 steps +about +3\.1 GB +79\.2 days', plan)
+        assert re.search(r'student +228,200 images +427,875 steps +about +4\.1 GB +105\.6 days', plan)
+    assert main(['run', str(recipe), *where]) == 1
+    assert 'no data at' in capsys.readouterr().err
 
 
 def test_a_step_is_named_once_in_a_pipeline_and_anew_in_the_next(photographs, recipe, tmp_path):
