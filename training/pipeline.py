@@ -15,7 +15,7 @@ from training.data.dataset import Image
 from training.data.sampling import ALL, NAMES
 from training.errors import RecipeError
 from training.models.yolov4.backbones import is_backbone
-from training.recipe import COCO, MAX_DETECTIONS, WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe
+from training.recipe import COCO, MAX_DETECTIONS, WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe, is_folder
 from training.schema import counted
 from training.steps import Result, Step, Steps, fingerprint, in_order
 
@@ -227,8 +227,8 @@ class Pipeline:
 
     def _file(self, source: str) -> Path:
         beside = self.recipe.file.parent / source
-        file = beside if beside.is_file() else Path(source)
-        if not file.is_file() and not self.planning:
+        file = beside if beside.exists() else Path(source)
+        if not file.exists() and not self.planning:
             raise RecipeError(f'{self.recipe.file.name}: there is no file {source}')
         return file
 
@@ -257,7 +257,7 @@ class Pipeline:
                 stage.widen or '',
                 stage.average or '',
             )
-            if source.endswith(WEIGHTS_FILES)
+            if source.endswith(WEIGHTS_FILES) or is_folder(source)
         ]
         own = self.recipe.file.parent / stage.start
         return [*hashes, *([fingerprint(own)] if stage.start.endswith('.yaml') and own.is_file() else [])]

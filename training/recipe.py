@@ -35,6 +35,11 @@ WEIGHTS_FILES = ('.pt', '.pth', '.safetensors', '.weights', '.137')
 """How weights files end: ours and Ultralytics', backbones of torchvision and timm, Darknet's whole networks and first layers."""
 
 
+def is_folder(source: str) -> bool:
+    """Whether a teacher is a bundle's folder, `models/aerial_traffic`; names of stages hold no slash."""
+    return '/' in source and not source.endswith(('.yaml', *WEIGHTS_FILES))
+
+
 @dataclass(frozen=True)
 class ClassifyRecipe:
     """How a stage trains a classifier, whose backbone a detector takes over.
@@ -76,7 +81,7 @@ class StageRecipe:
         unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
             left aside.
         fit: how it is trained; the recipe's own `fit` holds what all stages have in common.
-        teacher: a stage or a weights file, for `distill`.
+        teacher: a stage, a weights file, or a bundle's folder (`models/aerial_traffic`), for `distill`.
         teachers: several, by names that the log shows: `{large: teacher, other: networks/v5.pt}`.
         distill: what is learned from the teacher.
         sparsity: drives batch-norm scales to zero while it trains.
@@ -325,7 +330,7 @@ class Recipe:
 
     def _check_sources(self, where: str, sources: Sequence[str | None], known: Mapping[str, Any]) -> None:
         for source in filter(None, sources):
-            if not source.endswith(('.yaml', *WEIGHTS_FILES)) and not is_backbone(source):
+            if not source.endswith(('.yaml', *WEIGHTS_FILES)) and not is_backbone(source) and not is_folder(source):
                 self._known(where, source, known)
 
     @staticmethod

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from training.data.loader import Batch
+from training.distill.bundle_teacher import BundleTeacher
 from training.distill.confidence import Truth
 from training.distill.controls import other_images
 from training.distill.gradients import GradientLengths
@@ -24,7 +25,8 @@ from training.distill.schedule import Schedule
 from training.distill.seeding import seeded
 from training.distill.settings import DistillSettings
 from training.distill.teacher import Teacher
-from training.distill.teacher_terms import TeacherTerms, TermLoss
+from training.distill.teacher_terms import AnyTeacher, TeacherTerms, TermLoss
+from training.errors import FitError
 from training.schema import counted
 
 NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
@@ -76,9 +78,13 @@ class Distiller:
         self._probe = Probe(student, self.terms.student_layers)
         self._recorder: Recorder | None = None
 
-    def _load(self, name: str, place: int, dtype: torch.dtype) -> Teacher:
+    def _load(self, name: str, place: int, dtype: torch.dtype) -> AnyTeacher:
         fresh = self._job.seed + place if self._settings.teacher_control == 'random' else None
         file = self._job.all_teachers[name]
+        if file.is_dir():
+            if fresh is not None:
+                raise FitError(f'{file} is a bundle: teacher_control: random needs a network of weights')
+            return BundleTeacher(file, self._job.classes, self._settings.class_map)
         teacher = Teacher(file, self._job.classes, self._group.device, dtype, fresh)
         if self._group.first:
             measured = self._job.measured.get(name)
@@ -159,7 +165,7 @@ class Distiller:
     # What the teachers say.
 
     def _said(
-        self, teachers: Mapping[str, Teacher], images: Tensor, batch: Batch, step: int, part: int
+        self, teachers: Mapping[str, AnyTeacher], images: Tensor, batch: Batch, step: int, part: int
     ) -> dict[str, Outputs]:
         said = self._kept_or_asked(teachers, images, batch, step, part)
         if self._settings.teacher_control == 'shuffled':
@@ -168,7 +174,7 @@ class Distiller:
         return said
 
     def _kept_or_asked(
-        self, teachers: Mapping[str, Teacher], images: Tensor, batch: Batch, step: int, part: int
+        self, teachers: Mapping[str, AnyTeacher], images: Tensor, batch: Batch, step: int, part: int
     ) -> dict[str, Outputs]:
         """What is kept of an earlier run, where the settings say so."""
         if not self._settings.cache:
@@ -197,7 +203,7 @@ class Distiller:
                 )  # fmt: skip
         return Recorder(self._folder, replays, self._settings.cache_gb * 1e9, self._group.size)
 
-    def _replay(self, name: str, teacher: Teacher) -> Replay:
+    def _replay(self, name: str, teacher: AnyTeacher) -> Replay:
         settings = self._settings
         round_to = torch.float16 if settings.cache_precision == 'float16' else None
         fresh = [self._job.seed, name] if settings.teacher_control == 'random' else None

@@ -17,6 +17,7 @@ from training.distill.teacher import fingerprint
 from training.errors import FitError
 from training.schema import counted
 from training.steps import digest
+from training.steps import fingerprint as folder_hash
 
 if TYPE_CHECKING:
     from training.prune.sparsity import SparsitySettings
@@ -35,7 +36,7 @@ class FitJob:
         settings: see FitSettings.
         seed: of fresh weights, order, augmentation and everything else.
         unlabelled: images without labels, taught by the teacher alone.
-        teacher: its weights file; `distill` needs this or `teachers`.
+        teacher: its weights file, or a bundle's folder; `distill` needs this or `teachers`.
         teacher_map: its measured mAP50-95, for the record.
         distill: what is learned from the teacher.
         sparsity: see SparsitySettings.
@@ -173,4 +174,6 @@ def finished(job: FitJob, folder: Path) -> FitResult | None:
 
 
 def _sha256(file: Path) -> str:
+    if file.is_dir():
+        return folder_hash(file)
     return digest(file) if file.is_file() else 'missing'

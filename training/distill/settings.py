@@ -254,6 +254,8 @@ class DistillSettings:
             whose weight is 0 is not asked.
         weight_entropy: of a learned weighting, in the unit of the losses' shares: the larger, the more even.
         weight_rate: of a learned weighting, the step of its logits.
+        class_map: of a teacher that is a bundle, the student's class by the teacher's; equal names need no entry, and what has
+            none is not taught.
         cache: keep on disk what the teachers say, so that a later run with the same pictures asks nobody; give all the same
             `fit.data_seed`. Changes no result.
         cache_gb: the most that may be kept.
@@ -268,6 +270,7 @@ class DistillSettings:
     teacher_weights: Mapping[str, float] = added(default_factory=dict)
     weight_entropy: float = added(0.5)
     weight_rate: float = added(0.02)
+    class_map: Mapping[str, str] = added(default_factory=dict)
     cache: bool = aside(False)
     cache_gb: float = aside(20.0)
     cache_precision: str = added('own')

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from training.distill.bundle_teacher import BundleTeacher
 from training.distill.confidence import Truth
 from training.distill.outputs import Outputs, Shape, layer_names, measure_shape
 from training.distill.settings import UNLABELLED, DistillSettings
@@ -20,6 +21,7 @@ from training.distill.weighting import make_weighting
 from training.errors import FitError, LossError
 from training.schema import nearest
 
+AnyTeacher = Teacher | BundleTeacher
 Kept = Sequence[Sequence[int]] | None
 
 
@@ -78,7 +80,7 @@ class TeacherTerms:
     def __init__(
         self,
         settings: DistillSettings,
-        teachers: Mapping[str, Teacher],
+        teachers: Mapping[str, AnyTeacher],
         student: Any,
         image_size: int,
         kept: Mapping[str, Kept],
@@ -119,7 +121,13 @@ class TeacherTerms:
         self.weighting = make_weighting(settings, self._weighed)
 
     def _join(
-        self, name: str, teacher: Teacher, student: Shape, own: Sequence[tuple[str, ...]], image_size: int, kept: Kept
+        self,
+        name: str,
+        teacher: AnyTeacher,
+        student: Shape,
+        own: Sequence[tuple[str, ...]],
+        image_size: int,
+        kept: Kept,
     ) -> Shape:
         """Make one teacher's terms; what the teacher looks like."""
         settings = self._settings
@@ -147,7 +155,7 @@ class TeacherTerms:
         heard = self.weighting.heard
         return [of_terms[pair.place] if not pair.shared or pair.teacher in heard else 0.0 for pair in self.pairs]
 
-    def asked(self, weights: Sequence[float]) -> dict[str, Teacher]:
+    def asked(self, weights: Sequence[float]) -> dict[str, AnyTeacher]:
         """The teachers who have a term whose weight is not 0."""
         names = {pair.teacher for pair, weight in zip(self.pairs, weights, strict=True) if weight}
         return {name: teacher for name, teacher in self.teachers.items() if name in names}
@@ -206,7 +214,7 @@ class TeacherTerms:
             teacher.check_unchanged()
 
 
-def _check_names(settings: DistillSettings, teachers: Mapping[str, Teacher]) -> None:
+def _check_names(settings: DistillSettings, teachers: Mapping[str, AnyTeacher]) -> None:
     for term in settings.terms:
         if term.teacher and term.teacher not in teachers:
             known = ', '.join(filter(None, teachers))

@@ -10,7 +10,7 @@ from training import stages
 from training.bundling import write_plain_bundle
 from training.errors import RecipeError, StudyError
 from training.pipeline import Pipeline
-from training.recipe import load_recipe
+from training.recipe import is_folder, load_recipe
 from training.schema import nearest
 from training.stages import WEIGHTS
 from training.steps import Step, Steps, digest
@@ -66,7 +66,8 @@ def teachers(study: Study, *, measure_files: bool) -> list[Result]:
     for arm in study.arms.values():
         pipeline, _ = cell_pipeline(**places, overrides=arm['overrides'], seed=study.seeds[0])
         for stage in pipeline.recipe.stages.values():
-            for given, source in stage.taught_by.items() if stage.classify is None else ():
+            sources = stage.taught_by.items() if stage.classify is None else ()
+            for given, source in (pair for pair in sources if not is_folder(pair[1])):
                 exported, measured = _teacher_steps(pipeline, source)
                 if measure_files:
                     pipeline.steps.made(measured)
