@@ -172,8 +172,9 @@ def cameras_in(files: list[Path]) -> list[str]:
     for file in files:
         try:
             nodes = yaml.safe_load(file.read_text(encoding='utf-8')) or {}
-            for section in [nodes[name] for name in nodes if name.rpartition('/')[2] in ('**', 'detector')]:
-                cameras = section['ros__parameters'].get('cameras', cameras)
+            for name, section in nodes.items():
+                if name.rpartition('/')[2] in ('**', 'detector'):
+                    cameras = section['ros__parameters'].get('cameras', cameras)
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
             raise RuntimeError(
                 f'{file} is not a YAML file of node parameters: {" ".join(str(error).split())}'
