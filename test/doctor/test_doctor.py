@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from networks import artifact_entry, bundle_document, make_bundle
+from networks import artifact_entry, bundle_document, make_bundle, metrics
 
 from kd_perception.bundles.bundle import write_bundle
 from kd_perception.cli.main import main
@@ -83,6 +83,22 @@ def test_bundles_are_hashed(tmp_path):
     assert (altered.level, 'truncated or altered' in altered.found) == (Level.RED, True)
     assert (garbled.subject, garbled.level) == ('garbled', Level.RED)
     assert bundles.check([])[0].level == Level.YELLOW
+
+
+@pytest.mark.parametrize(
+    ('precision', 'stated', 'level', 'says'),
+    [
+        ('int8', metrics(0.45, 0.50), Level.GREEN, '-0.050 against its float network, -0.051 to -0.049'),
+        ('int8', metrics(0.45), Level.YELLOW, 'mAP50-95 0.450'),
+        ('fp32', metrics(0.50), Level.GREEN, 'mAP50-95 0.500'),
+    ],
+)
+def test_what_compression_cost_is_told(tmp_path, precision, stated, level, says):
+    make_bundle(tmp_path)
+    entry = artifact_entry(tmp_path, 'bright_cells.onnx', precision, metrics=stated)
+    write_bundle(tmp_path, bundle_document(artifacts=[entry]))
+    (finding,) = bundles.check([tmp_path])
+    assert (finding.level, says in finding.found) == (level, True), finding
 
 
 SECTIONS = {
