@@ -23,23 +23,23 @@ LEAST_STD = 1e-6
 
 @dataclass(frozen=True)
 class CompressionLoss:
-    """What an artifact's mAP50-95 lost against the float network that it was made from, measured on the same images.
+    """What compression cost an artifact: its mAP50-95 and that of the float network that it was made from, on the same images.
 
     Attributes:
         float_map: of the float network, 0 … 1.
-        loss: float network minus artifact, -1 … 1; below 0 where the artifact measured better.
-        low, high: 95 % interval of artifact minus float network, by resampling the images.
+        difference: artifact minus float network, -1 … 1.
+        low, high: 95 % interval of the difference, by resampling the images.
     """
 
     float_map: float
-    loss: float
+    difference: float
     low: float
     high: float
 
     @property
     def share(self) -> float:
-        """The loss as a share of the float network's mAP50-95; 0 where that is 0."""
-        return self.loss / self.float_map if self.float_map else 0.0
+        """The loss as a share of the float network's mAP50-95, below 0 for a gain; 0 where that is 0."""
+        return -self.difference / self.float_map if self.float_map else 0.0
 
     @property
     def is_shown(self) -> bool:
@@ -70,7 +70,7 @@ class Artifact:
         stated = self.metrics.get('compared_with_float')
         if stated is None or self.precision == FLOAT:
             return None
-        return CompressionLoss(float(stated['map']), -float(stated['difference']), *map(float, stated['interval']))
+        return CompressionLoss(stated['map'], stated['difference'], *stated['interval'])
 
     @property
     def measured_map(self) -> float | None:

@@ -41,8 +41,9 @@ def _artifact(bundle: Bundle, artifact: Artifact) -> Finding:
         advice = 'nobody measured it, so that the accuracy gate cannot judge it: python -m training measure'
         return Finding(subject, f'{found}, mAP not measured', Level.YELLOW, advice)
     found += f', mAP50-95 {artifact.measured_map:.3f} on {artifact.metrics["dataset"]}'
-    if artifact.loss is not None:
-        found += f' ({-artifact.loss.loss:+.3f} against its float network, {artifact.loss.low:+.3f} to {artifact.loss.high:+.3f})'
+    loss = artifact.loss
+    if loss is not None:
+        found += f' ({loss.difference:+.3f} against its float network, {loss.low:+.3f} to {loss.high:+.3f})'
     elif artifact.precision != FLOAT:
         advice = (
             'the accuracy gate cannot judge it: compare it with its float network, python -m training measure --write'

@@ -77,7 +77,7 @@ ENGINES: dict[str, EngineKind] = {
         runs={'fp32': ('fp32', 'fp16', 'bf16')},
         arm=('fp16',),
         why_not={
-            'int8': 'ncnn quantizes otherwise than ONNX files do (symmetric, per layer); run fp32 in fp16 on it instead',
+            'int8': 'ncnn quantizes otherwise than ONNX files do (symmetric, per layer); ask for precision fp32, on Arm for fp16',
             'fp16': 'ncnn makes its own half precision from the fp32 artifact',
         },
     ),
@@ -87,7 +87,9 @@ ENGINES: dict[str, EngineKind] = {
         packages=('tensorrt', 'tensorrt_cu13', 'tensorrt_cu12'),
         install='on a Jetson it comes with JetPack (apt install python3-libnvinfer), on a PC pip install tensorrt',
         runs={**_AS_IT_IS, 'fp32': ('fp32', 'fp16')},
-        why_not={'int8': 'TensorRT takes symmetric INT8 only; the bundle needs an artifact made for tensorrt'},
+        why_not={
+            'int8': 'TensorRT takes symmetric INT8 only, of an artifact made for tensorrt; ask for precision fp16 instead'
+        },
     ),
 }
 """Every engine by its name. All of them take ONNX files; adding an engine is one new file and one entry here."""

@@ -16,9 +16,9 @@ def refusal(artifact: Artifact, max_map_drop: float) -> str:
     if loss is None or loss.share <= max_map_drop or not loss.is_shown:
         return ''
     return (
-        f'compression cost {100 * loss.share:.1f} % of its mAP50-95 (from {loss.float_map:.3f} by {loss.loss:.3f}, 95 % interval '
-        f'{-loss.high:.3f} to {-loss.low:.3f}), over the limit of {100 * max_map_drop:.1f} %: choose another precision or raise '
-        f'max_map_drop'
+        f'compression cost {100 * loss.share:.1f} % of its mAP50-95 (from {loss.float_map:.3f} by {-loss.difference:.3f}, 95 % '
+        f'interval {-loss.high:.3f} to {-loss.low:.3f}), over the limit of {100 * max_map_drop:.1f} %: choose another precision '
+        f'or raise max_map_drop'
     )
 
 
