@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
@@ -68,9 +67,8 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         self._timer = self.create_timer(self.setting('diagnostics_period_s'), self._publish_diagnostics, clock=steady)
         self._watch_timer = self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self._enable_service = self.create_service(SetBool, '~/enable', self._on_enable)
-        # A group of its own: while an answer is awaited, the others go on.
-        alone = MutuallyExclusiveCallbackGroup()
-        self._reload_service = self.create_service(Trigger, '~/reload_model', self._on_reload, callback_group=alone)
+        reload = self.create_service(Trigger, '~/reload_model', self._on_reload, callback_group=self.aside)
+        self._reload_service = reload
         if self.setting('autostart'):
             self.start_by_itself()
 

@@ -67,11 +67,11 @@ class ResponsiveLifecycleNode(LifecycleNode):
         self.transition_failure = ''
         self.is_starting = False
         self._woken = self.create_guard_condition(lambda: None)
-        self._aside = ReentrantCallbackGroup()
+        self.aside = ReentrantCallbackGroup()
         service = self._service_change_state
         self._change_state = service.callback
-        service.callback, service.callback_group = self._on_change_state, self._aside
-        self._aside.add_entity(service)
+        service.callback, service.callback_group = self._on_change_state, self.aside
+        self.aside.add_entity(service)
 
     @property
     def lifecycle_state(self) -> str:
@@ -81,7 +81,7 @@ class ResponsiveLifecycleNode(LifecycleNode):
     def start_by_itself(self) -> None:
         """Configure and activate as soon as the node is spun."""
         self.is_starting = True
-        self._autostart = self.create_guard_condition(self._configure_and_activate, callback_group=self._aside)
+        self._autostart = self.create_guard_condition(self._configure_and_activate, callback_group=self.aside)
         self._autostart.trigger()
 
     async def _configure_and_activate(self) -> None:

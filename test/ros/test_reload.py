@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from detector_process import DetectorProcess, wait_for
+from detector_process import PATIENCE, DetectorProcess, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from networks import artifact_entry, image_with_cells, make_bundle
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.msg import Parameter, ParameterEvent, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.parameter import Parameter as NodeParameter
 from std_srvs.srv import Trigger
+
+from kd_perception.errors import BundleError
+from kd_perception.runtime.model import load
 
 FRAME = image_with_cells(5)
 
@@ -155,3 +159,87 @@ def test_reloading_an_unconfigured_node_is_refused(start_detector, bundles):
     answer = reload_model(detector)
     assert not answer.success
     assert 'not configured' in answer.message
+
+
+def test_a_build_that_fails_just_after_a_newer_setting_restores_nothing_over_it(start_node, bundles):
+    """The newer setting is accepted in the very moment before the failure, when nothing has been asked for by it yet."""
+    detector = start_node(model=str(bundles[0]))
+    node, built = detector.node, []
+
+    def build(settings, report, fallbacks):
+        built.append(settings.tiles)
+        if settings.tiles == 'off':
+            (accepted,) = node.set_parameters([NodeParameter('tiles', value='2x1')])
+            assert accepted.successful
+            raise BundleError('fails just now')
+        return load(settings, report, fallbacks)
+
+    node._live._build = build
+    assert node.set_parameters([NodeParameter('model', value=str(bundles[1]))])[0].successful
+    wait_for(lambda: detector.client.vision[-1].method.startswith('second'), 'the newer setting to be followed')
+    assert (node.setting('model'), node.setting('tiles')) == (str(bundles[1]), '2x1')
+    assert built == ['off', '2x1']
+
+
+def test_parameters_are_restored_in_one_set(start_node, bundles):
+    """Whoever listens never sees half of them."""
+    detector = start_node(model=str(bundles[0]))
+    node = detector.node
+    events: list[ParameterEvent] = []
+    detector.client.create_subscription(ParameterEvent, '/parameter_events', events.append, 20)
+    wait_for(lambda: node.count_subscribers('/parameter_events'), 'the listener')
+
+    def refuse(settings, report, fallbacks):
+        raise BundleError('will not do')
+
+    node._live._build = refuse
+    changes = {'model': str(bundles[1]), 'tiles': '2x1', 'max_map_drop': 0.5}
+    assert node.set_parameters_atomically([NodeParameter(name, value=v) for name, v in changes.items()]).successful
+    wait_for(lambda: node.setting('model') == str(bundles[0]), 'the parameters to be restored')
+    wait_for(lambda: len(events) >= 2, 'the events')
+    assert [{change.name for change in event.changed_parameters} for event in events] == [set(changes)] * 2
+    assert detector.client.detect(FRAME).detections
+
+
+def test_a_failed_setting_is_not_asked_for_again_and_again(start_node, bundles):
+    detector = start_node(model=str(bundles[0]), watchdog_s=9.0)
+    node, built = detector.node, []
+
+    def refuse(settings, report, fallbacks):
+        built.append(settings)
+        raise BundleError('will not do')
+
+    node._live._build = refuse
+    for number, threads in enumerate((2, 3), 1):
+        assert node.set_parameters([NodeParameter('threads', value=threads)])[0].successful
+        wait_for(lambda: node.setting('threads') == 1, 'the parameter to be restored')
+        answer = detector.client.status('model')
+        wait_for(lambda seen=answer: detector.client.status('model') is not seen, 'a look at the parameters')
+        assert len(built) == number
+
+
+def test_reloads_at_the_same_time_are_answered_each_by_its_number(start_node, bundles):
+    """The first is built when the second comes: it has not been installed, and says so."""
+    detector = start_node(model=str(bundles[0]))
+    node = detector.node
+    begun, allowed = threading.Event(), threading.Event()
+
+    def build(settings, report, fallbacks):
+        begun.set()
+        assert allowed.wait(PATIENCE)
+        return load(settings, report, fallbacks)
+
+    node._live._build = build
+    client = detector.client.create_client(Trigger, 'detector/reload_model')
+    assert client.wait_for_service(timeout_sec=PATIENCE)
+    first = client.call_async(Trigger.Request())
+    assert begun.wait(PATIENCE)
+    second = client.call_async(Trigger.Request())
+    wait_for(lambda: node._live._requests == 3, 'the second request')
+    wait_for(first.done, 'the answer to the first')
+    assert (first.result().success, second.done()) == (False, False)
+    assert first.result().message == 'request 2: request 3 took its place'
+    allowed.set()
+    wait_for(second.done, 'the answer to the second')
+    assert (second.result().success, second.result().message[:10]) == (True, 'request 3:')
+    assert node._live.version == 2
