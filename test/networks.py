@@ -115,10 +115,12 @@ def metrics(value: float, float_map: float | None = None, margin: float = 0.001,
     return stated
 
 
-def make_bundle(folder: Path, poison: int | None = None, **changes: Any) -> Bundle:
-    """Write a bundle of `bright_cells` into `folder`."""
+def make_bundle(
+    folder: Path, poison: int | None = None, network: onnx.ModelProto | None = None, **changes: Any
+) -> Bundle:
+    """Write a bundle of `bright_cells`, or of another network of the same inputs and outputs, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(bright_cells(poison), folder / 'bright_cells.onnx')
+    onnx.save(network or bright_cells(poison), folder / 'bright_cells.onnx')
     changes.setdefault('artifacts', [artifact_entry(folder, 'bright_cells.onnx')])
     return write_bundle(folder, bundle_document(**changes))
 
@@ -130,3 +132,31 @@ def image_with_cells(*cells: int, width: int = SIZE, height: int = SIZE) -> np.n
         x1, y1, x2, y2 = CELLS[cell].astype(int)
         image[y1 * height // SIZE : y2 * height // SIZE, x1 * width // SIZE : x2 * width // SIZE] = 255
     return image
+
+
+def endless() -> onnx.ModelProto:
+    """`bright_cells` with a loop of 2^62 rounds inside: it loads, and its first frame never ends."""
+    model = bright_cells()
+    body = helper.make_graph(
+        [helper.make_node('Identity', ['go_on'], ['go_on_again']), helper.make_node('Cos', ['value'], ['next_value'])],
+        'body',
+        [
+            helper.make_tensor_value_info('round', TensorProto.INT64, []),
+            helper.make_tensor_value_info('go_on', TensorProto.BOOL, []),
+            helper.make_tensor_value_info('value', TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info('go_on_again', TensorProto.BOOL, []),
+            helper.make_tensor_value_info('next_value', TensorProto.FLOAT, None),
+        ],
+    )
+    nodes = list(model.graph.node)
+    clip = next(number for number, node in enumerate(nodes) if node.op_type == 'Clip')
+    nodes[clip].input[0] = 'looped'
+    nodes.insert(clip, helper.make_node('Loop', ['rounds', 'start', 'bright'], ['looped'], body=body))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), 'rounds'))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), 'start'))
+    onnx.checker.check_model(model)
+    return model

@@ -57,6 +57,28 @@ def peak_memory_mb(proc: Path = Path('/proc')) -> float | None:
     return None
 
 
+def memory_of_process_mb(pid: int, proc: Path = Path('/proc')) -> float | None:
+    """A process's resident memory, in MiB; None where it, or the system, does not tell."""
+    for line in _read(proc / str(pid) / 'status').splitlines():
+        if line.startswith('VmRSS:'):
+            return int(line.split()[1]) / 1024
+    return None
+
+
+def available_memory_mb(root: Path = Path('/')) -> float | None:
+    """Memory that can be had without swapping, in MiB, of machine or container; None where the system does not tell."""
+    free = [
+        int(line.split()[1]) / 1024
+        for line in _read(root / 'proc/meminfo').splitlines()
+        if line.startswith('MemAvailable:')
+    ]
+    group = root / 'sys/fs/cgroup'
+    limit, used = _read(group / 'memory.max'), _read(group / 'memory.current')
+    if limit.isdecimal() and used.isdecimal():
+        free.append(max(0, int(limit) - int(used)) / (1 << 20))
+    return min(free, default=None)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding='ascii', errors='replace').strip()

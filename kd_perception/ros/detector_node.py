@@ -225,7 +225,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         way = self.setting('degradation')
         if not (way == 'step_down' and self._live.is_pending):
             self._shedding.adapt(way, self._settings.shedding(), len(self._live.fallbacks))
-        self._follow_parameters()
+        self._on_model_changed()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._pipeline.is_enabled = request.data

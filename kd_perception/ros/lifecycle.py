@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle
 from rclpy.guard_condition import GuardCondition
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -60,6 +61,7 @@ class ResponsiveLifecycleNode(LifecycleNode):
     Attributes:
         transition_failure: why the last transition failed half-way; empty where it did not.
         is_starting: whether it is about to configure, or configures, by itself.
+        aside: the group of callbacks that await something while all others go on.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
@@ -81,10 +83,13 @@ class ResponsiveLifecycleNode(LifecycleNode):
     def start_by_itself(self) -> None:
         """Configure and activate as soon as the node is spun."""
         self.is_starting = True
-        self._autostart = self.create_guard_condition(self._configure_and_activate, callback_group=self.aside)
-        self._autostart.trigger()
+        # A timer: a guard condition that is triggered before the node is spun may be overlooked.
+        self._autostart = self.create_timer(
+            0.0, self._configure_and_activate, callback_group=self.aside, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
 
     async def _configure_and_activate(self) -> None:
+        self._autostart.cancel()
         try:
             if self.lifecycle_state == 'unconfigured' and await self._beside(self.trigger_configure) == SUCCESS:
                 self.trigger_activate()

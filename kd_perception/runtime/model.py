@@ -12,6 +12,7 @@ from kd_perception.detection.engine import EngineInfo
 from kd_perception.detection.tiles import OFF, OVERLAP, Tiling, most_passes, parse
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError, KdPerceptionError
+from kd_perception.selection import first_run
 from kd_perception.selection.fallbacks import find_fallbacks
 from kd_perception.selection.selection import AUTO, Request, Selection, select
 
@@ -161,6 +162,7 @@ def load(settings: ModelSettings, report: Callable[[str], None], known: tuple[Se
 def _load(
     settings: ModelSettings, selection: Selection, fallbacks: tuple[Selection, ...], report: Callable[[str], None]
 ) -> Model:
+    first_run.check(selection, report)
     detector = Detector(selection.bundle, selection.load(), tiling=settings.tiling(report))
     try:
         return Model(settings, selection, detector, detector.warm_up(), fallbacks)

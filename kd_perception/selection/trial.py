@@ -1,10 +1,13 @@
-"""One network timed in a process of its own: its crash, its hang and its memory are then not the caller's."""
+"""One network run in a process of its own: its crash, its hang and its memory are then not the caller's."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,6 +43,23 @@ MIN_FRAMES = 10
 """Fewer timed frames have no 95th percentile; a network so slow that they take five times as long as wanted has fewer."""
 
 _ALIVE_S = 1.0
+_LOOK_S = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends the process.
+
+    Attributes:
+        load_s: longest time until the network is loaded.
+        run_s: longest time without a sign of life after that.
+        memory_mb: highest resident memory in MiB; None where there is no limit.
+    """
+
+    load_s: float = LOAD_LIMIT_S
+    run_s: float = RUN_LIMIT_S
+    memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,29 +139,39 @@ def scene_frames(size: tuple[int, int], count: int = 4) -> list[Frame]:
     return [scene.frame(30 * number).image for number in range(count)]
 
 
-def run(trial: Trial, frames: Sequence[Frame], report: Callable[[str], None] | None = None) -> Outcome:
+def run(
+    trial: Trial,
+    frames: Sequence[Frame],
+    report: Callable[[str], None] | None = None,
+    limits: Limits | None = None,
+) -> Outcome:
     """Time one network on `frames`, again and again from the first.
 
     Args:
         trial: what is timed, and for how long.
         frames: BGR images of any size.
         report: takes a line about what takes long, see `EngineOptions`.
+        limits: what ends it early.
 
     Raises:
-        EngineError: the engine refused, failed, crashed or hung; says which.
+        EngineError: the engine refused, failed, crashed, hung or took too much memory; says which.
     """
     with tempfile.TemporaryDirectory(prefix='kd_perception_trial_') as scratch:
         np.savez(Path(scratch) / 'frames.npz', *frames)
         with open(Path(scratch) / 'log', 'wb+') as log:
             process = subprocess.Popen(
-                [sys.executable, '-m', __name__, json.dumps(asdict(trial)), str(Path(scratch) / 'frames.npz')],
+                [
+                    *(sys.executable, '-m', __name__, json.dumps(asdict(trial)), str(Path(scratch) / 'frames.npz')),
+                    str(os.getpid()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=_environment(),
+                start_new_session=True,  # a terminal's Ctrl-C is the caller's
             )
             try:
-                return _listen(process, log, report or (lambda line: None))
+                return _listen(process, log, report or (lambda line: None), limits or Limits())
             finally:
                 process.kill()
                 process.wait()
@@ -153,7 +183,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
 
 
-def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[str], None]) -> Outcome:
+def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[str], None], limits: Limits) -> Outcome:
     """Read the process's lines as they come: reports while it loads, signs of life, then the outcome or the error."""
     assert process.stdout is not None
     lines: queue.Queue[bytes] = queue.Queue()
@@ -166,12 +196,18 @@ def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    limit = LOAD_LIMIT_S
+    limit, heard = limits.load_s, time.monotonic()
     while True:
+        memory = host.memory_of_process_mb(process.pid) if limits.memory_mb is not None else None
+        if memory is not None and limits.memory_mb is not None and memory > limits.memory_mb:
+            raise EngineError(f'it takes more than {limits.memory_mb:.0f} MiB of memory')
         try:
-            line = lines.get(timeout=limit)
+            line = lines.get(timeout=min(_LOOK_S, limit))
         except queue.Empty:
-            raise EngineError(f'nothing happened for {limit:g} s: the engine hangs') from None
+            if time.monotonic() - heard > limit:
+                raise EngineError(f'nothing happened for {limit:g} s: the engine hangs') from None
+            continue
+        heard = time.monotonic()
         if not line:
             reader.join()
             raise EngineError(_ending(process.wait(), log))
@@ -183,7 +219,7 @@ def _listen(process: subprocess.Popen[bytes], log: IO[bytes], report: Callable[[
         if 'report' in message:
             report(message['report'])
         else:
-            limit = RUN_LIMIT_S
+            limit = limits.run_s
 
 
 def _ending(status: int, log: IO[bytes]) -> str:
@@ -194,8 +230,18 @@ def _ending(status: int, log: IO[bytes]) -> str:
     return f"the engine's process {how}{': ' + said[-1][:300] if said else ''}"
 
 
+def _end_with_caller(caller: int) -> None:
+    """Nobody waits for what the caller has left; and a crash leaves no image of its memory."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != caller:
+        sys.exit(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def _main(arguments: Sequence[str]) -> None:
     """The process's side. Only our lines go to its standard output; whatever a library prints goes to the log."""
+    _end_with_caller(int(arguments[2]))
     with os.fdopen(os.dup(1), 'w', encoding='utf-8') as channel:
         os.dup2(2, 1)
 
@@ -234,6 +280,7 @@ def _detector(trial: Trial, report: Callable[[str], None]) -> Detector:
 def _measure(trial: Trial, frames: Sequence[Frame], tell: Callable[[dict[str, Any]], None]) -> Outcome:
     started = told = time.perf_counter()
     detector = _detector(trial, lambda line: tell({'report': line}))
+    tell({'alive': 0})
 
     def detect(number: int) -> tuple[Detections, StageTimes]:
         nonlocal told

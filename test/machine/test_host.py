@@ -35,3 +35,20 @@ def test_an_arm_board_is_named_by_its_device_tree(tmp_path):
 
 def test_description_names_what_every_measurement_must():
     assert set(host.describe()) == {'cpu', 'cores', 'machine', 'system', 'python', 'power_mode'}
+
+
+def test_memory_is_what_machine_and_container_leave(tmp_path):
+    assert host.available_memory_mb(tmp_path) is None
+    write(tmp_path / 'proc/meminfo', 'MemTotal: 8388608 kB\nMemAvailable: 2097152 kB\n')
+    assert host.available_memory_mb(tmp_path) == 2048
+    write(tmp_path / 'sys/fs/cgroup/memory.max', 'max\n')
+    write(tmp_path / 'sys/fs/cgroup/memory.current', '104857600\n')
+    assert host.available_memory_mb(tmp_path) == 2048
+    write(tmp_path / 'sys/fs/cgroup/memory.max', '1153433600\n')
+    assert host.available_memory_mb(tmp_path) == 1000
+
+
+def test_the_memory_of_a_process(tmp_path):
+    write(tmp_path / '7/status', 'VmHWM:  9216 kB\nVmRSS:  4096 kB\n')
+    assert host.memory_of_process_mb(7, tmp_path) == 4
+    assert host.memory_of_process_mb(8, tmp_path) is None

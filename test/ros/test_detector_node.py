@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from detector_process import REPOSITORY, wait_for
+from detector_process import PATIENCE, REPOSITORY, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
-from networks import CELLS, SIZE, image_with_cells
+from networks import CELLS, SIZE, endless, image_with_cells, make_bundle
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from sensor_msgs.msg import Image
@@ -207,6 +208,60 @@ def test_a_signal_ends_it_cleanly(start_detector, how):
     assert '1 frames received, 1 published, dropped: none' in detector.log
 
 
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_model_is_built_ends_it_cleanly(start_detector, tmp_path, how):
+    """The network that is tried never ends, so that the signal surely comes in between; nothing of it outlives the node."""
+    detector = start_detector().wait_until_active()
+    make_bundle(tmp_path / 'endless', network=endless(), name='endless')
+    text = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(tmp_path / 'endless'))
+    assert set_parameter(detector, 'model', text).successful
+    wait_for(lambda: 'the first run of endless' in detector.log, 'the build to begin')
+    children = wait_for(lambda: processes_of(detector.process.pid), 'the process that tries it')
+    assert detector.stop(how) == 0
+    assert 'Traceback' not in detector.log
+    assert '0 frames received, 0 published, dropped: none' in detector.log
+    wait_for(lambda: not any(Path(f'/proc/{child}').exists() for child in children), 'the end of its process')
+
+
+def processes_of(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [
+        int(child) for task in Path(f'/proc/{pid}/task').iterdir() for child in (task / 'children').read_text().split()
+    ]
+
+
+def test_many_signals_end_it_as_cleanly_as_one(start_detector):
+    """What Ctrl-C under `ros2 launch` gives: the terminal's signal, and launch's a moment later."""
+    detector = start_detector().wait_until_active()
+    detector.client.detect(image_with_cells(1))
+    for _ in range(50):
+        if detector.is_alive():
+            detector.process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    assert detector.stop() == 0
+    assert 'Traceback' not in detector.log
+    assert '1 frames received, 1 published, dropped: none' in detector.log
+
+
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_imports_ends_it_cleanly(how):
+    """The program is stopped at the very import of ROS 2."""
+    stop_at_import = f"""
+import os, sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == 'rclpy':
+            os.kill(os.getpid(), {int(how)})
+sys.meta_path.insert(0, Stop())
+from kd_perception.ros import start_detector
+sys.exit(start_detector.main())
+"""
+    command = [sys.executable, '-c', stop_at_import]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
+    assert (ended.returncode, ended.stderr) == (0, '')
+    assert ended.stdout == 'detector: 0 frames received, 0 published, dropped: none\n'
+
+
 SIGNAL_BEFORE_PUBLISHING = """
 import sys
 import rclpy
@@ -224,7 +279,7 @@ sys.exit(detector_node.main())
 
 def test_a_signal_between_a_timer_and_its_publishing_ends_it_cleanly():
     command = [sys.executable, '-c', SIGNAL_BEFORE_PUBLISHING]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
     assert (ended.returncode, ended.stderr) == (0, '')
     assert '0 frames received' in ended.stdout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from detector_process import PATIENCE, DetectorProcess, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
-from networks import artifact_entry, image_with_cells, make_bundle
+from networks import artifact_entry, endless, image_with_cells, make_bundle
 from rcl_interfaces.msg import Parameter, ParameterEvent, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter as NodeParameter
@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from kd_perception.errors import BundleError
 from kd_perception.runtime.model import load
+from kd_perception.selection import first_run
 
 FRAME = image_with_cells(5)
 
@@ -98,7 +99,7 @@ def test_reloads_under_load_lose_no_frame_uncounted(start_detector, bundles):
     counts = wait_for_complete_accounts(detector, len(sent))
     assert counts['published'] == len(client.detections)
     client.wait_for_status('model', 'second fp32 on onnxruntime', DiagnosticStatus.OK)
-    assert client.value('model', 'database_version') == '4'
+    assert client.value('model', 'version') == '4'
 
 
 def test_a_damaged_bundle_leaves_the_old_model_running(start_detector, bundles):
@@ -243,3 +244,16 @@ def test_reloads_at_the_same_time_are_answered_each_by_its_number(start_node, bu
     wait_for(second.done, 'the answer to the second')
     assert (second.result().success, second.result().message[:10]) == (True, 'request 3:')
     assert node._live.version == 2
+
+
+def test_a_network_that_never_ends_is_refused_and_the_old_one_goes_on(start_node, bundles, tmp_path, monkeypatch):
+    detector = start_node(model=str(bundles[0]))
+    make_bundle(tmp_path / 'endless', network=endless(), name='endless')
+    monkeypatch.setattr(first_run, 'CPU_RUN_LIMIT_S', 1.0)
+    node = detector.node
+    assert node.set_parameters([NodeParameter('model', value=str(tmp_path / 'endless'))])[0].successful
+    assert detector.client.detect(FRAME).detections  # while the other one is tried
+    status = detector.client.wait_for_status('model', 'the engine hangs', DiagnosticStatus.WARN)
+    assert 'reload failed, first fp32 goes on: endless fp32 on onnxruntime failed in its first run' in status.message
+    assert node.setting('model') == str(bundles[0])
+    assert detector.client.detect(FRAME).detections

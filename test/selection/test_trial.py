@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +16,23 @@ from networks import image_with_cells, make_bundle
 
 from kd_perception.errors import EngineError
 from kd_perception.selection import trial
-from kd_perception.selection.trial import Trial
+from kd_perception.selection.trial import Limits, Trial
 
 
 def quick(folder, **changes) -> Trial:
     return Trial(
         **{'folder': str(folder), 'artifact': ('onnxruntime', 'fp32'), 'engine': 'onnxruntime', 'frames': 12} | changes
     )
+
+
+def wait_for(condition: Callable[[], Any]) -> Any:
+    """Poll until a condition gives something true, and return it."""
+    deadline = time.monotonic() + 120.0
+    while time.monotonic() < deadline:
+        if met := condition():
+            return met
+        time.sleep(0.02)
+    pytest.fail('waited in vain')
 
 
 def test_times_memory_and_detections_come_back(tmp_path):
@@ -61,13 +77,12 @@ def test_a_crash_is_named_by_its_signal_and_last_words(tmp_path, saboteur):
         trial.run(quick(tmp_path / 'bundle'), [image_with_cells(3)])
 
 
-def test_a_hang_ends_at_the_limit_and_leaves_no_process(tmp_path, saboteur, monkeypatch):
+def test_a_hang_ends_at_the_limit_and_leaves_no_process(tmp_path, saboteur):
     make_bundle(tmp_path / 'bundle')
     note = tmp_path / 'pid'
     saboteur(f'import os, time; open({str(note)!r}, "w").write(str(os.getpid())); time.sleep(600)')
-    monkeypatch.setattr(trial, 'LOAD_LIMIT_S', 2.0)
     with pytest.raises(EngineError, match='the engine hangs'):
-        trial.run(quick(tmp_path / 'bundle'), [image_with_cells(3)])
+        trial.run(quick(tmp_path / 'bundle'), [image_with_cells(3)], limits=Limits(load_s=2.0))
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
 
@@ -82,3 +97,20 @@ def test_scene_frames_are_of_the_size_asked_for():
     frames = trial.scene_frames((320, 192), count=2)
     assert [frame.shape for frame in frames] == [(192, 320, 3)] * 2
     assert not np.array_equal(*frames)
+
+
+def test_it_ends_with_its_caller(tmp_path, saboteur):
+    """A node that is killed leaves no process behind that times a network for ever."""
+    make_bundle(tmp_path / 'bundle')
+    note = tmp_path / 'pid'
+    saboteur(f'import os; open({str(note)!r}, "w").write(str(os.getpid()))')
+    code = (
+        'import sys; from kd_perception.selection import trial; import numpy as np; '
+        f'trial.run(trial.Trial({str(tmp_path / "bundle")!r}, ("onnxruntime", "fp32"), "onnxruntime", '
+        'frames=10**9, seconds=600.0), [np.zeros((64, 64, 3), np.uint8)])'
+    )
+    caller = subprocess.Popen([sys.executable, '-c', code])
+    child = int(wait_for(lambda: note.exists() and note.read_text()))
+    caller.kill()
+    caller.wait()
+    wait_for(lambda: not Path(f'/proc/{child}').exists())
