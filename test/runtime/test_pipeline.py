@@ -12,11 +12,13 @@ from networks import image_with_cells, make_bundle
 
 from kd_perception import engines
 from kd_perception.errors import MalformedImageError
+from kd_perception.runtime.frame import Frame, FrameOptions
 from kd_perception.runtime.frame_counters import FrameCounters
 from kd_perception.runtime.live_model import LiveModel
 from kd_perception.runtime.load_shedding import LoadShedding
 from kd_perception.runtime.model import ModelSettings
-from kd_perception.runtime.pipeline import Frame, FrameOptions, Pipeline
+from kd_perception.runtime.pipeline import Pipeline
+from kd_perception.selection import first_run
 
 PATIENCE = 120.0
 AT_ONCE = 0.0
@@ -55,7 +57,10 @@ class Camera:
     def rejects(self, reason: str) -> None:
         self.rejection = reason
 
-    def publish(self, message, detections) -> None:
+    def seconds(self, message) -> float:
+        return 0.0
+
+    def publish(self, message, detections, classes) -> None:
         self.sent.append(len(detections))
 
     def published(self, times, at) -> None:
@@ -77,7 +82,7 @@ class Rig:
         self.options = FrameOptions()
         self.faults: list[str] = []
         shedding = LoadShedding(lambda line: None)
-        self.pipeline = Pipeline(self.live, shedding, 1, lambda: self.options, self.faults.append)
+        self.pipeline = Pipeline(self.live, shedding, 1, lambda: self.options, lambda: 0.0, self.faults.append)
         self.pipeline.start()
 
     def show(self, *messages) -> None:
@@ -104,6 +109,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path, monkeypatch) -> Iterator[Rig]:
     monkeypatch.setitem(engines.ENGINES, 'onnxruntime', faulty_engine.KIND)
+    monkeypatch.setattr(first_run, 'check', lambda selection, report: None)
     make_bundle(tmp_path / 'bright_cells')
     rig = Rig(str(tmp_path / 'bright_cells'))
     yield rig
