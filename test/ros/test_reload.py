@@ -99,7 +99,7 @@ def test_reloads_under_load_lose_no_frame_uncounted(start_detector, bundles):
     counts = wait_for_complete_accounts(detector, len(sent))
     assert counts['published'] == len(client.detections)
     client.wait_for_status('model', 'second fp32 on onnxruntime', DiagnosticStatus.OK)
-    assert client.value('model', 'version') == '4'
+    assert client.value('model', 'database_version') == '4'
 
 
 def test_a_damaged_bundle_leaves_the_old_model_running(start_detector, bundles):
