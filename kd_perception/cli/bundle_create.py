@@ -55,8 +55,8 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_output(create)
     create.add_argument('--precision', default='', help='what the file is: fp32, fp16, int8 (default: by its weights)')
     create.add_argument('--license', '--licence', default='', help='license of the weights, if the file does not say')
-    create.add_argument('--score', type=float, default=0.25, help='score threshold (default: %(default)s)')
-    create.add_argument('--iou', type=float, default=0.6, help='IoU threshold of NMS (default: %(default)s)')
+    create.add_argument('--score', type=_share, default=0.25, help='score threshold (default: %(default)s)')
+    create.add_argument('--iou', type=_share, default=0.6, help='IoU threshold of NMS (default: %(default)s)')
     create.set_defaults(run=run)
 
 
@@ -93,6 +93,16 @@ def _channels(text: str) -> Channels:
             f'{text!r} is not one number for each of three channels, such as 123.7,116.3,103.5'
         )
     return values[0], values[1], values[2]
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
+    return value
 
 
 def _divisor(text: str) -> float:

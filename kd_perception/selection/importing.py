@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import MAX_ARTIFACT_BYTES, Artifact, Bundle, write_bundle
 from kd_perception.bundles.foreign import darknet
+from kd_perception.bundles.foreign.document import NAME, bundle_document
 from kd_perception.bundles.foreign.family import Array, Proposal, Seen
 from kd_perception.bundles.foreign.metadata import Stated, check_task, read_metadata, unique
 from kd_perception.bundles.foreign.network_input import ImageInput, image_input
@@ -27,7 +28,7 @@ from kd_perception.bundles.foreign.reading import read
 from kd_perception.bundles.onnx_edit import GraphEditor
 from kd_perception.bundles.onnx_integrity import check_integrity
 from kd_perception.bundles.onnx_outline import FLOAT16, Outline, read_outline
-from kd_perception.bundles.regular_file import read_regular, shown
+from kd_perception.bundles.regular_file import PATH_ERRORS, read_regular, shown, why
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector, InputBuffer
 from kd_perception.detection.engine import Engine
@@ -38,9 +39,22 @@ from kd_perception.scene import Scene
 
 SCENES = 3
 """Synthetic pictures beside the user's own."""
+SCENE_SIZE = 640, 384
 MODEL_FILE = 'model.onnx'
-_MAX_TEXT = 1000
-_MAX_ENTRIES = 32
+_NOT_ONNX: Mapping[str, str] = {
+    **dict.fromkeys(
+        ('.pt', '.pth'),
+        'a checkpoint of PyTorch, which is never unpickled here: export it as ONNX (yolo export format=onnx)',
+    ),
+    **dict.fromkeys(
+        ('.engine', '.plan', '.trt'), 'an engine of TensorRT, for one GPU: give the ONNX file that it was made from'
+    ),
+    **dict.fromkeys(
+        ('.tflite', '.xml', '.bin', '.param', '.mlpackage', '.torchscript'), 'no ONNX file: export the network as ONNX'
+    ),
+    '.weights': "Darknet's weights: give the .cfg, and these with --weights",
+}
+"""What people take for a network to import."""
 _LOWEST_SCORE = 0.001
 _NEARLY_NOTHING = 0.5
 """Sum of scores a picture below which other colors and another scale are tried."""
@@ -79,18 +93,20 @@ def import_network(
         EngineError: ONNX Runtime refuses the file or a frame.
     """
     options, pictures = options or ImportOptions(), pictures or {}
-    if os.path.lexists(folder):
-        raise BundleError(f'{shown(folder)} exists already; choose another folder or remove it')
+    _check_place(folder)
+    content = _read(model, options.weights)
     try:
-        content = _read(model, options.weights)
         network = _understand(content, model.name, options, list(pictures.values()))
     except (BundleError, EngineError) as error:
         raise BundleError(f'{shown(model)}: {error}') from error
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except PATH_ERRORS as error:
+        raise BundleError(f'{shown(folder)} cannot be made: {why(error)}') from error
     try:
         bundle = _write(folder, model.name, network, options)
         with closing(Detector(bundle, engines.load(bundle, bundle.artifacts[0]))) as detector:
-            found = _detect(detector, {**_scenes(bundle.input.width, bundle.input.height), **pictures})
+            found = _detect(detector, {**_scenes(), **pictures})
             hint = _hint(detector, list(pictures.values()))
     except BaseException:
         shutil.rmtree(folder)
@@ -139,14 +155,31 @@ def _three(values: Sequence[float]) -> str:
     return f'{values[0]:g}' if len(set(values)) == 1 else ', '.join(f'{value:g}' for value in values)
 
 
+def _check_place(folder: Path) -> None:
+    """The bundle is called as its folder: better known before the network has run."""
+    if os.path.lexists(folder):
+        raise BundleError(f'{shown(folder)} exists already; choose another folder or remove it')
+    if not re.fullmatch(NAME, folder.name):
+        raise BundleError(
+            f'--out {shown(folder)}: the bundle is called as its folder, by letters, digits, dot, dash and underscore, at most 64'
+        )
+
+
 def _read(model: Path, weights: Path | None) -> bytes:
     """The network as ONNX."""
-    if model.suffix.lower() == darknet.SUFFIX:
-        values = read_regular(weights or model.with_suffix('.weights'), MAX_ARTIFACT_BYTES)
-        return darknet.convert(read_regular(model, darknet.MAX_CFG_BYTES), values)
-    content = read_regular(model, MAX_ARTIFACT_BYTES)
-    check_integrity(content, model.name)
-    return content
+    suffix = model.suffix.lower()
+    if suffix in _NOT_ONNX:
+        raise BundleError(f'{shown(model)}: {_NOT_ONNX[suffix]}')
+    if suffix != darknet.SUFFIX:
+        content = read_regular(model, MAX_ARTIFACT_BYTES)
+        check_integrity(content, shown(model))
+        return content
+    values = read_regular(weights or model.with_suffix('.weights'), MAX_ARTIFACT_BYTES)
+    configuration = read_regular(model, darknet.MAX_CFG_BYTES)
+    try:
+        return darknet.convert(configuration, values)
+    except BundleError as error:
+        raise BundleError(f'{shown(model)}: {error}') from error
 
 
 def _understand(content: bytes, name: str, options: ImportOptions, pictures: list[BgrImage]) -> _Network:
@@ -189,7 +222,7 @@ def _look(
     content: bytes, spec: InputSpec, pictures: list[BgrImage], outline: Outline, stated: Stated, options: ImportOptions
 ) -> Seen:
     """What the network gives on the pictures."""
-    frames = [*_scenes(spec.width, spec.height).values(), *pictures]
+    frames = [*_scenes().values(), *pictures]
     with tempfile.TemporaryDirectory(prefix='kd_perception_import_') as scratch:
         file = Path(scratch) / MODEL_FILE
         file.write_bytes(content)
@@ -224,54 +257,26 @@ def _bare(folder: Path, spec: InputSpec, artifact: Artifact) -> Bundle:
 
 def _write(folder: Path, file: str, network: _Network, options: ImportOptions) -> Bundle:
     (folder / MODEL_FILE).write_bytes(network.content)
-    entry = {
-        'engine': 'onnxruntime',
-        'precision': options.precision or network.outline.precision,
-        'file': MODEL_FILE,
-        'sha256': hashlib.sha256(network.content).hexdigest(),
-    }
-    metadata = {_text(key): _text(value) for key, value in sorted(network.outline.metadata.items())[:_MAX_ENTRIES]}
-    stated = network.stated
-    return write_bundle(
-        folder,
-        {
-            'schema_version': 1,
-            'name': folder.name,
-            'description': _text(stated.description) or f'imported from {_text(file)}',
-            'license': options.license or _text(stated.license) or 'not stated by the file',
-            'classes': list(network.classes),
-            'input': _input_section(network.image),
-            'output': dict(network.proposal.output),
-            'thresholds': options.thresholds,
-            'artifacts': [entry],
-            'provenance': {
-                'imported_from': _text(file),
-                'read_as': network.proposal.what,
-                **({'changed': 'what decodes the outputs was added to the graph'} if network.changed else {}),
-                **metadata,
-            },
-        },
+    document = bundle_document(
+        folder.name,
+        options,
+        outline=network.outline,
+        stated=network.stated,
+        image=network.image,
+        proposal=network.proposal,
+        classes=network.classes,
+        imported_from=file,
+        changed=network.changed,
     )
+    digest = hashlib.sha256(network.content).hexdigest()
+    precision = options.precision or network.outline.precision
+    document['artifacts'] = [{'engine': 'onnxruntime', 'precision': precision, 'file': MODEL_FILE, 'sha256': digest}]
+    return write_bundle(folder, document)
 
 
-def _text(value: str) -> str:
-    return ''.join(letter if letter.isprintable() else ' ' for letter in value)[:_MAX_TEXT].strip()
-
-
-def _input_section(spec: InputSpec) -> dict[str, Any]:
-    section = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()}
-    plain = asdict(InputSpec(spec.width, spec.height))
-    stated = ('width', 'height', 'color', 'dtype', 'layout', 'resize')
-    return {key: value for key, value in section.items() if key in stated or value != _listed(plain[key])}
-
-
-def _listed(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-@functools.lru_cache(maxsize=1)
-def _scenes(width: int, height: int) -> dict[str, BgrImage]:
-    return {f'scene {seed}': Scene(seed, width, height).frame(0).image for seed in range(SCENES)}
+@functools.cache
+def _scenes() -> dict[str, BgrImage]:
+    return {f'scene {seed}': Scene(seed, *SCENE_SIZE).frame(0).image for seed in range(SCENES)}
 
 
 def _detect(detector: Detector, pictures: Mapping[str, BgrImage]) -> dict[str, Detections]:

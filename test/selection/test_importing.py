@@ -21,7 +21,7 @@ from foreign_networks import (
     save,
     yolox_raw,
 )
-from onnx import TensorProto
+from onnx import TensorProto, helper, numpy_helper
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import load_bundle
@@ -125,6 +125,16 @@ FAMILIES = {
     'DETR by softmax': ({'logits': SOFTMAX[None], 'pred_boxes': normalized(BOXES)}, {}, 'boxes_scores'),
     'YOLO-NAS': ({'a': as_corners(V8)[None, :, :4], 'b': SCORES}, {}, 'boxes_scores'),
     "PyTorch's YOLOv4": ({'boxes': normalized(as_corners(V8))[None, :, None, :4], 'confs': SCORES}, {}, 'boxes_scores'),
+    'boxes and scores with swapped axes': (
+        {'a': as_corners(V8)[:, :4].T[None], 'b': V8[:, 4:].T[None]},
+        {},
+        'boxes_scores',
+    ),
+    'one class without an axis': (
+        {'b': as_corners(V8)[None, :, :4], 's': V8[None, :, 4]},
+        ONE_CLASS,
+        'boxes_scores',
+    ),
     'our own layout': ({'boxes': as_corners(V8)[None, :, :4], 'scores': SCORES}, {}, 'boxes_scores'),
     'our names, centers': ({'boxes': BOXES, 'scores': SCORES}, {}, 'boxes_scores'),
     'our names, shares': ({'boxes': normalized(BOXES), 'scores': SCORES}, {}, 'boxes_scores'),
@@ -194,6 +204,17 @@ OTHERS = {
         {},
         'segmentation network',
     ),
+    'oriented boxes end to end, not stated': (
+        {'output0': np.concatenate([FOUND, np.full((1, 300, 1), 0.3)], axis=2)},
+        {},
+        'OBB',
+    ),
+    'boxes of TensorFlow': (
+        separate(boxes='detection_boxes', scores='detection_scores', labels='detection_classes'),
+        {},
+        'y1, x1, y2, x2',
+    ),
+    'classification without names': ({'output0': np.zeros((1, 1000))}, {'names': ''}, 'classification network'),
     'a map': ({'output': np.zeros((1, 2, SIDE, SIDE))}, {}, 'map of the whole picture'),
     'oriented boxes': ({'output0': noise(2100, 7).T[None]}, {'task': 'obb'}, 'oriented boxes'),
     'oriented boxes, not stated': (
@@ -239,3 +260,95 @@ def test_what_cannot_be_imported_is_named_with_what_to_do(tmp_path, capsys, what
     assert re.search(says, said), said
     assert said.count('\n') == 1
     assert not (tmp_path / 'made').exists()
+
+
+def test_names_that_the_file_states_wrongly_are_mended_by_the_option(tmp_path, capsys):
+    wrong = {'names': ['a', 'b', 'c', 'd']}
+    assert create(tmp_path, {'output0': V8.T[None]}, wrong, '--classes', 'car,bus') == 0
+    assert load_bundle(tmp_path / 'made').classes == ('car', 'bus')
+
+
+def test_the_users_word_decides(tmp_path, capsys):
+    """One row that could be corners or center and size, and no name that tells."""
+    table = np.zeros((1, 50, 4), np.float32)
+    table[0, 3] = [100, 100, 110, 110]
+    scores = np.zeros((1, 50, 2), np.float32)
+    scores[0, 3, 0] = 0.9
+    outputs = {'a': table, 'b': scores}
+    assert create(tmp_path, outputs, {}) == 1
+    assert '--box-format' in capsys.readouterr().err
+    assert create(tmp_path, outputs, {}, '--box-format', 'xyxy') == 0
+    assert load_bundle(tmp_path / 'made').output.box_format == 'xyxy'
+
+
+def test_a_layout_that_does_not_fit(tmp_path, capsys):
+    assert create(tmp_path, {'output0': V8.T[None]}, {}, '--layout', 'nanodet') == 1
+    assert '--layout nanodet does not fit' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('options', 'mean', 'std', 'color'),
+    [
+        ([], (0.0,) * 3, (255.0,) * 3, 'rgb'),
+        (['--color', 'bgr', '--scale', '1'], (0.0,) * 3, (1.0,) * 3, 'bgr'),
+        (['--mean', '123.7,116.3,103.5', '--std', '58.4,57.1,57.4'], (123.7, 116.3, 103.5), (58.4, 57.1, 57.4), 'rgb'),
+        (['--mean', '127.5', '--std', '127.5'], (127.5,) * 3, (127.5,) * 3, 'rgb'),
+    ],
+)
+def test_how_it_was_trained(tmp_path, options, mean, std, color):
+    assert create(tmp_path, {'output0': V8.T[None]}, {}, *options) == 0
+    spec = load_bundle(tmp_path / 'made').input
+    assert (spec.mean, spec.std, spec.color) == (mean, std, color)
+
+
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('net.pt', 'checkpoint of PyTorch.*export it as ONNX'),
+        ('net.engine', 'engine of TensorRT'),
+        ('net.weights', 'give the .cfg'),
+        ('net.tflite', 'export the network as ONNX'),
+        ('net.onnx', 'not an ONNX network'),
+        ('none.onnx', 'cannot be read'),
+        ('.', 'not a regular file'),
+    ],
+)
+def test_files_that_are_no_onnx(tmp_path, capsys, name, says):
+    if name.startswith('net'):
+        (tmp_path / name).write_bytes(b'PK\x03\x04')
+    assert main(['bundle', 'create', str(tmp_path / name), '--out', str(tmp_path / 'made')]) == 1
+    said = capsys.readouterr().err
+    assert re.search(says, said), said
+    assert not (tmp_path / 'made').exists()
+
+
+@pytest.mark.parametrize(
+    ('place', 'says'),
+    [('a bundle', 'letters, digits'), ('net.onnx', 'exists already'), ('net.onnx/made', 'cannot be made')],
+)
+def test_a_place_where_no_bundle_can_be(tmp_path, capsys, place, says):
+    file = save(constant_network({'output0': V8.T[None]}), tmp_path / 'net.onnx')
+    assert main(['bundle', 'create', str(file), '--out', str(tmp_path / place)]) == 1
+    assert says in capsys.readouterr().err
+    assert file.is_file()
+
+
+def test_other_colors_are_proposed_where_these_find_nothing(tmp_path, capsys):
+    """A network that scores by blue in BGR 0 … 255, taken for RGB divided by 255."""
+    box = np.zeros((1, 5, 100), np.float32)
+    box[0, :4] = np.random.default_rng(0).uniform(20, 60, (4, 100)) + 100
+    box[0, :4, 7] = CENTERED
+    model = constant_network({'output0': box}, names={0: 'car'})
+    (add,) = (node for node in model.graph.node if node.output[0] == 'output0_float')
+    add.op_type, add.input[1] = 'Max', 'lit'
+    places = np.zeros((1, 5, 100), np.float32)
+    places[0, 4, 7] = 1 / 255
+    model.graph.initializer.append(numpy_helper.from_array(places, 'place'))
+    model.graph.node.insert(list(model.graph.node).index(add), helper.make_node('Mul', ['mean', 'place'], ['lit']))
+    file = save(model, tmp_path / 'net.onnx')
+    cv2.imwrite(str(tmp_path / 'bright.png'), np.full((SIDE, SIDE, 3), 240, np.uint8))
+    command = ['bundle', 'create', str(file), '--picture', str(tmp_path / 'bright.png')]
+    assert main([*command, '--out', str(tmp_path / 'made')]) == 0
+    assert 'note: with --scale 1 it finds more' in capsys.readouterr().out
+    assert main([*command, '--out', str(tmp_path / 'right'), '--scale', '1']) == 0
+    assert 'note:' not in capsys.readouterr().out

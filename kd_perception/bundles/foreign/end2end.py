@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kd_perception.bundles.foreign.family import Array, Outputs, Proposal, Seen, as_float
+from kd_perception.bundles.foreign.family import Array, Outputs, Proposal, Seen, as_float, boxes_of
 from kd_perception.bundles.foreign.values import (
     CXCYWH,
     PROBABILITIES,
@@ -24,7 +24,6 @@ from kd_perception.bundles.foreign.values import (
     BoxForm,
     are_classes,
     are_sorted,
-    box_form,
     filled,
     kind_of_scores,
 )
@@ -44,6 +43,12 @@ _MOST_FINISHED = 1000
 _RTDETR = 'RTDETRDecoder'
 """Ultralytics' RT-DETR: centers and sizes as shares, of pictures that were stretched."""
 _OUTPUT = {'layout': _LAYOUT, 'box_format': XYXY}
+
+_NO_PICTURE = (
+    'its first column is not the number of the picture; 7 columns may also be oriented boxes (OBB), with an angle'
+)
+_TENSORFLOW = 'detection_boxes'
+"""TensorFlow's object detection: y1, x1, y2, x2, and classes from 1 on; no value tells it from x1, y1, x2, y2."""
 
 Builder = Callable[[GraphEditor], str]
 
@@ -67,9 +72,7 @@ def _orders(seen: Seen, name: str, shape: tuple[int, ...]) -> Iterator[Proposal]
     for order, words in _ORDERS.items():
         if len(order) == 6 and max(order) == shape[-1] - 1:
             table = rows[:, list(order)]
-            faults = (
-                [] if shape[-1] == 6 or not rows[:, 0].any() else ['its first column is not the number of the picture']
-            )
+            faults = [] if shape[-1] == 6 or not rows[:, 0].any() else [_NO_PICTURE]
             yield _proposal(
                 seen,
                 table,
@@ -144,7 +147,8 @@ def _from_parts(seen: Seen, boxes: str, scores: str, labels: str) -> Proposal:
         shaped = [editor.reshape(value, (1, -1, w)) for value, w in zip(values, widths, strict=True)]
         return editor.add('Concat', shaped, axis=2)
 
-    return _proposal(seen, np.concatenate(parts, axis=1), f'finished detections in the outputs {named}', build, [])
+    faults = ["its boxes are TensorFlow's, y1, x1, y2, x2: convert them before"] if boxes == _TENSORFLOW else []
+    return _proposal(seen, np.concatenate(parts, axis=1), f'finished detections in the outputs {named}', build, faults)
 
 
 def _proposal(
@@ -154,16 +158,8 @@ def _proposal(
     rows = filled(table)
     rows = rows[rows[:, 4] > 0] if kind_of_scores(table[:, 4]) == PROBABILITIES else rows
     faults = [*faults, *_faults(seen, table, rows)]
-    form = box_form(
-        rows[:, :4],
-        seen.size,
-        format=seen.options.box_format,
-        normalized=seen.options.normalized,
-        convention=CXCYWH if seen.stated.head == _RTDETR else XYXY,
-    )
-    if isinstance(form, str):
-        faults.append(f'its boxes are {form}')
-        form = BoxForm(XYXY, False, form)
+    form, more_faults = boxes_of(rows[:, :4], seen, CXCYWH if seen.stated.head == _RTDETR else XYXY)
+    faults += more_faults
     counts = seen.class_counts
     classes = min(
         (count for count in counts if not len(rows) or rows[:, 5].max() < count), default=max(counts, default=0)

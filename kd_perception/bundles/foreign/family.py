@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kd_perception.bundles.foreign.metadata import Stated
 from kd_perception.bundles.foreign.options import ImportOptions
-from kd_perception.bundles.foreign.values import LOGITS, NEITHER, BoxForm, kind_of_scores
+from kd_perception.bundles.foreign.values import LOGITS, NEITHER, XYXY, BoxForm, box_form, kind_of_scores
 from kd_perception.bundles.onnx_edit import FLOAT, GraphEditor
 
 Array = npt.NDArray[Any]
@@ -106,6 +106,15 @@ class Scores:
             'sigmoid': 'logits, through a sigmoid',
             'softmax': 'logits, through a softmax',
         }[self.activation]
+
+
+def boxes_of(rows: Array, seen: Seen, convention: str) -> tuple[BoxForm, list[str]]:
+    """How boxes (N, 4) are written, by what the user says, by their values, or as is usual; and what is wrong with them."""
+    options = seen.options
+    form = box_form(rows, seen.size, format=options.box_format, normalized=options.normalized, convention=convention)
+    if isinstance(form, str):
+        return BoxForm(convention or XYXY, False, form), [f'its boxes are {form}']
+    return form, []
 
 
 def scores_of(values: Array, options: ImportOptions) -> Scores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,89 +15,128 @@ from kd_perception.bundles.foreign.family import (
     Seen,
     activated,
     as_float,
+    boxes_of,
     boxes_scores,
     in_pixels,
     scores_of,
 )
-from kd_perception.bundles.foreign.values import XYXY, BoxForm, box_form, filled
+from kd_perception.bundles.foreign.values import XYXY, BoxForm, filled
 from kd_perception.bundles.onnx_edit import GraphEditor
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An output as a table of candidates.
+
+    Attributes:
+        name: of the output.
+        columns: of the table.
+        count: of candidates.
+        upright: (1, columns, N).
+    """
+
+    name: str
+    columns: int
+    count: int
+    upright: bool
+
+    def rows(self, seen: Seen) -> Array:
+        """Those of all pictures."""
+        if not self.upright:
+            return seen.rows(self.name, (-1, self.columns))
+        return np.concatenate([np.asarray(array, np.float32)[0].T for array in seen.outputs[self.name]])
+
+    def lay(self, editor: GraphEditor, seen: Seen) -> str:
+        """The tensor (1, N, columns)."""
+        value = as_float(editor, seen, self.name)
+        if self.upright:
+            return editor.add('Transpose', [value], perm=[0, 2, 1])
+        plain = len(seen.shape(self.name)) == 3
+        return value if plain else editor.reshape(value, (1, -1, self.columns))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Boxes and scores; `more` is 1 where there is a class that stands for nothing."""
+
+    seen: Seen
+    boxes: _Part
+    scores: _Part
+    classes: int
+    more: int
+    form: BoxForm
+    kind: Scores
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it is the layout `boxes_scores` as it stands."""
+        names = {self.boxes.name, self.scores.name}
+        ours = names == {'boxes', 'scores'} == set(self.seen.outputs) and not names & self.seen.half
+        shaped = all(len(self.seen.shape(part.name)) == 3 and not part.upright for part in (self.boxes, self.scores))
+        return ours and shaped and not self.more and not self.form.normalized and self.kind.activation == 'none'
+
+    def build(self, editor: GraphEditor) -> Outputs:
+        """Add what decodes it."""
+        count = self.boxes.count if self.seen.fixed(self.boxes.name) else None
+        boxes = in_pixels(editor, self.boxes.lay(editor, self.seen), self.form, self.seen.size)
+        found = activated(editor, self.scores.lay(editor, self.seen), self.kind.activation)
+        if self.more:
+            found = editor.columns(found, 0, self.classes)
+        return boxes_scores(boxes, found, count, self.classes)
 
 
 def propose(seen: Seen) -> Iterator[Proposal]:
     """The readings as two outputs; a third is left out, such as masks or queries."""
-    for boxes in seen.outputs:
-        count = _candidates(seen.shape(boxes), 4)
-        for scores in seen.outputs if count else ():
-            for classes in seen.class_counts:
-                for more in (0, 1):
-                    found = _candidates(seen.shape(scores), classes + more)
-                    if scores != boxes and found == count:
+    for boxes in (part for name in seen.outputs for part in _parts(seen, name, 4)):
+        for classes in seen.class_counts:
+            for more in (0, 1):
+                for scores in (part for name in seen.outputs for part in _parts(seen, name, classes + more)):
+                    if scores.name != boxes.name and scores.count == boxes.count:
                         yield _read(seen, boxes, scores, classes, more)
 
 
-def _candidates(shape: tuple[int, ...], columns: int) -> int:
-    """How many rows of so many columns; 0 where it is no such table. PyTorch's YOLOv4 has boxes (1, N, 1, 4)."""
+def _parts(seen: Seen, name: str, columns: int) -> Iterator[_Part]:
+    """An output as a table of so many columns; PyTorch's YOLOv4 has boxes (1, N, 1, 4), one class may have (1, N)."""
+    shape = seen.shape(name)
     if len(shape) == 4 and shape[2] == 1:
         shape = (shape[0], shape[1], shape[3])
-    return shape[1] if len(shape) == 3 and shape[0] == 1 and shape[2] == columns else 0
+    if len(shape) == 2 and columns == 1:
+        shape = (*shape, 1)
+    if len(shape) == 3 and shape[0] == 1 and shape[2] == columns:
+        yield _Part(name, columns, shape[1], False)
+    elif len(seen.shape(name)) == 3 and shape[0] == 1 and shape[1] == columns:
+        yield _Part(name, columns, shape[2], True)
 
 
-def _read(seen: Seen, boxes: str, scores: str, classes: int, more: int) -> Proposal:
-    rows, values = seen.rows(boxes, (-1, 4)), seen.rows(scores, (-1, classes + more))
-    kept = filled(rows)
-    ours = {boxes, scores} == {'boxes', 'scores'}
-    form = box_form(
-        kept,
-        seen.size,
-        format=seen.options.box_format,
-        normalized=seen.options.normalized,
-        convention=XYXY if ours else '',
-    )
+def _read(seen: Seen, boxes: _Part, scores: _Part, classes: int, more: int) -> Proposal:
+    kept, values = filled(boxes.rows(seen)), scores.rows(seen)
+    ours = {boxes.name, scores.name} == {'boxes', 'scores'}
+    form, faults = boxes_of(kept, seen, XYXY if ours else '')
     kind = scores_of(values, seen.options)
-    faults = [text for text in (form if isinstance(form, str) else '', kind.fault) if text]
+    faults += [kind.fault] if kind.fault else []
     if more:
-        kind, more_faults = _background(values, kind)
-        faults += more_faults
-    if isinstance(form, str):
-        form = BoxForm(XYXY, False, form)
-    plain = ours and not more and not form.normalized and kind.activation == 'none'
-    as_it_is = plain and len(seen.outputs) == 2 and not {boxes, scores} & seen.half and len(seen.shape(boxes)) == 3
+        kind, fault = _background(values, kind)
+        faults += [fault] if fault else []
+    reading = _Reading(seen, boxes, scores, classes, more, form, kind)
+    shapes = seen.shape(boxes.name), seen.shape(scores.name)
     return Proposal(
         layout='boxes_scores',
-        what=f'boxes in {boxes} {seen.shape(boxes)}, scores of {classes} classes in {scores} {seen.shape(scores)}',
+        what=f'boxes in {boxes.name} {shapes[0]}, scores of {classes} classes in {scores.name} {shapes[1]}',
         classes=classes,
         output={'layout': 'boxes_scores', 'box_format': form.format},
         faults=faults,
         found=(f'boxes: {form}', f'scores: {kind}, up to {values.max():.3f}'),
-        build=None if as_it_is else _builder(seen, boxes, scores, classes, more, form, kind),
+        build=None if reading.untouched else reading.build,
         evidence=min(len(kept), 1),
         stated=ours,
     )
 
 
-def _background(values: Array, kind: Scores) -> tuple[Scores, list[str]]:
+def _background(values: Array, kind: Scores) -> tuple[Scores, str]:
     """One class more than names: DETR's last one stands for nothing, and all of them share one softmax."""
     if kind.activation == 'none':
         whole = bool(np.allclose(values.sum(axis=1), 1, atol=0.01))
-        return kind, [] if whole else ['it has a class more than there are names']
+        return kind, '' if whole else 'it has a class more than there are names'
     nothing = float((values.argmax(axis=1) == values.shape[1] - 1).mean())
-    faults = (
-        []
-        if nothing > 0.5
-        else ['it has a class more than there are names, and the last one does not stand for nothing']
-    )
-    return Scores('softmax'), faults
-
-
-def _builder(seen: Seen, boxes: str, scores: str, classes: int, more: int, form: BoxForm, kind: Scores) -> Any:
-    def build(editor: GraphEditor) -> Outputs:
-        count = seen.shape(boxes)[1] if seen.fixed(boxes) else None
-        places, found = as_float(editor, seen, boxes), as_float(editor, seen, scores)
-        if len(seen.shape(boxes)) == 4:
-            places = editor.reshape(places, (1, -1, 4))
-        found = activated(editor, found, kind.activation)
-        if more:
-            found = editor.columns(found, 0, classes)
-        return boxes_scores(in_pixels(editor, places, form, seen.size), found, count, classes)
-
-    return build
+    fault = 'it has a class more than there are names, and the last one does not stand for nothing'
+    return Scores('softmax'), '' if nothing > 0.5 else fault

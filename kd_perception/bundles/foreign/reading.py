@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kd_perception.bundles.foreign import end2end, fastestdet, nanodet, pairs, table, yolox
 from kd_perception.bundles.foreign.family import Proposal, Seen
 from kd_perception.bundles.foreign.options import AUTO, LAYOUTS
@@ -23,10 +25,7 @@ def read(seen: Seen) -> Proposal:
     if not seen.class_counts:
         raise BundleError(_unnamed(seen))
     _check_count(seen)
-    proposals = [proposal for family in FAMILIES for proposal in family.propose(seen)]
-    wanted = seen.options.layout
-    if wanted != AUTO:
-        proposals = [proposal for proposal in proposals if proposal.layout == wanted]
+    proposals, wanted = _proposals(seen), seen.options.layout
     if not proposals:
         raise BundleError(_unknown(seen))
     possible = [proposal for proposal in proposals if not proposal.faults]
@@ -40,10 +39,20 @@ def read(seen: Seen) -> Proposal:
     return chosen[0]
 
 
+def _proposals(seen: Seen) -> list[Proposal]:
+    """All readings that the shapes allow, of the layout that the user names."""
+    wanted = seen.options.layout
+    found = [proposal for family in FAMILIES for proposal in family.propose(seen)]
+    return [proposal for proposal in found if wanted in (AUTO, proposal.layout)]
+
+
 def _check_count(seen: Seen) -> None:
-    """The user's names must be as many as the file's."""
+    """The user's names must be as many as the file's, unless those are wrong: no reading fits them."""
     given, stated = seen.options.classes, seen.stated.class_counts
-    if given and stated and len(given) not in stated:
+    if not given or not stated or len(given) in stated:
+        return
+    by_file = replace(seen, options=replace(seen.options, classes=()))
+    if any(not proposal.faults for proposal in _proposals(by_file)):
         raise BundleError(
             f'--classes names {len(given)}, and the file itself names {stated[0]}. Are the classes complete? '
             'Pass all of them, or none'
@@ -58,6 +67,9 @@ def _likeliest(possible: list[Proposal]) -> list[Proposal]:
 
 
 def _unnamed(seen: Seen) -> str:
+    other = _other_task(seen)
+    if other:
+        return f'its outputs are {seen.described()}: {other}'
     sizes = {size for name in seen.outputs for size in seen.shape(name)}
     hint = ', or --classes coco if it knows the 80 classes of COCO' if sizes & set(_COCO_COLUMNS) else ''
     return (

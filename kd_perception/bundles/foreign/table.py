@@ -23,11 +23,12 @@ from kd_perception.bundles.foreign.family import (
     Seen,
     activated,
     as_float,
+    boxes_of,
     boxes_scores,
     in_pixels,
     scores_of,
 )
-from kd_perception.bundles.foreign.values import CXCYWH, BoxForm, box_form, filled, is_share, largest
+from kd_perception.bundles.foreign.values import CXCYWH, BoxForm, filled, is_share, largest
 from kd_perception.bundles.foreign.yolox import LARGEST_RAW, pyramids
 from kd_perception.bundles.onnx_edit import GraphEditor
 
@@ -70,41 +71,82 @@ def _tables(seen: Seen, name: str, columns: int) -> Iterator[_Table]:
         yield _Table(name, columns, False, seen.rows(name, (-1, columns)))
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """A table and what its columns are."""
+
+    seen: Seen
+    table: _Table
+    classes: int
+    objectness: bool
+    form: BoxForm
+    scores: Scores
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the layout `yolo` as it stands."""
+        needs_nothing = not self.objectness and not self.form.normalized and self.scores.activation == 'none'
+        return self.table.upright and needs_nothing
+
+    def build(self, editor: GraphEditor) -> Outputs:
+        """Add what decodes it."""
+        table, shape = self.table, self.seen.shape(self.table.name)
+        value = as_float(editor, self.seen, table.name)
+        count = shape[2 if table.upright else 1] if self.seen.fixed(table.name) else None
+        if self.plain:
+            return {'detections': (value, (1, table.columns, count))}
+        if table.upright:
+            value = editor.add('Transpose', [value], perm=[0, 2, 1])
+        boxes = in_pixels(editor, editor.columns(value, 0, 4), self.form, self.seen.size)
+        names = editor.columns(value, table.columns - self.classes, table.columns)
+        found = activated(editor, names, self.scores.activation)
+        if self.objectness:
+            certainty = activated(editor, editor.columns(value, 4, 5), self.scores.activation)
+            found = editor.add('Mul', [found, certainty])
+        return boxes_scores(boxes, found, count, self.classes)
+
+
 def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Proposal:
     rows = filled(table.rows)
     by_ultralytics = seen.stated.exporter == 'Ultralytics' and not objectness
-    form = box_form(
-        rows[:, :4],
-        seen.size,
-        format=seen.options.box_format,
-        normalized=seen.options.normalized,
-        convention=CXCYWH,
-    )
+    form, faults = boxes_of(rows[:, :4], seen, CXCYWH)
     scores = scores_of(rows[:, 4:], seen.options)
-    faults = [text for text in (form if isinstance(form, str) else '', scores.fault) if text]
-    if objectness and not faults and len(rows) and _may_be_raw(seen, table, rows):
-        faults.append(f'its boxes are not decoded: all of them lie in the first {LARGEST_RAW:g} pixels')
-    if objectness and len(rows) and not rows[:, 5:].any():
-        faults.append('all of its class scores are 0')
-    if objectness and table.upright and len(rows) and np.median(rows[:, 5:].max(axis=1)) < _CERTAIN_OF_CLASS:
-        faults.append('its classes are as rarely certain as its objectness: it may be another class without a name')
-    if isinstance(form, str):
-        form = BoxForm(CXCYWH, False, form)
+    faults += [scores.fault] if scores.fault else []
+    if (objectness or not table.upright) and any(_are_ids(column) for column in rows[:, 4:].T):
+        faults.append('a column of its scores holds whole numbers only, as class ids do')
+    if objectness and len(rows):
+        faults += _faults_of_objectness(seen, table, rows, bool(scores.fault))
+    reading = _Reading(seen, table, classes, objectness, form, scores)
+    untouched = reading.plain and len(seen.outputs) == 1 and table.name not in seen.half
     best = f', up to {rows[:, 4:].max():.3f}' if len(rows) else ''
     return Proposal(
         layout='objectness' if objectness else 'yolo',
         what=f'a table {table.order} of box{", objectness" if objectness else ""} and {classes} classes',
         classes=classes,
-        output=_output(table, form, objectness, scores),
+        output={'layout': 'yolo' if reading.plain else 'boxes_scores', 'box_format': form.format},
         faults=faults,
         found=(f'boxes: {form}', f'scores: {scores}{best}'),
         input=_usual_input(seen, table, rows) if objectness else {},
-        build=None
-        if _fits(seen, table, form, objectness, scores)
-        else _builder(seen, table, classes, form, scores, objectness),
+        build=None if untouched else reading.build,
         evidence=0 if not len(rows) else 2 if _cells(seen, table) in _grids(seen) else 1,
         stated=by_ultralytics and not seen.stated.end2end,
     )
+
+
+def _are_ids(column: Array) -> bool:
+    """Zeros and ones, both of them: probabilities are something between nearly everywhere."""
+    return bool(np.all(column == np.round(column))) and bool(np.ptp(column) if len(column) else 0)
+
+
+def _faults_of_objectness(seen: Seen, table: _Table, rows: Array, no_scores: bool) -> Iterator[str]:
+    if _may_be_raw(seen, table, rows):
+        yield f'its boxes are not decoded: all of them lie in the first {LARGEST_RAW:g} pixels'
+    if not rows[:, 5:].any():
+        yield 'all of its class scores are 0'
+    if table.upright and no_scores:
+        yield 'the last row may be the angle of oriented boxes (OBB), which are not decoded here'
+    elif table.upright and np.median(rows[:, 5:].max(axis=1)) < _CERTAIN_OF_CLASS:
+        yield 'its classes are as rarely certain as its objectness: it may be another class without a name'
 
 
 def _may_be_raw(seen: Seen, table: _Table, rows: Array) -> bool:
@@ -113,35 +155,6 @@ def _may_be_raw(seen: Seen, table: _Table, rows: Array) -> bool:
     if seen.options.normalized or reach >= LARGEST_RAW:
         return False
     return not is_share(reach) or _cells(seen, table) in pyramids(seen.size)
-
-
-def _fits(seen: Seen, table: _Table, form: BoxForm, objectness: bool, scores: Scores) -> bool:
-    """Whether it is the layout `yolo` as it stands."""
-    alone = len(seen.outputs) == 1 and table.name not in seen.half
-    return alone and table.upright and not objectness and not form.normalized and scores.activation == 'none'
-
-
-def _output(table: _Table, form: BoxForm, objectness: bool, scores: Scores) -> Mapping[str, Any]:
-    plain = table.upright and not objectness and not form.normalized and scores.activation == 'none'
-    return {'layout': 'yolo' if plain else 'boxes_scores', 'box_format': form.format}
-
-
-def _builder(seen: Seen, table: _Table, classes: int, form: BoxForm, scores: Scores, objectness: bool) -> Any:
-    def build(editor: GraphEditor) -> Outputs:
-        value = as_float(editor, seen, table.name)
-        count = seen.shape(table.name)[2 if table.upright else 1] if seen.fixed(table.name) else None
-        if _output(table, form, objectness, scores)['layout'] == 'yolo':
-            return {'detections': (value, (1, table.columns, count))}
-        if table.upright:
-            value = editor.add('Transpose', [value], perm=[0, 2, 1])
-        boxes = in_pixels(editor, editor.columns(value, 0, 4), form, seen.size)
-        found = activated(editor, editor.columns(value, table.columns - classes, table.columns), scores.activation)
-        if objectness:
-            certainty = activated(editor, editor.columns(value, 4, 5), scores.activation)
-            found = editor.add('Mul', [found, certainty])
-        return boxes_scores(boxes, found, count, classes)
-
-    return build
 
 
 def _usual_input(seen: Seen, table: _Table, rows: Array) -> Mapping[str, Any]:
