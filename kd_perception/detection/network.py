@@ -12,7 +12,7 @@ class InputSpec:
 
     Attributes:
         color: channel order, `bgr` or `rgb`.
-        dtype: `uint8` (normalisation is in the graph) or `float32`.
+        dtype: `uint8` (normalization is in the graph) or `float32`.
         layout: `nhwc` or `nchw`.
         resize: `letterbox` keeps the aspect ratio and pads, `stretch` does not.
         mean: subtracted from values 0 … 255, in the order of `color`; float32 only.

@@ -220,21 +220,21 @@ def _explicit(bundle: Bundle, request: Request) -> Selection:
         reason = reason or gate.refusal(artifact, request.max_map_drop)
         if not reason:
             candidate = Candidate(bundle, artifact, request.engine, precision)
-            wish = request.engine if request.precision == AUTO else f'{request.engine} and {request.precision}'
+            asked = request.engine if request.precision == AUTO else f'{request.engine} and {request.precision}'
             order = ', its first that passes the accuracy gate' if request.precision == AUTO else ''
-            return _selection(candidate, f'{candidate}: {wish} as asked for{order}', request)
+            return _selection(candidate, f'{candidate}: {asked} as asked for{order}', request)
         obstacles.append(f'{artifact.engine}/{artifact.precision}: {reason}')
     raise BundleError(
         f'bundle {bundle.name} has no artifact {request.engine}/{request.precision} that may run; it has {"; ".join(obstacles)}'
     )
 
 
-def _precision(engine: str, artifact: Artifact, wish: str) -> tuple[str, str]:
-    """What the engine computes in, or why it cannot serve the wish."""
-    reason = engines.obstacle(engine, artifact, '' if wish == AUTO else wish)
-    if not reason and wish == AUTO:
+def _precision(engine: str, artifact: Artifact, asked: str) -> tuple[str, str]:
+    """What the engine computes in, or why it cannot be what is asked for."""
+    reason = engines.obstacle(engine, artifact, '' if asked == AUTO else asked)
+    if not reason and asked == AUTO:
         return engines.precisions(engine, artifact)[0], ''
-    return wish, reason
+    return asked, reason
 
 
 def _candidates(bundles: Iterable[Bundle], request: Request) -> tuple[list[Candidate], list[Row]]:
@@ -256,9 +256,9 @@ def _candidates(bundles: Iterable[Bundle], request: Request) -> tuple[list[Candi
     return _unique(candidates), refused
 
 
-def _precisions(engine: str, artifact: Artifact, wish: str) -> tuple[str, ...]:
-    if wish != AUTO:
-        return (wish,) if engines.can_run(engine, artifact, wish) else ()
+def _precisions(engine: str, artifact: Artifact, asked: str) -> tuple[str, ...]:
+    if asked != AUTO:
+        return (asked,) if engines.can_run(engine, artifact, asked) else ()
     if not engines.can_run(engine, artifact):
         return ()
     return tuple(p for p in engines.precisions(engine, artifact) if p in (artifact.precision, *HARMLESS))

@@ -278,16 +278,16 @@ def _detector(trial: Trial, report: Callable[[str], None]) -> Detector:
 
 
 def _measure(trial: Trial, frames: Sequence[Frame], tell: Callable[[dict[str, Any]], None]) -> Outcome:
-    started = told = time.perf_counter()
+    started = reported = time.perf_counter()
     detector = _detector(trial, lambda line: tell({'report': line}))
     tell({'alive': 0})
 
     def detect(number: int) -> tuple[Detections, StageTimes]:
-        nonlocal told
+        nonlocal reported
         result = detector.detect(frames[number % len(frames)])
-        if time.perf_counter() - told > _ALIVE_S:
+        if time.perf_counter() - reported > _ALIVE_S:
             tell({'alive': number})
-            told = time.perf_counter()
+            reported = time.perf_counter()
         return result
 
     detect(0)

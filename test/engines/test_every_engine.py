@@ -162,7 +162,7 @@ def test_what_is_installed_has_a_version():
 
 
 @pytest.mark.parametrize(
-    ('engine', 'made_for', 'precision', 'wish', 'reason'),
+    ('engine', 'made_for', 'precision', 'asked', 'reason'),
     [
         ('ncnn', 'onnxruntime', 'fp32', 'bf16', ''),
         ('ncnn', 'onnxruntime', 'int8', '', 'quantizes otherwise'),
@@ -171,13 +171,13 @@ def test_what_is_installed_has_a_version():
         ('onnxruntime', 'onnxruntime', 'fp32', 'fp16', 'in fp32 here, not in fp16'),
     ],
 )
-def test_which_engine_takes_which_artifact(tmp_path, engine, made_for, precision, wish, reason):
+def test_which_engine_takes_which_artifact(tmp_path, engine, made_for, precision, asked, reason):
     make_bundle(tmp_path)
     entry = artifact_entry(tmp_path, 'bright_cells.onnx', precision) | {'engine': made_for}
     bundle = write_bundle(tmp_path, bundle_document(artifacts=[entry]))
-    found = engines.obstacle(engine, bundle.artifacts[0], wish)
+    found = engines.obstacle(engine, bundle.artifacts[0], asked)
     assert (reason in found) if reason else found == ''
-    assert engines.can_run(engine, bundle.artifacts[0], wish) == (not reason)
+    assert engines.can_run(engine, bundle.artifacts[0], asked) == (not reason)
 
 
 @pytest.mark.parametrize(('machine', 'expected'), [('x86_64', ('fp32', 'bf16')), ('aarch64', ('fp32', 'fp16', 'bf16'))])

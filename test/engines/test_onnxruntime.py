@@ -193,7 +193,7 @@ def test_an_input_that_contradicts_the_bundle_is_refused(tmp_path):
 
 
 def test_providers_are_in_order_of_preference(tmp_path):
-    """As the Jetsons' profiles name them: what this build lacks gives way to the next, and is told with the cure."""
+    """As the Jetsons' profiles name them: what this build lacks gives way to the next, with a warning that names the cure."""
     bundle = make_bundle(tmp_path)
     engine = engines.load(bundle, bundle.artifacts[0], EngineOptions(providers=(CUDA, CPU)))
     assert engine.info.provider == CPU

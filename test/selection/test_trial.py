@@ -1,4 +1,4 @@
-"""A network timed in a process of its own: what it tells, and how a refusal, a crash and a hang are told apart."""
+"""A network timed in a process of its own: what it reports, and how a refusal, a crash and a hang differ."""
 
 from __future__ import annotations
 
