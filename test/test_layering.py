@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 
@@ -99,3 +100,55 @@ def test_detection_and_engines_load_neither_ros_nor_torch(repository):
     )
     result = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == '[]'
+
+
+def module_imports(root, package):
+    """Module → the modules of the package that it imports when it is itself imported; imports inside functions come later."""
+    files = {
+        file.relative_to(root).with_suffix('').as_posix().replace('/', '.'): file
+        for file in (root / package).rglob('*.py')
+    }
+    modules = {name.removesuffix('.__init__'): file for name, file in files.items()}
+    graph = {}
+    for name, file in modules.items():
+        tree = ast.parse(file.read_text())
+        names = set()
+        for node in imports_at_the_top(tree):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif node.module:
+                below = {f'{node.module}.{alias.name}' for alias in node.names}
+                names |= (below & modules.keys()) or {node.module}
+        graph[name] = names & modules.keys() - {name}
+    return graph
+
+
+def imports_at_the_top(tree):
+    """Import statements outside of functions and of `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield node
+        elif isinstance(node, (ast.Try, ast.ClassDef)):
+            yield from imports_at_the_top(node)
+
+
+@pytest.mark.parametrize('package', ['kd_perception', 'training'])
+def test_no_modules_import_each_other_in_a_circle(repository, package):
+    graph = module_imports(repository, package)
+    assert len(graph) > 50
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(' → '.join(error.args[1]))
+
+
+MOST_LINES = 400
+
+
+def test_no_file_is_longer_than_a_reader_holds_in_mind(repository):
+    long = {
+        str(file.relative_to(repository)): lines
+        for file in (repository / 'kd_perception').rglob('*.py')
+        if (lines := len(file.read_text().splitlines())) > MOST_LINES
+    }
+    assert not long

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from kd_perception.detection.detections import Detections
 from kd_perception.scene.camera import Camera, Matrix, project
 from kd_perception.scene.ground import OVERLAY_CANOPY, OVERLAY_LIGHT, paint
-from kd_perception.scene.layout import plan
+from kd_perception.scene.planning import plan
 from kd_perception.scene.settings import SceneSettings, draw_settings
 from kd_perception.scene.traffic import Traffic
-from kd_perception.scene.vehicles import Sprite, Vehicle
+from kd_perception.scene.vehicle_parts import Sprite, Vehicle
 
 Image = NDArray[np.uint8]
 FixedPoints = NDArray[np.int32]

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_perception.scene.layout import Layout, along, path_length
-from kd_perception.scene.vehicles import Vehicle, make_vehicle
+from kd_perception.scene.vehicle_parts import Vehicle
+from kd_perception.scene.vehicles import make_vehicle
 
 # How many different vehicles of each class a scene knows.
 _VARIETY = {'car': 24, 'truck': 5, 'bus': 4, 'minibus': 7, 'cyclist': 5}

@@ -1,23 +1,26 @@
-"""Vehicles as a drone sees them: stacks of slabs with painted tops, in metres, nose along +x."""
+"""Vehicles as a drone sees them, one builder a class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-CLASS_NAMES: tuple[str, ...] = ('car', 'truck', 'bus', 'minibus', 'cyclist')
-"""Class names; the index is the class id."""
-
-Points = NDArray[np.float64]
-Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
-
-GLASS: Colour = (52, 46, 40)
-TYRE: Colour = (28, 28, 28)
+from kd_perception.scene.vehicle_parts import (
+    GLASS,
+    TYRE,
+    Brush,
+    Colour,
+    Points,
+    Slab,
+    Vehicle,
+    as_colour,
+    glass_color,
+    pick_paint,
+    rounded,
+    scaled,
+)
 
 # Share of each paint on the road (BGR): most traffic is white, black, grey or silver.
 CAR_PAINTS: tuple[tuple[float, Colour], ...] = (
@@ -66,81 +69,6 @@ SHIRTS: tuple[Colour, ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Sprite:
-    """The painted top of a slab.
-
-    Attributes:
-        bgr: (h, w, 3) uint8 colours, painted a little beyond the outline so that interpolation never meets a void.
-        alpha: (h, w) uint8 coverage.
-        scale: pixels per metre along x and y; the vehicle's origin is the image's centre.
-    """
-
-    bgr: Image
-    alpha: Image
-    scale: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Slab:
-    """A convex piece between two heights, with sides of one colour and, where `top` is given, a painted top."""
-
-    lower: Points
-    upper: Points
-    bottom_height: float
-    top_height: float
-    side: Colour
-    top: Sprite | None = None
-
-
-@dataclass(frozen=True)
-class Vehicle:
-    """One kind of vehicle in one paint.
-
-    Attributes:
-        class_id: index into CLASS_NAMES.
-        length, width, height: metres.
-        slabs: painted in order, lowest first.
-        points: (K, 3) everything to project: the slabs' outlines, then three points that span each slab's top.
-        slices: which of the points are each slab's outlines.
-        frames: where each slab's three points begin: its origin, one metre ahead, one metre to the right.
-        solid: how many of the points are outlines.
-    """
-
-    class_id: int
-    length: float
-    width: float
-    height: float
-    slabs: tuple[Slab, ...]
-    points: Points = field(init=False)
-    slices: tuple[tuple[int, int], ...] = field(init=False)
-    frames: tuple[int, ...] = field(init=False)
-    solid: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        outlines = [np.concatenate([_at(s.lower, s.bottom_height), _at(s.upper, s.top_height)]) for s in self.slabs]
-        ends = np.cumsum([len(o) for o in outlines]).tolist()
-        spans = [_at(np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)]), s.top_height) for s in self.slabs]
-        object.__setattr__(self, 'points', np.concatenate(outlines + spans))
-        object.__setattr__(self, 'slices', tuple(zip([0, *ends[:-1]], ends, strict=True)))
-        object.__setattr__(self, 'frames', tuple(ends[-1] + 3 * i for i in range(len(self.slabs))))
-        object.__setattr__(self, 'solid', ends[-1])
-
-
-def _at(outline: Points, height: float) -> Points:
-    return np.concatenate([outline, np.full((len(outline), 1), height)], axis=1)
-
-
-def rounded(x0: float, x1: float, width: float, front: float, rear: float, taper: float = 1.0) -> Points:
-    """A convex outline from x0 (rear) to x1 (nose): corner radii `front` and `rear`, nose width scaled by `taper`."""
-    quarter = np.linspace(0.0, np.pi / 2, 4)
-    half_rear, half_front = width / 2, width / 2 * taper
-    nose = np.stack([x1 - front + front * np.cos(quarter), half_front - front + front * np.sin(quarter)], axis=1)
-    tail = np.stack([x0 + rear - rear * np.sin(quarter), half_rear - rear + rear * np.cos(quarter)], axis=1)
-    left = np.concatenate([nose, tail])
-    return np.concatenate([left, left[::-1] * (1.0, -1.0)])
-
-
 def make_vehicle(kind: str, rng: np.random.Generator, scale: float) -> Vehicle:
     """Paints one vehicle of a class.
 
@@ -150,82 +78,6 @@ def make_vehicle(kind: str, rng: np.random.Generator, scale: float) -> Vehicle:
         scale: pixels per metre of the painted tops.
     """
     return _BUILDERS[kind](rng, scale)
-
-
-class _Brush:
-    """A sprite in the making; coordinates are metres."""
-
-    def __init__(self, outline: Points, colour: Colour, scale: float) -> None:
-        self._wanted = scale
-        self._scale = scale = max(scale, 14.0)
-        half = np.ceil(np.abs(outline).max(axis=0) * scale) + 3
-        self._centre = half - 0.5
-        width, height = (int(2 * n) for n in half)
-        self._bgr = np.full((height, width, 3), colour, np.uint8)
-        self._alpha = np.zeros((height, width), np.uint8)
-        self._fixed = self._to_pixels(outline)
-        cv2.fillConvexPoly(self._alpha, self._fixed, 255, cv2.LINE_AA, 4)
-
-    def _to_pixels(self, points: Points) -> NDArray[np.int32]:
-        return np.asarray(np.rint((points * self._scale + self._centre) * 16), np.int32)
-
-    def fill(self, points: Points, colour: Colour) -> None:
-        cv2.fillConvexPoly(self._bgr, self._to_pixels(points), colour, cv2.LINE_AA, 4)
-
-    def rectangle(self, x0: float, x1: float, y0: float, y1: float, colour: Colour) -> None:
-        self.fill(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), colour)
-
-    def line(self, start: tuple[float, float], end: tuple[float, float], width: float, colour: Colour) -> None:
-        a, b = np.array(start), np.array(end)
-        across = np.array([a[1] - b[1], b[0] - a[0]]) / max(float(np.linalg.norm(b - a)), 1e-9) * width / 2
-        self.fill(np.stack([a + across, b + across, b - across, a - across]), colour)
-
-    def shade_edges(self, depth: float, strength: float) -> None:
-        """Rounds the top: darker towards the outline, over `depth` metres."""
-        size = max(3, int(depth * self._scale) | 1)
-        inside = cv2.blur(self._alpha, (size, size)).astype(np.float32) / 255.0
-        light = 1.0 - strength * np.clip(1.0 - inside, 0.0, 0.5) * 2.0
-        self._bgr = np.clip(self._bgr * light[..., None], 0, 255).astype(np.uint8)
-
-    def glow(self, x: float, y: float, length: float, width: float, gain: float) -> None:
-        """A soft highlight centred at (x, y)."""
-        rows, columns = np.indices(self._alpha.shape, dtype=np.float32)
-        along = (columns - self._centre[0]) / self._scale - x
-        across = (rows - self._centre[1]) / self._scale - y
-        bump = np.exp(-((along / length) ** 2) - (across / width) ** 2)[..., None]
-        self._bgr = np.clip(self._bgr + bump * gain, 0, 255).astype(np.uint8)
-
-    def finish(self) -> Sprite:
-        """The sprite at the scale asked for; small ones are painted larger and shrunk, so that details melt evenly."""
-        height, width = self._alpha.shape
-        ratio = min(1.0, self._wanted / self._scale)
-        size = (max(3, round(width * ratio)), max(3, round(height * ratio)))
-        bgr = cv2.resize(self._bgr, size, interpolation=cv2.INTER_AREA)
-        alpha = cv2.resize(self._alpha, size, interpolation=cv2.INTER_AREA)
-        scale = (self._scale * size[0] / width, self._scale * size[1] / height)
-        return Sprite(np.asarray(bgr, np.uint8), np.asarray(alpha, np.uint8), scale)
-
-
-def _pick(paints: tuple[tuple[float, Colour], ...], rng: np.random.Generator) -> Colour:
-    shares = np.array([share for share, _ in paints])
-    base = np.array(paints[int(rng.choice(len(paints), p=shares / shares.sum()))][1], np.float64)
-    return _colour(base * rng.uniform(0.86, 1.1) + rng.uniform(-6, 6, 3))
-
-
-def _colour(bgr: NDArray[np.float64]) -> Colour:
-    blue, green, red = np.clip(np.round(bgr), 0, 255).astype(int).tolist()
-    return blue, green, red
-
-
-def _scaled(colour: Colour, gain: float) -> Colour:
-    return _colour(np.array(colour, np.float64) * gain)
-
-
-def _glass(rng: np.random.Generator) -> Colour:
-    """Glass is dark, or bright where it mirrors the sky."""
-    sky = np.array((168.0, 156.0, 138.0))
-    share = rng.choice([rng.uniform(0.0, 0.15), rng.uniform(0.2, 0.75)], p=[0.65, 0.35])
-    return _colour(np.array(GLASS) * (1 - share) + sky * share)
 
 
 @dataclass(frozen=True)
@@ -276,27 +128,27 @@ def _car(rng: np.random.Generator, scale: float) -> Vehicle:
     shape = CAR_SHAPES[int(rng.choice(len(CAR_SHAPES), p=[shape.share for shape in CAR_SHAPES]))]
     length, width = shape.length * rng.uniform(0.95, 1.05), shape.width * rng.uniform(0.97, 1.03)
     paint, front_glass, other_glass = (
-        _pick(CAR_PAINTS, rng),
-        _glass(rng),
-        _colour(np.array(GLASS) * rng.uniform(0.7, 1.5)),
+        pick_paint(CAR_PAINTS, rng),
+        glass_color(rng),
+        as_colour(np.array(GLASS) * rng.uniform(0.7, 1.5)),
     )
     plan = _plan_car(shape, length, width, rng)
     body = rounded(plan.tail, plan.nose, width, 0.42, 0.30, 0.97)
     belt = rounded(plan.cabin_rear, plan.screen, width * 0.90, 0.30, 0.25, 0.97)
     roof = rounded(plan.roof_rear, plan.roof_front, width * 0.72, 0.16, 0.16, 0.97)
 
-    lower = _Brush(body, paint, scale)
+    lower = Brush(body, paint, scale)
     _paint_body(lower, plan, paint, has_lid=shape.has_lid)
     lower.fill(belt, other_glass)
     lower.fill(rounded(plan.roof_front - 0.3, plan.screen, width * 0.86, 0.24, 0.05, 0.96), front_glass)
-    _paint_pillars(lower, plan, _scaled(paint, 0.82), _scaled(paint, 0.7))
-    upper = _Brush(roof, paint, scale)
+    _paint_pillars(lower, plan, scaled(paint, 0.82), scaled(paint, 0.7))
+    upper = Brush(roof, paint, scale)
     _paint_roof(upper, plan, rng, may_have_rails=shape.may_have_rails)
 
     belt_height = shape.height * 0.62
     slabs = (
-        Slab(body, body, 0.15, belt_height, _scaled(paint, 0.55), lower.finish()),
-        Slab(belt, roof, belt_height, shape.height, _scaled(other_glass, 0.9), upper.finish()),
+        Slab(body, body, 0.15, belt_height, scaled(paint, 0.55), lower.finish()),
+        Slab(belt, roof, belt_height, shape.height, scaled(other_glass, 0.9), upper.finish()),
     )
     return Vehicle(0, length, width, shape.height, slabs)
 
@@ -309,7 +161,7 @@ def _plan_car(shape: _CarShape, length: float, width: float, rng: np.random.Gene
     return _CarPlan(nose, screen, roof_front, cabin_rear + length * shape.rear_window, cabin_rear, tail, width)
 
 
-def _paint_body(body: _Brush, plan: _CarPlan, paint: Colour, *, has_lid: bool) -> None:
+def _paint_body(body: Brush, plan: _CarPlan, paint: Colour, *, has_lid: bool) -> None:
     """Lamps, the bonnet's edges, bumpers and the lid of the trunk."""
     nose, tail, width = plan.nose, plan.tail, plan.width
     body.shade_edges(0.5, 0.38)
@@ -318,15 +170,15 @@ def _paint_body(body: _Brush, plan: _CarPlan, paint: Colour, *, has_lid: bool) -
         body.rectangle(nose - 0.36, nose - 0.12, side * width * 0.30, side * width * 0.45, (175, 178, 175))
         body.rectangle(tail + 0.06, tail + 0.24, side * width * 0.30, side * width * 0.46, (40, 34, 120))
         edge = (plan.screen + 0.05, side * width * 0.34), (nose - 0.25, side * width * 0.26)
-        body.line(*edge, 0.05, _scaled(paint, 0.72))
-    body.rectangle(nose - 0.10, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
-    body.rectangle(tail, tail + 0.07, -width * 0.42, width * 0.42, _scaled(paint, 0.6))
+        body.line(*edge, 0.05, scaled(paint, 0.72))
+    body.rectangle(nose - 0.10, nose, -width * 0.4, width * 0.4, scaled(paint, 0.45))
+    body.rectangle(tail, tail + 0.07, -width * 0.42, width * 0.42, scaled(paint, 0.6))
     if has_lid:
         lid = plan.cabin_rear - 0.06
-        body.line((lid, -width * 0.4), (lid, width * 0.4), 0.05, _scaled(paint, 0.7))
+        body.line((lid, -width * 0.4), (lid, width * 0.4), 0.05, scaled(paint, 0.7))
 
 
-def _paint_pillars(body: _Brush, plan: _CarPlan, outer: Colour, middle: Colour) -> None:
+def _paint_pillars(body: Brush, plan: _CarPlan, outer: Colour, middle: Colour) -> None:
     """Between the windows: at the windscreen, at the rear and in the middle."""
     width, centre = plan.width, (plan.roof_front + plan.roof_rear) / 2
     for side in (-1, 1):
@@ -335,13 +187,13 @@ def _paint_pillars(body: _Brush, plan: _CarPlan, outer: Colour, middle: Colour) 
         body.line((centre, side * width * 0.45), (centre, side * width * 0.35), 0.08, middle)
 
 
-def _paint_roof(roof: _Brush, plan: _CarPlan, rng: np.random.Generator, *, may_have_rails: bool) -> None:
+def _paint_roof(roof: Brush, plan: _CarPlan, rng: np.random.Generator, *, may_have_rails: bool) -> None:
     """Some have a window, some rails."""
     front, rear, width = plan.roof_front, plan.roof_rear, plan.width
     roof.shade_edges(0.3, 0.16)
     roof.glow((front + rear) / 2, rng.uniform(-0.3, 0.3), 0.8, 0.5, rng.uniform(10, 40))
     if rng.random() < 0.22:
-        roof.rectangle(front - 0.95, front - 0.25, -width * 0.24, width * 0.24, _scaled(GLASS, 0.8))
+        roof.rectangle(front - 0.95, front - 0.25, -width * 0.24, width * 0.24, scaled(GLASS, 0.8))
     if may_have_rails and rng.random() < 0.6:
         for side in (-1, 1):
             roof.line((rear + 0.1, side * width * 0.31), (front - 0.1, side * width * 0.31), 0.07, (60, 60, 60))
@@ -349,33 +201,33 @@ def _paint_roof(roof: _Brush, plan: _CarPlan, rng: np.random.Generator, *, may_h
 
 def _minibus(rng: np.random.Generator, scale: float) -> Vehicle:
     length, width, height = rng.uniform(5.2, 6.9), rng.uniform(1.95, 2.1), rng.uniform(2.2, 2.7)
-    paint, glass = _pick(VAN_PAINTS, rng), _glass(rng)
+    paint, glass = pick_paint(VAN_PAINTS, rng), glass_color(rng)
     nose, tail = length / 2, -length / 2
     body = rounded(tail, nose, width, 0.45, 0.12, 0.94)
     screen = nose - rng.uniform(0.55, 0.8)
     box = rounded(tail, screen, width * 0.97, 0.3, 0.12, 0.95)
     roof = rounded(tail + 0.06, screen - rng.uniform(0.55, 0.8), width * 0.88, 0.14, 0.12, 0.97)
 
-    bonnet = _Brush(body, paint, scale)
+    bonnet = Brush(body, paint, scale)
     bonnet.shade_edges(0.4, 0.3)
     for side in (-1, 1):
         bonnet.rectangle(nose - 0.34, nose - 0.1, side * width * 0.29, side * width * 0.44, (180, 183, 180))
-    bonnet.rectangle(nose - 0.1, nose, -width * 0.4, width * 0.4, _scaled(paint, 0.45))
+    bonnet.rectangle(nose - 0.1, nose, -width * 0.4, width * 0.4, scaled(paint, 0.45))
     bonnet.fill(box, glass)
 
-    top = _Brush(roof, paint, scale)
+    top = Brush(roof, paint, scale)
     top.shade_edges(0.3, 0.2)
     top.glow(0.0, rng.uniform(-0.4, 0.4), length * 0.3, 0.5, rng.uniform(6, 24))
     if rng.random() < 0.6:
         for x in np.arange(tail + 0.8, screen - 1.2, 0.75):
-            top.line((x, -width * 0.38), (x, width * 0.38), 0.04, _scaled(paint, 0.86))
+            top.line((x, -width * 0.38), (x, width * 0.38), 0.04, scaled(paint, 0.86))
     if rng.random() < 0.55:
         x = rng.uniform(-length * 0.2, length * 0.15)
         top.rectangle(x - 0.4, x + 0.4, -0.35, 0.35, (58, 58, 58))
     slabs = (
-        Slab(body, body, 0.2, 1.1, _scaled(paint, 0.6), bonnet.finish()),
-        Slab(box, roof, 1.1, height * 0.85, _scaled(paint, 0.42)),
-        Slab(roof, roof, height * 0.85, height, _scaled(paint, 0.66), top.finish()),
+        Slab(body, body, 0.2, 1.1, scaled(paint, 0.6), bonnet.finish()),
+        Slab(box, roof, 1.1, height * 0.85, scaled(paint, 0.42)),
+        Slab(roof, roof, height * 0.85, height, scaled(paint, 0.66), top.finish()),
     )
     return Vehicle(3, length, width, height, slabs)
 
@@ -383,32 +235,32 @@ def _minibus(rng: np.random.Generator, scale: float) -> Vehicle:
 def _bus(rng: np.random.Generator, scale: float) -> Vehicle:
     length = float(rng.choice([rng.uniform(10.5, 12.5), rng.uniform(16.5, 18.5)], p=[0.72, 0.28]))
     width, height = 2.55, rng.uniform(2.95, 3.3)
-    paint, roof_paint = _pick(BUS_PAINTS, rng), (228, 230, 230)
+    paint, roof_paint = pick_paint(BUS_PAINTS, rng), (228, 230, 230)
     if rng.random() < 0.6:
-        roof_paint = _scaled(paint, 1.05)
+        roof_paint = scaled(paint, 1.05)
     nose, tail = length / 2, -length / 2
     body = rounded(tail, nose, width, 0.25, 0.18, 0.98)
     roof = rounded(tail + 0.05, nose - 0.08, width * 0.96, 0.25, 0.18, 0.98)
 
-    top = _Brush(roof, roof_paint, scale)
+    top = Brush(roof, roof_paint, scale)
     top.shade_edges(0.35, 0.22)
     top.glow(0.0, rng.uniform(-0.5, 0.5), length * 0.4, 0.5, rng.uniform(6, 22))
-    top.rectangle(nose - 0.35, nose, -width * 0.44, width * 0.44, _scaled(GLASS, 1.1))
+    top.rectangle(nose - 0.35, nose, -width * 0.44, width * 0.44, scaled(GLASS, 1.1))
     if rng.random() < 0.4:
-        top.rectangle(tail + length * 0.35, tail + length * 0.6, -width * 0.5, width * 0.5, _pick(BUS_PAINTS, rng))
+        top.rectangle(tail + length * 0.35, tail + length * 0.6, -width * 0.5, width * 0.5, pick_paint(BUS_PAINTS, rng))
     for x in np.linspace(tail + 1.5, nose - 2.0, int(rng.integers(2, 6))):
         size, grey = rng.uniform(0.35, 0.9), int(rng.integers(70, 215))
         top.rectangle(x - size, x + size, -0.5, 0.5, (grey, grey, grey))
         top.rectangle(x - size * 0.7, x + size * 0.7, -0.3, 0.3, (grey - 25, grey - 25, grey - 25))
     for side in (-1, 1):
-        top.line((tail + 0.3, side * width * 0.41), (nose - 0.5, side * width * 0.41), 0.06, _scaled(roof_paint, 0.78))
+        top.line((tail + 0.3, side * width * 0.41), (nose - 0.5, side * width * 0.41), 0.06, scaled(roof_paint, 0.78))
     if length > 15:
         for x in np.linspace(-0.7, 0.7, 6):
             top.line((x, -width * 0.5), (x, width * 0.5), 0.14, (64, 64, 64))
     slabs = (
-        Slab(body, body, 0.25, 1.2, _scaled(paint, 0.6)),
-        Slab(body, body, 1.2, height * 0.8, _scaled(GLASS, 0.9)),
-        Slab(body, roof, height * 0.8, height, _scaled(paint, 0.7), top.finish()),
+        Slab(body, body, 0.25, 1.2, scaled(paint, 0.6)),
+        Slab(body, body, 1.2, height * 0.8, scaled(GLASS, 0.9)),
+        Slab(body, roof, height * 0.8, height, scaled(paint, 0.7), top.finish()),
     )
     return Vehicle(2, length, width, height, slabs)
 
@@ -418,7 +270,7 @@ def _truck(rng: np.random.Generator, scale: float) -> Vehicle:
         rng.choice([rng.uniform(6.2, 8.5), rng.uniform(8.5, 11.5), rng.uniform(14.0, 16.5)], p=[0.5, 0.3, 0.2])
     )
     width, cab_length = rng.uniform(2.2, 2.55), rng.uniform(1.7, 2.2)
-    paint, cargo = _pick(VAN_PAINTS, rng), _pick(CARGO_PAINTS, rng)
+    paint, cargo = pick_paint(VAN_PAINTS, rng), pick_paint(CARGO_PAINTS, rng)
     cab_height = rng.uniform(2.3, 3.1)
     nose, tail = length / 2, -length / 2
     cab_rear = nose - cab_length
@@ -427,35 +279,35 @@ def _truck(rng: np.random.Generator, scale: float) -> Vehicle:
     bed = rounded(tail, cab_rear - rng.uniform(0.15, 0.7), width, 0.03, 0.03)
     frame = rounded(tail + 0.3, cab_rear + 0.2, width * 0.4, 0.02, 0.02)
 
-    top = _Brush(roof, paint, scale)
+    top = Brush(roof, paint, scale)
     top.shade_edges(0.3, 0.25)
     top.glow(nose - 1.3, 0.0, 0.5, 0.6, rng.uniform(4, 22))
     if rng.random() < 0.5:
-        top.rectangle(cab_rear + 0.2, cab_rear + 0.7, -width * 0.3, width * 0.3, _scaled(paint, 0.8))
+        top.rectangle(cab_rear + 0.2, cab_rear + 0.7, -width * 0.3, width * 0.3, scaled(paint, 0.8))
 
     closed = rng.random() < 0.75
-    load = _Brush(bed, cargo, scale)
+    load = Brush(bed, cargo, scale)
     load.shade_edges(0.25, 0.15)
     if closed:
         load.glow(-1.0, rng.uniform(-0.5, 0.5), length * 0.4, 0.8, rng.uniform(0, 18))
         for x in np.arange(tail + 0.6, cab_rear - 0.5, rng.uniform(0.6, 1.4)):
-            load.line((x, -width * 0.5), (x, width * 0.5), 0.04, _scaled(cargo, 0.87))
+            load.line((x, -width * 0.5), (x, width * 0.5), 0.04, scaled(cargo, 0.87))
     else:
         inner = rounded(tail + 0.15, float(bed[:, 0].max()) - 0.15, width - 0.3, 0.02, 0.02)
         _paint_gravel(load, inner, (tail + 0.6, cab_rear - 1.2), rng)
     bed_height = rng.uniform(2.9, 3.8) if closed else rng.uniform(1.5, 2.1)
     slabs = (
         Slab(frame, frame, 0.4, 0.9, TYRE),
-        Slab(cab, cab, 0.3, cab_height * 0.55, _scaled(paint, 0.6)),
-        Slab(cab, roof, cab_height * 0.55, cab_height, _scaled(GLASS, 1.1), top.finish()),
-        Slab(bed, bed, 0.7, bed_height, _scaled(cargo, 0.6), load.finish()),
+        Slab(cab, cab, 0.3, cab_height * 0.55, scaled(paint, 0.6)),
+        Slab(cab, roof, cab_height * 0.55, cab_height, scaled(GLASS, 1.1), top.finish()),
+        Slab(bed, bed, 0.7, bed_height, scaled(cargo, 0.6), load.finish()),
     )
     return Vehicle(1, length, width, max(cab_height, bed_height), slabs)
 
 
-def _paint_gravel(load: _Brush, inner: Points, heaps: tuple[float, float], rng: np.random.Generator) -> None:
+def _paint_gravel(load: Brush, inner: Points, heaps: tuple[float, float], rng: np.random.Generator) -> None:
     """What an open truck carries, in heaps between two places along its length."""
-    load.fill(inner, _colour(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
+    load.fill(inner, as_colour(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
     for _ in range(4):
         x, y = rng.uniform(*heaps), rng.uniform(-0.6, 0.6)
         load.glow(x, y, rng.uniform(0.3, 0.9), 0.4, rng.uniform(-30, 45))
@@ -468,14 +320,14 @@ def _cyclist(rng: np.random.Generator, scale: float) -> Vehicle:
     handlebar = rounded(0.38, 0.50, width, 0.05, 0.05)
     trunk = rounded(-0.34, 0.30, 0.50, 0.2, 0.22)
     head = rounded(0.06, 0.34, 0.26, 0.12, 0.12)
-    torso = _Brush(trunk, shirt, scale)
+    torso = Brush(trunk, shirt, scale)
     torso.shade_edges(0.25, 0.4)
-    helmet = _Brush(head, SHIRTS[int(rng.integers(len(SHIRTS)))] if rng.random() < 0.5 else (38, 52, 70), scale)
+    helmet = Brush(head, SHIRTS[int(rng.integers(len(SHIRTS)))] if rng.random() < 0.5 else (38, 52, 70), scale)
     helmet.shade_edges(0.15, 0.3)
     slabs = (
         Slab(wheel, wheel, 0.0, 0.65, TYRE),
         Slab(handlebar, handlebar, 0.95, 1.0, TYRE),
-        Slab(trunk, trunk, 0.9, 1.45, _scaled(shirt, 0.6), torso.finish()),
+        Slab(trunk, trunk, 0.9, 1.45, scaled(shirt, 0.6), torso.finish()),
         Slab(head, head, 1.45, 1.7, (60, 70, 90), helmet.finish()),
     )
     return Vehicle(4, length, width, 1.7, slabs)
