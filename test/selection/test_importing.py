@@ -105,6 +105,15 @@ FAMILIES = {
         'end2end',
     ),
     'PaddleDetection': ({'a': FOUND[0][:, [5, 4, 0, 1, 2, 3]], 'b': np.array([300])}, {}, 'end2end'),
+    'SSD of Caffe': (
+        {
+            'detection_out': np.concatenate([np.zeros((300, 1)), normalized(FOUND)[0][:, [5, 4, 0, 1, 2, 3]]], 1)[
+                None, None
+            ]
+        },
+        {},
+        'end2end',
+    ),
     'RT-DETR with sizes': (
         separate(labels='labels', boxes='boxes', scores='scores'),
         {'sizes': {'orig_target_sizes': (TensorProto.INT64, (1, 2))}},

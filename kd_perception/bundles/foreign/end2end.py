@@ -6,6 +6,7 @@
 | (1, N, 6): center, size, score, class, in shares | RT-DETR of Ultralytics |
 | (N, 7): picture, x1, y1, x2, y2, class, score | YOLOv7's `--end2end` |
 | (N, 6): class, score, x1, y1, x2, y2 | PaddleDetection |
+| (1, 1, N, 7): picture, class, score, x1, y1, x2, y2, in shares | SSD of Caffe and OpenVINO; class 0 is the background |
 | boxes (1, N, 4), scores (1, N), labels (1, N) | RT-DETR, D-FINE, DEIM, torchvision; with a count, NMS of many exporters |
 | boxes with scores (1, N, 5), labels (1, N) | MMDeploy |
 """
@@ -35,6 +36,7 @@ _ORDERS: Mapping[tuple[int, ...], str] = {
     (2, 3, 4, 5, 1, 0): 'class, score, box',
     (1, 2, 3, 4, 6, 5): 'picture, box, class, score',
     (1, 2, 3, 4, 5, 6): 'picture, box, score, class',
+    (3, 4, 5, 6, 2, 1): 'picture, class, score, box',
 }
 """Where box, score and class stand."""
 _LAYOUT = 'end2end'
@@ -57,7 +59,7 @@ def propose(seen: Seen) -> Iterator[Proposal]:
     """The readings as finished detections."""
     for name in seen.outputs:
         shape = seen.shape(name)
-        if len(shape) in (2, 3) and shape[-1] in (6, 7) and (len(shape) == 2 or shape[0] == 1) and _alone(seen, name):
+        if len(shape) in (2, 3, 4) and shape[-1] in (6, 7) and set(shape[:-2]) <= {1} and _alone(seen, name):
             yield from _orders(seen, name, shape)
     yield from _separate(seen)
 
@@ -91,7 +93,7 @@ def _columns(seen: Seen, name: str, shape: tuple[int, ...], order: tuple[int, ..
         value = as_float(editor, seen, name)
         if order != tuple(range(shape[-1])):
             value = editor.add('Gather', [value, editor.constant(order, np.int64)], axis=len(shape) - 1)
-        return editor.reshape(value, (1, -1, 6)) if len(shape) == 2 else value
+        return value if len(shape) == 3 else editor.reshape(value, (1, -1, 6))
 
     return build
 

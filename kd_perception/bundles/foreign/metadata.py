@@ -25,6 +25,15 @@ TASKS: Mapping[str, str] = {
 }
 """Ultralytics' name of a task that is no detection → what the network is."""
 
+_TASK_WORDS = {
+    'segment': 'segment',
+    'pose': 'pose',
+    'keypoint': 'pose',
+    'obb': 'obb',
+    'oriented': 'obb',
+    'classif': 'classify',
+}
+
 
 @dataclass(frozen=True)
 class Stated:
@@ -163,8 +172,11 @@ def check_task(stated: Stated) -> None:
     Raises:
         BundleError: says what it is and what to do.
     """
-    task = {'segmentation': 'segment', 'classification': 'classify', 'keypoints': 'pose'}.get(stated.task, stated.task)
-    if task in TASKS:
+    words = re.sub('[^a-z]', '', stated.task.lower())
+    task = next((task for word, task in _TASK_WORDS.items() if word in words), '')
+    if task:
         raise BundleError(f'it is {TASKS[task]}. Export a detection network of the same family (task detect)')
-    if task not in ('', 'detect', 'detection', 'object-detection', 'object_detection'):
-        raise BundleError(f'its metadata says that its task is {task[:40]!r}; export a detection network (task detect)')
+    if words and 'detect' not in words:
+        raise BundleError(
+            f'its metadata says that its task is {stated.task[:40]!r}; export a detection network (task detect)'
+        )

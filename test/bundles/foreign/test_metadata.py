@@ -64,7 +64,7 @@ def test_entries(metadata, stated):
     assert {key: getattr(found, key) for key in stated} == stated
 
 
-@pytest.mark.parametrize('task', ['', 'detect', 'object-detection'])
+@pytest.mark.parametrize('task', ['', 'detect', 'object-detection', 'Object Detection'])
 def test_detectors_pass(task):
     check_task(Stated(task=task))
 
@@ -73,6 +73,8 @@ def test_detectors_pass(task):
     ('task', 'says'),
     [
         ('segment', 'segmentation'),
+        ('instance_segmentation', 'segmentation'),
+        ('Keypoint Detection', 'keypoints'),
         ('pose', 'keypoints'),
         ('obb', 'oriented'),
         ('classify', 'where'),
