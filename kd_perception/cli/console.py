@@ -41,9 +41,10 @@ def run(name: str, module: str, interrupted: int = INTERRUPTED) -> int:
         interrupted: the exit status where SIGINT ends it, be it while it is imported.
     """
     try:
-        status = int(importlib.import_module(module).main())
-        sys.stdout.flush()
-        return status
+        try:
+            return int(importlib.import_module(module).main())
+        finally:
+            print(end='', flush=True)  # here, where a broken pipe is caught, and not at the interpreter's end
     except ImportError as error:
         if (error.name or '').partition('.')[0] == 'kd_perception':
             raise
