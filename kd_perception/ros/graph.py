@@ -158,7 +158,7 @@ def _instead(node: Node, topic: ImageTopic) -> str:
     cameras = [name.removesuffix(COMPRESSED) if topic.is_compressed else name for name in sorted(found)]
     if cameras:
         return f'; remap it to the camera: {topic.base}:={cameras[0]} (there are {", ".join(cameras[:MOST_NAMED])})'
-    return f', and nothing else publishes {topic.type}: start the camera, or remap {topic.base} to its topic'
+    return f', and nothing else publishes {topic.type}: start the camera, or remap {topic.base}:=ITS_TOPIC'
 
 
 def _is_foreign(node: Node, topic: str) -> bool:

@@ -62,7 +62,7 @@ def another_topic(client: Client) -> None:
         (
             nobody,
             [],
-            'nobody publishes on /image, and nothing else publishes sensor_msgs/msg/Image: start the camera, or remap image to',
+            'nobody publishes on /image, and nothing else publishes sensor_msgs/msg/Image: start the camera, or remap image:=',
         ),
         (another_topic, [], 'image:=/front_camera/image_raw (there are /front_camera/image_raw)'),
         (
