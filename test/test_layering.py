@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-BASE = ('errors', 'text_table', 'whole_file', 'machine')
+BASE = ('errors', 'text_table', 'whole_file', 'plain_yaml', 'regular_file', 'machine')
 """What every room may use."""
 
 ROOMS: dict[str, tuple[str, ...]] = {

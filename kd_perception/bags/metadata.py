@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from kd_perception.errors import BagError
 from kd_perception.plain_yaml import plain_yaml
+from kd_perception.regular_file import read_regular
 
 METADATA = 'metadata.yaml'
 MAX_BYTES = 16 << 20
@@ -45,11 +47,9 @@ def read_metadata(path: Path) -> Metadata:
     """Read metadata.yaml.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError, yaml.YAMLError: it cannot be used.
+        BagError, ValueError, KeyError, TypeError, yaml.YAMLError: it cannot be used.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f'it has more than {MAX_BYTES} bytes')
-    content = plain_yaml(path.read_text('utf-8'))['rosbag2_bagfile_information']
+    content = plain_yaml(read_regular(path, MAX_BYTES, BagError).decode('utf-8'))['rosbag2_bagfile_information']
     topics: dict[str, Topic] = {}
     for entry in content['topics_with_message_count'] or ():
         topic = entry['topic_metadata']

@@ -16,12 +16,14 @@ from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage, decode_compressed
 from kd_perception.detection.picture_files import check_picture_file
 from kd_perception.errors import ImageError, KdPerceptionError
+from kd_perception.regular_file import PATH_ERRORS, read_regular, shown, why
 from kd_perception.scene import Scene, SceneSettings
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_FPS = 5.0
 MAX_FILE_PIXELS = 250_000_000
 """Largest image file that is decoded: orthophotos are in, decompression bombs are out."""
+MAX_FILE_BYTES = 2 << 30
 _BAG_SUFFIXES = ('.mcap', '.db3', '.zstd')
 _FRAMES_TIMED = 30  # of a bag, to learn its rate
 _logger = logging.getLogger(__name__)
@@ -84,8 +86,11 @@ def open_source(
     """
     if not path:
         return SceneSource(seed, width, height, fps)
-    place = Path(path).expanduser()
-    source = _recognise(place, topic)
+    try:
+        place = Path(path).expanduser()
+        source = _recognise(place, topic)
+    except PATH_ERRORS as error:
+        raise SourceError(f'{shown(path)} cannot be read: {why(error)}') from error
     if next(source.frames(), None) is None:
         raise SourceError(f'{place}: no frame in it can be read')
     return source
@@ -110,8 +115,8 @@ def images_in(folder: Path) -> list[Path]:
     """
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise SourceError(f'{folder} cannot be read: {error.strerror}') from error
+    except PATH_ERRORS as error:
+        raise SourceError(f'{folder} cannot be read: {why(error)}') from error
     if not paths:
         raise SourceError(f'{folder}: no image ({", ".join(IMAGE_SUFFIXES)}) and no rosbag2 in it')
     return paths
@@ -123,10 +128,7 @@ def read_image(path: Path) -> BgrImage:
     Raises:
         ImageError: it cannot be read, is damaged or broken off, or is no image.
     """
-    try:
-        stream = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f'the file cannot be read: {error.strerror}') from error
+    stream = read_regular(path, MAX_FILE_BYTES, ImageError)
     if check_picture_file(stream, MAX_FILE_PIXELS) is None:
         return decode_compressed(stream, MAX_FILE_PIXELS, upright=True)
     try:
@@ -185,7 +187,7 @@ class FolderSource:
                 yield SourceFrame(read_image(path), name=path.name)
             except ImageError as error:
                 self.skipped += 1
-                _logger.warning('%s is skipped: %s', path, error)
+                _logger.warning('%s is skipped: %s', shown(path), error)
 
 
 class BagSource:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +16,10 @@ from kd_perception.bags.message_types import DETECTIONS
 from kd_perception.bags.reader import DetectedObject, detections_topic, objects_of, read_labels
 from kd_perception.bags.storage import BagStorage
 from kd_perception.errors import BagError, GroundTruthError
+from kd_perception.regular_file import read_regular
+
+MAX_TRUTH_BYTES = 1 << 30
+"""Largest file of ground truth; COCO's own annotations have 0.45 GB."""
 
 _STAMPED_NAME = re.compile(r'(\d{1,10})_(\d{9})(?:\.[A-Za-z]+)?')
 
@@ -83,7 +88,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def _images(path: Path) -> list[tuple[dict[str, Any], list[AnnotatedObject]]]:
-    content = json.loads(path.read_bytes())
+    content = json.loads(read_regular(path, MAX_TRUTH_BYTES, GroundTruthError))
     names = {entry['id']: str(entry['name']) for entry in content['categories']}
     objects: dict[Any, list[AnnotatedObject]] = {image['id']: [] for image in content['images']}
     for entry in content['annotations']:
@@ -130,7 +135,8 @@ def read_truth_table(path: Path) -> dict[int, list[AnnotatedObject]]:
     """
     frames: dict[int, list[AnnotatedObject]] = {}
     try:
-        with path.open(newline='', encoding='utf-8') as stream:
+        text = read_regular(path, MAX_TRUTH_BYTES, GroundTruthError).decode('utf-8-sig')
+        with StringIO(text, newline='') as stream:
             rows = csv.DictReader(stream)
             missing = [name for name in TABLE_COLUMNS if name not in (rows.fieldnames or ())]
             if missing:

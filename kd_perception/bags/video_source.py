@@ -12,6 +12,7 @@ import numpy as np
 
 from kd_perception.bags.sources import MAX_FILE_PIXELS, SourceError, SourceFrame
 from kd_perception.detection.image import BgrImage
+from kd_perception.regular_file import PATH_ERRORS, why
 
 try:
     import av
@@ -47,7 +48,10 @@ class VideoSource:
         """
         self.name = path.name
         self._path = path
-        _refuse_text(path)
+        try:
+            _refuse_text(path)
+        except PATH_ERRORS as error:
+            raise SourceError(f'{path} cannot be read: {why(error)}') from error
         fps, count = self._look_by_av() if av else self._look_by_opencv()
         self.fps = fps if 0.1 <= fps <= 1000.0 else _USUAL_FPS
         self.count = count if count > 0 else None
@@ -159,11 +163,8 @@ def _refuse_text(path: Path) -> None:
     """FFmpeg draws text files as a video of an old terminal, and follows playlists to other places."""
     if not path.is_file():
         raise SourceError(f'{path}: neither a file nor a folder')
-    try:
-        with path.open('rb') as stream:
-            head = stream.read(_TEXT_LOOKED_AT)
-    except OSError as error:
-        raise SourceError(f'{path} cannot be read: {error.strerror}') from error
+    with path.open('rb') as stream:
+        head = stream.read(_TEXT_LOOKED_AT)
     if head and not head.translate(None, _TEXT_BYTES):
         raise SourceError(f'{path} is a text file: neither a video, nor a folder of images, nor a rosbag2')
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kd_perception.bundles import bundle_yaml
-from kd_perception.bundles.regular_file import PATH_ERRORS, inside, read_regular, shown, why
+from kd_perception.bundles.regular_file import inside
 from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
 from kd_perception.errors import BundleError
+from kd_perception.regular_file import PATH_ERRORS, read_regular, shown, why
 
 BUNDLE_FILE = 'bundle.yaml'
 FLOAT = 'fp32'

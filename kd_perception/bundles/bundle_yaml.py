@@ -14,8 +14,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from kd_perception.bundles.regular_file import read_regular, shown
 from kd_perception.errors import BundleError
+from kd_perception.regular_file import read_regular, shown
 
 Place = tuple[str | int, ...]
 """Keys and indices from the document's root to a value."""

@@ -1,44 +1,11 @@
-"""Files of bundles are strangers': read only where they are regular files inside the folder, and never beyond a limit."""
+"""Files of bundles lie inside their folder."""
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path, PurePosixPath
 
 from kd_perception.errors import BundleError
-
-PATH_ERRORS = (OSError, ValueError, RuntimeError)
-"""What paths raise: OSError from the system, ValueError for a null byte, RuntimeError for a loop or a user without a home."""
-_SHOWN = 120
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """The content of a regular file. A pipe or a device is refused before it is read; links were the caller's to judge.
-
-    Args:
-        path: the file.
-        limit: largest size; at most one byte more is read.
-
-    Raises:
-        BundleError: no such file, none that can be read, not a regular one, or a larger one.
-    """
-    try:
-        _check_regular(path, os.stat(path))  # first, for opening a device may do something
-        # Exchanged meanwhile for a pipe that nobody writes to, it would be waited for without O_NONBLOCK.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), 'rb') as file:
-            _check_regular(path, os.fstat(file.fileno()))
-            content = file.read(limit + 1)
-    except (*PATH_ERRORS, MemoryError) as error:
-        raise BundleError(f'{shown(path)} cannot be read: {why(error)}') from error
-    if len(content) > limit:
-        raise BundleError(f'{shown(path)} is larger than {limit} bytes')
-    return content
-
-
-def _check_regular(path: Path, facts: os.stat_result) -> None:
-    if not stat.S_ISREG(facts.st_mode):
-        raise BundleError(f'{shown(path)} is not a regular file')
+from kd_perception.regular_file import PATH_ERRORS, shown, why
 
 
 def inside(folder: Path, file: str, index: str) -> Path:
@@ -64,16 +31,3 @@ def inside(folder: Path, file: str, index: str) -> Path:
             f'{shown(file)!r} lies outside its bundle {shown(folder)}; a bundle names only files in its own folder'
         )
     return path
-
-
-def shown(text: object) -> str:
-    """A path or another text of unknown origin as one printable line of bounded length."""
-    line = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: 4 * _SHOWN])
-    return line if len(line) <= _SHOWN else f'{line[: _SHOWN // 2]}…{line[-_SHOWN // 2 :]}'
-
-
-def why(error: BaseException) -> str:
-    """An exception of `PATH_ERRORS` in a few words."""
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return shown(error)

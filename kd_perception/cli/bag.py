@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_perception.regular_file import printable, shown
+
 if TYPE_CHECKING:
     from kd_perception.bags.making import BagForm, Truth
     from kd_perception.bags.sources import FrameSource
@@ -124,7 +126,8 @@ def _from_images(options: argparse.Namespace) -> int:
     missing = len(table) - len({*names.values()} - {None})
     if missing:
         print(
-            f'kd_perception: {missing} of {len(table)} images of {options.ground_truth} are not there', file=sys.stderr
+            f'kd_perception: {missing} of {len(table)} images of {shown(options.ground_truth)} are not there',
+            file=sys.stderr,
         )
     if source.skipped:
         print(f'kd_perception: {source.skipped} of {source.count} images cannot be decoded', file=sys.stderr)
@@ -180,5 +183,5 @@ def _form(options: argparse.Namespace) -> BagForm:
 def _info(options: argparse.Namespace) -> int:
     from kd_perception.bags.info import describe
 
-    print(describe(options.bag))
+    print(printable(describe(options.bag)))
     return 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kd_perception.bundles.bundle import find_bundle, load_bundle
 from kd_perception.cli.detector_options import add_detector_options
 from kd_perception.errors import EngineError, ImageError, KdPerceptionError
+from kd_perception.regular_file import printable
 
 if TYPE_CHECKING:
     from kd_perception.detection.detector import Detector
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             if detection.images:
                 detection.write()
     for problem in problems:
-        print(f'kd_perception: skipped: {problem}', file=sys.stderr)
+        print(f'kd_perception: skipped: {printable(problem)}', file=sys.stderr)
     print(f'{options.out}: {len(detection.results)} detections in {len(detection.images)} images')
     if stop.is_set():
         print('kd_perception: interrupted; what was done is there', file=sys.stderr)

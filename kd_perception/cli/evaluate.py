@@ -13,6 +13,7 @@ from typing import Any
 from kd_perception.bundles.bundle import find_bundle
 from kd_perception.cli.detector_options import add_detector_options
 from kd_perception.errors import KdPerceptionError
+from kd_perception.regular_file import printable, read_regular
 from kd_perception.report.figures import FIGURES
 from kd_perception.tracking.bytetrack import TrackerSettings
 
@@ -170,10 +171,10 @@ def run(options: argparse.Namespace) -> int:
 
         for result in results:
             write_detections(result, bundle, options.out / f'{result.path.stem}_detections')
-    print('\n'.join(headline))
+    print(printable('\n'.join(headline)))
     missed = missed_limits(report, options.fail_under, options.fail_over)
     for line in [f'{failure.name} failed: {failure.reason}' for failure in failures] + missed:
-        print(f'kd_perception: {line}', file=sys.stderr)
+        print(f'kd_perception: {printable(line)}', file=sys.stderr)
     return 1 if failures else EXIT_MISSED if missed else 0
 
 
@@ -243,7 +244,7 @@ def read_latencies(source: str, frames: int) -> list[float]:
 
 def _latency_file(source: str) -> list[float]:
     try:
-        return [float(line) for line in Path(source).read_text(encoding='utf-8').split()]
+        return [float(line) for line in read_regular(Path(source), 64 << 20, KdPerceptionError).split()]
     except (OSError, ValueError) as error:
         raise KdPerceptionError(
             f'--latency {source}: neither a figure in ms nor a file with one a line: {error}'

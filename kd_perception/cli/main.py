@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from kd_perception import __version__
 from kd_perception.cli import bag, benchmark, build, bundle, compare, demo, detect, doctor, evaluate, replay, select
 from kd_perception.errors import KdPerceptionError
+from kd_perception.regular_file import printable, shown, why
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,8 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except KdPerceptionError as error:
-        print(f'kd_perception: {error}', file=sys.stderr)
-        return 1
+        print(f'kd_perception: {printable(error)}', file=sys.stderr)
+    except BrokenPipeError:
+        raise
+    except (OSError, RuntimeError) as error:  # of a path that somebody gave: too long, a loop, not ours to write to
+        if isinstance(error, RuntimeError) and not str(error).startswith('Symlink loop'):
+            raise
+        place = getattr(error, 'filename', None) or 'a path'
+        print(f'kd_perception: {shown(place)} cannot be used: {why(error)}', file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

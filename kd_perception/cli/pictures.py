@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_perception.bundles.regular_file import shown
 from kd_perception.errors import ImageError, KdPerceptionError
+from kd_perception.regular_file import shown
 
 if TYPE_CHECKING:
     from kd_perception.detection.image import BgrImage

@@ -133,6 +133,9 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
         frames = _run_frames(job, images, identity, detector, progress)
     except OSError as error:
         raise EvaluationError(f'{job.journal} cannot be written: {error.strerror}') from error
+    if not any(any(frame.size) for frame in frames):
+        reason = f', the first because: {frames[0].rejected}' if frames else ''
+        raise EvaluationError(f'{job.bag}: none of its {len(frames)} images on {images.topic} can be decoded{reason}')
     frames.sort(key=lambda result: result.stamp_ns)
     aligned = align(truth, (result.stamp_ns for result in frames), job.tolerance_ns)
     return BagResult(
@@ -243,7 +246,7 @@ def _attempt(job: Job, progress: Progress | None = None) -> BagResult | BagFailu
     """A bag that fails is a result like any other: the rest goes on."""
     try:
         return run_job(job, progress)
-    except KdPerceptionError as error:
+    except (KdPerceptionError, OSError) as error:
         return BagFailure(job.bag.name, job.bag, str(error))
 
 

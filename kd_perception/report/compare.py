@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kd_perception.errors import KdPerceptionError
+from kd_perception.regular_file import read_regular
 from kd_perception.report.figures import FIGURES
 
+MAX_REPORT_BYTES = 256 << 20
 SCHEMA_FILE = Path(__file__).with_name('report.schema.json')
 
 
@@ -97,12 +99,14 @@ def read_reports(paths: Sequence[Path]) -> list[Report]:
 def _read(file: Path) -> dict[str, Any]:
     import jsonschema
 
+    if not file.exists():
+        raise KdPerceptionError(f'{file}: not there; `kd_perception evaluate` writes it')
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding='utf-8'), object_hook=_without_drawings)
+        content: dict[str, Any] = json.loads(
+            read_regular(file, MAX_REPORT_BYTES, KdPerceptionError), object_hook=_without_drawings
+        )
         jsonschema.validate(content, json.loads(SCHEMA_FILE.read_text(encoding='utf-8')))
-    except FileNotFoundError as error:
-        raise KdPerceptionError(f'{file}: not there; `kd_perception evaluate` writes it') from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise KdPerceptionError(f'{file} cannot be read: {error}') from error
     except jsonschema.ValidationError as error:
         where = '.'.join(str(step) for step in error.absolute_path) or 'top level'

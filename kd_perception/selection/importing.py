@@ -28,13 +28,13 @@ from kd_perception.bundles.foreign.reading import read
 from kd_perception.bundles.onnx_edit import GraphEditor
 from kd_perception.bundles.onnx_integrity import check_integrity
 from kd_perception.bundles.onnx_outline import FLOAT16, Outline, read_outline
-from kd_perception.bundles.regular_file import PATH_ERRORS, read_regular, shown, why
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector, InputBuffer
 from kd_perception.detection.engine import Engine
 from kd_perception.detection.image import BgrImage
 from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
 from kd_perception.errors import BundleError, EngineError
+from kd_perception.regular_file import PATH_ERRORS, read_regular, shown, why
 from kd_perception.scene import Scene
 
 SCENES = 3

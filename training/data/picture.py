@@ -17,6 +17,7 @@ from kd_perception.bags.ground_truth import AnnotatedObject
 from kd_perception.bags.sources import IMAGE_SUFFIXES, MAX_FILE_PIXELS, read_image
 from kd_perception.detection.image import decode_compressed
 from kd_perception.errors import KdPerceptionError
+from kd_perception.regular_file import read_regular
 from training.errors import DataError
 
 Image = npt.NDArray[np.uint8]
@@ -214,10 +215,8 @@ def read_json(path: Path) -> Any:
         DataError: missing, too large, not JSON, or nested too deeply.
     """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise DataError(f'{path} has {path.stat().st_size} bytes; the limit is {MAX_JSON_BYTES}')
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        return json.loads(read_regular(path, MAX_JSON_BYTES, DataError))
+    except (ValueError, RecursionError) as error:
         raise DataError(f'{path} cannot be read: {error}') from error
 
 
@@ -227,12 +226,7 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: missing or too large.
     """
-    try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise DataError(f'{path} has {path.stat().st_size} bytes; the limit is {MAX_TEXT_BYTES}')
-        return path.read_text(encoding='utf-8-sig', errors='replace')
-    except OSError as error:
-        raise DataError(f'{path} cannot be read: {error}') from error
+    return read_regular(path, MAX_TEXT_BYTES, DataError).decode('utf-8-sig', 'replace')
 
 
 def entries_of(path: Path, document: object, name: str) -> list[Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from kd_perception.bundles.foreign.metadata import MAX_CHARACTERS
-from kd_perception.bundles.regular_file import read_regular, shown
 from kd_perception.errors import BundleError
+from kd_perception.regular_file import read_regular, shown
 
 # fmt: off
 COCO = (
