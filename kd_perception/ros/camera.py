@@ -1,4 +1,4 @@
-"""One camera of the node: its subscription, its pictures, what is published of them, and the accounts of its frames."""
+"""One camera of the node: its subscription, its pictures, what is published of them, and the counters of its frames."""
 
 from __future__ import annotations
 

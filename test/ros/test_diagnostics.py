@@ -132,7 +132,7 @@ def test_no_model_is_not_ok(view, level, says):
 
 
 @pytest.mark.parametrize('ours', ['subscription', 'publisher'])
-def test_an_incompatible_qos_is_told_with_its_cure(ours):
+def test_an_incompatible_qos_comes_with_its_cure(ours):
     text = qos.incompatibility('/image', QoSPolicyKind.RELIABILITY, ours)
     assert '/image' in text
     assert 'RELIABILITY' in text

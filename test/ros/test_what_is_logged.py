@@ -96,12 +96,12 @@ def test_why_no_image_comes_is_read_from_the_graph_and_logged_once(start_detecto
     detector.client.wait_for_status('input', says, DiagnosticStatus.WARN)
 
 
-def test_a_compressed_camera_is_told_from_a_raw_one(start_detector):
+def test_a_raw_camera_is_found_where_a_compressed_one_is_expected(start_detector):
     detector = start_detector(image_transport='compressed')  # the client publishes raw images
     wait_for_line(detector, 'nobody publishes on /image/compressed, but /image is there: set image_transport:=raw')
 
 
-def test_a_topic_of_another_type_is_told_with_the_way_to_read_it(start_detector):
+def test_a_topic_of_another_type_comes_with_the_way_to_read_it(start_detector):
     remapping = ['-r', 'image:=image/compressed']
     detector = start_detector(client={'transport': 'compressed'}, arguments=remapping, image_transport='raw')
     says = '/image/compressed carries sensor_msgs/msg/CompressedImage, not sensor_msgs/msg/Image; set '
