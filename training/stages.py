@@ -61,7 +61,7 @@ def train(
         teacher_maps: mAP50-95 of those that were measured, 0 … 1.
         unpruned: the teacher that the student was pruned from, so that channels can be matched by index; None: none.
         sets: folders of the image sets by name.
-        classes_of: the set whose classes are trained.
+        classes_of: the set whose classes are trained, and on whose val split a training may measure itself.
         sample: how images are drawn where a set has more than the stage takes, and the seed of that; see `data.sampling`.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
         narrow: a narrower detector's weights, with which a fresh network begins.
@@ -100,6 +100,7 @@ def train(
         teacher_maps={name: measured for name, measured in teacher_maps.items() if name},
         kept_of=unpruned or '',
         answers=answers,
+        validation=classes_of,
     )
     result = fit(job, folder)
     notes: Result = {'steps': result.steps, 'weights': digest(result.weights)}

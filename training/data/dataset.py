@@ -90,15 +90,15 @@ def image_files(folder: Path, split: str) -> list[Path]:
     return sorted(path for path in (folder / 'images' / split).glob('*') if path.suffix.lower() in IMAGE_FILES)
 
 
-def read_split(folder: Path, split: str) -> Iterator[LabelledImage]:
-    """The images of a split with their labels, in the order of their names.
+def read_split(folder: Path, split: str, files: Sequence[Path] | None = None) -> Iterator[LabelledImage]:
+    """The images of a split with their labels, in the order of their names, or those of its files that are given.
 
     Crowds and ignored regions come from annotations/<split>.json where that file exists.
 
     Raises:
         DataError: no such split, an unreadable image, or a malformed label file.
     """
-    images = image_files(folder, split)
+    images = image_files(folder, split) if files is None else files
     if not images:
         raise DataError(f'{folder / "images" / split} holds no jpg or png image; is this the data set folder?')
     excused = read_excused(folder, split)

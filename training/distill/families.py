@@ -13,8 +13,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from training.data.loader import Batch
 from training.distill.outputs import yolo_head
 from training.models.yolov4.loss import YOLOv4Loss
 from training.models.yolov4.network import YOLOv4
@@ -138,3 +140,13 @@ def family_of(network: Any) -> Family:
     if isinstance(network, YOLOv4):
         return AnchorYolo(network)
     return RTDETR(network) if yolo_head(network) is None else UltralyticsYolo(network)
+
+
+def targets_of(batch: Batch, images: Tensor) -> dict[str, Any]:
+    """A batch as Ultralytics' losses want it."""
+    return {
+        'img': images[: batch.labelled],
+        'batch_idx': batch.image_ids.to(images.device, torch.float32),
+        'cls': batch.class_ids.to(images.device).view(-1, 1),
+        'bboxes': batch.boxes.to(images.device),
+    }

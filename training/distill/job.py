@@ -46,6 +46,7 @@ class FitJob:
         kept_of: the one of several from which the student was pruned, whose channels `kept` names.
         answers: folder where what teachers say is kept, for all trainings that may share it, if `distill` says so; the
             training's own by default.
+        validation: a prepared set, on whose `val` split `fit.validate_epochs` measures.
     """
 
     student: nn.Module | Path | str | Mapping[str, Any]
@@ -63,6 +64,7 @@ class FitJob:
     teacher_maps: Mapping[str, float] = field(default_factory=dict)
     kept_of: str = ''
     answers: Path | None = None
+    validation: Path | None = None
 
     def __post_init__(self) -> None:
         if self.teacher is not None and self.teachers:
@@ -126,6 +128,8 @@ def identity(job: FitJob) -> dict[str, str]:
             'files': {name: _sha256(file) for name, file in job.teachers.items()},
             'kept of': job.kept_of,
         }
+    if job.settings.validate_epochs:
+        parts['validation set'] = str(job.validation)
     for name in ('workers', 'checkpoint_minutes', 'checkpoint_steps'):
         parts['fit settings'].pop(name)
     return {

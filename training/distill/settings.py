@@ -96,6 +96,10 @@ class FitSettings:
             that recipes of theirs hold here with `nominal_batch: 64`; 0: of every step.
         data_seed: of order and augmentation; None: the run's. Runs of different seeds that give the same one see the same
             pictures in the same order.
+        validate_epochs: epochs between two measurements on the validation set; 0 measures none during training.
+        validate_images: of that set at most, evenly spread.
+        patience: so many measurements without a better mAP50-95 end the training; 0 never does.
+        keep: the result, `last` or `best` by those measurements; a best one is chosen on the very images that judge it.
         cache: where decoded and scaled pictures are kept: `memory`, as many as `cache_gb` holds; `disk`, in the recipe's
             working folder, for sets that memory does not hold; `none`. Changes no result.
         cache_gb: the most that is kept.
@@ -125,6 +129,10 @@ class FitSettings:
     data_seed: int | None = added(None)
     broken_images: str = added('refuse')
     nominal_batch: int = added(0)
+    validate_epochs: float = added(0.0)
+    validate_images: int = added(500)
+    patience: int = added(0)
+    keep: str = added('last')
     cache: str = aside('memory')
     cache_gb: float = aside(2.0)
 
@@ -147,6 +155,11 @@ class FitSettings:
         one_of(PRECISIONS, precision=self.precision)
         one_of(('refuse', 'skip'), broken_images=self.broken_images)
         one_of(CACHES, cache=self.cache)
+        one_of(('last', 'best'), keep=self.keep)
+        NOT_NEGATIVE.check(validate_epochs=self.validate_epochs, patience=self.patience)
+        Range(least=1).check(validate_images=self.validate_images)
+        if not self.validate_epochs and (self.patience or self.keep == 'best'):
+            raise ValueError('patience and keep: best go by measurements: set validate_epochs')
         many.check(nominal_batch=self.nominal_batch)
         NOT_NEGATIVE.check(cache_gb=self.cache_gb)
 

@@ -9,40 +9,41 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.data.loader import Batch, Batches, ImageSet
-from training.data.picture_cache import InMemory, NoCache, OnDisk, PictureCache
+from training.data.loader import Batch, Batches
 from training.distill import checkpoint
 from training.distill.distiller import NOBODY, Distiller
-from training.distill.families import family_of
+from training.distill.families import family_of, targets_of
 from training.distill.fit_log import LOG, FitLog
 from training.distill.job import RECORD, WEIGHTS, FitJob, FitResult, finished, identity, write_record
+from training.distill.optimizing import AveragedWeights, is_out_of_memory, make_optimizer, sparsity_penalty
 from training.distill.outputs import measure_shape, part_of, to_float32
+from training.distill.pictures import image_set
 from training.distill.precision import autocast, autocast_dtype
 from training.distill.processes import Group, joined
 from training.distill.schedule import Schedule
 from training.distill.seeding import seeded
-from training.distill.settings import FitSettings
 from training.distill.signals import Signals
 from training.distill.student import freeze, make_student
 from training.distill.teacher_terms import TermLoss
+from training.distill.validation import BEST, Validation, is_due, with_state
 from training.errors import DataError, FitError, Interrupted
 from training.models.weights import save_weights
-
-if TYPE_CHECKING:
-    from training.prune.sparsity import SparsitySettings
 
 HISTOGRAM_EVERY = 100
 """Steps between two histograms of γ."""
 GAMMAS = 'gammas.png'
+LAST = 'last.pt'
+"""The last weights, where the best ones are the result."""
 _logger = logging.getLogger(__name__)
 
 
@@ -88,15 +89,15 @@ class _Run:
         self.identity = identity(job)
         self.step = 0
 
-        images = self._images(job.images, labelled=True)
-        unlabelled = self._images(job.unlabelled, labelled=False) if job.unlabelled else None
+        images = image_set(job, folder, job.images, labelled=True)
+        unlabelled = image_set(job, folder, job.unlabelled, labelled=False) if job.unlabelled else None
         self.schedule = Schedule(self.settings, len(images), unlabelled=unlabelled is not None, group=group)
         self.batches = Batches(images, unlabelled, job.data_seed, self.settings.workers)
 
         self.student = make_student(job).to(group.device, memory_format=torch.channels_last)
         self.student.train()
         freeze(self.student, self.settings.freeze)
-        self.penalty = _penalty(self.student, job.sparsity, self.settings.optimizer)
+        self.penalty = sparsity_penalty(self.student, job.sparsity, self.settings.optimizer)
         self.gammas = None if self.penalty is None else self.penalty.values()
         self.family = family_of(self.student)
         if job.unlabelled and not self.family.takes_unlabelled:
@@ -108,33 +109,19 @@ class _Run:
         self.terms.to(group.device)
 
         # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
-        self.optimizer = _optimizer([self.student, self.terms], self.settings)
+        self.optimizer = make_optimizer([self.student, self.terms], self.settings)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
-        self.averaged = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        self.averaged = AveragedWeights(self.student, self.settings.ema_decay, self.settings.ema_ramp)
         self.log = FitLog(folder, enabled=group.first)
+        self.validation = self._validation()
 
-    def _images(self, files: Sequence[Path], *, labelled: bool) -> ImageSet:
-        settings = self.settings
-        return ImageSet(
-            files,
-            len(self.job.classes),
-            settings.image_size,
-            settings.augment,
-            labelled=labelled,
-            skip_broken=settings.broken_images == 'skip',
-            cache=self._cache(),
-        )
-
-    def _cache(self) -> PictureCache:
-        """Each image set has its own, of half the room where there are two."""
-        settings = self.settings
-        limit = settings.cache_gb * 1e9 / (2 if self.job.unlabelled else 1)
-        if settings.cache == 'none':
-            return NoCache()
-        if settings.cache == 'disk':
-            answers = self.job.answers or self.folder / 'answers'
-            return OnDisk(answers.parent / 'pictures', settings.image_size, limit)
-        return InMemory(limit)
+    def _validation(self) -> Validation | None:
+        job, settings = self.job, self.settings
+        if not settings.validate_epochs:
+            return None
+        if job.validation is None:
+            raise FitError('validate_epochs needs a validation set')
+        return Validation(self.folder, job.validation, job.classes, settings.image_size, settings.validate_images)
 
     def _distiller(self) -> Distiller | None:
         job, dtype = self.job, self.precision or torch.float32
@@ -165,10 +152,11 @@ class _Run:
         self.optimizer.load_state_dict(state['optimizer'])
         self.scaler.load_state_dict(state['scaler'])
         self.gammas = state.get('gammas', self.gammas)
+        if self.validation is not None:
+            self.validation.restore(state['validation'])
         if self.distiller is not None:
             self.distiller.restore(state.get('distiller', state))
-        for name, value in state['averaged'].items():
-            self.averaged[name].copy_(value)
+        self.averaged.restore(state['averaged'])
         self.log.start_at(state['log'], self.step)
         if self.group.first:
             _logger.info('continued at step %d of %d', self.step, self.schedule.steps)
@@ -185,11 +173,14 @@ class _Run:
                 if values is None:  # the memory did not suffice: smaller ones from here on
                     batches = self._batches_from(self.step)
                     continue
+                ended = self._validate(values)
                 self.log.write(self.step, values, time.monotonic() - started)
                 if self.penalty is not None and (self.step % HISTOGRAM_EVERY == 0 or self.step == steps):
                     self.log.write_spread(self.step, 'gamma', self.penalty.values())
                 bar.set_postfix({name: f'{value:.4g}' for name, value in values.items() if name in ('loss', 'task')})
                 bar.update()
+                if ended:
+                    break
                 stop = self._stop_asked(signals)
                 if (stop or self._is_due(saved)) and self.step < steps:
                     self.save()
@@ -198,6 +189,25 @@ class _Run:
                         raise Interrupted(
                             f'stopped at step {self.step} of {steps}: run the same again to go on from there'
                         )
+
+    def _validate(self, values: dict[str, float]) -> bool:
+        """Measure where that is due, into the step's row; whether the training is at its end because it gets no better."""
+        validation, settings = self.validation, self.settings
+        if validation is None or not is_due(
+            self.step, self.schedule.steps, self.schedule.epochs_per_step, settings.validate_epochs
+        ):
+            return False
+
+        def measured() -> bool:
+            values.update(validation.measure(self._result(), self.step))
+            return bool(settings.patience) and validation.worse >= settings.patience
+
+        return self.group.first_does(measured)
+
+    def _result(self) -> Any:
+        """The network that the training would give if it ended now."""
+        state = self.averaged.state if self.settings.ema_decay else self.student.state_dict()
+        return with_state(self.family.bare(self.student), state)
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -208,12 +218,13 @@ class _Run:
             'step': self.step,
             'halved': self.schedule.halved,
             'student': self.student.state_dict(),
-            'averaged': self.averaged,
+            'averaged': self.averaged.state,
             'terms': self.terms.state_dict(),
             'optimizer': self.optimizer.state_dict(),
             'scaler': self.scaler.state_dict(),
             'log': self.log.flushed(),
             'gammas': self.gammas,
+            'validation': {} if self.validation is None else self.validation.state(),
             'distiller': {} if self.distiller is None else self.distiller.state(),
         }
         checkpoint.write(self.folder, state)
@@ -222,11 +233,12 @@ class _Run:
         """Write the result, and prove that the teacher is what it was."""
         if self.distiller is not None:
             self.distiller.end()
-        result = FitResult(self.folder / WEIGHTS, self.schedule.steps, self.folder / LOG)
+        result = FitResult(self.folder / WEIGHTS, self.step, self.folder / LOG)
         if self.group.first:
-            network = self.family.bare(self.student)
-            network.load_state_dict(self.averaged if self.settings.ema_decay else self.student.state_dict())
-            save_weights(network, result.weights, self.job.classes)
+            save_weights(self._result(), result.weights, self.job.classes)
+            if self.settings.keep == 'best':
+                shutil.copyfile(result.weights, self.folder / LAST)
+                shutil.copyfile(self.folder / BEST, result.weights)
             teachers = NOBODY if self.distiller is None else self.distiller.record()
             write_record(self.folder, self.identity, result.steps, halved=self.schedule.halved, teachers=teachers)
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
@@ -285,7 +297,7 @@ class _Run:
                 for name, value in values.items():
                     sums[name] = sums.get(name, torch.zeros((), device=self.group.device)) + value.detach() / accumulate
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             # What its frames hold is the memory that is wanted.
             failure = error.with_traceback(None)
@@ -306,7 +318,7 @@ class _Run:
         """Forward and backward of the step's batch of that number; the values of the losses."""
         images = batch.images.to(self.group.device, non_blocking=True)
         images = images.to(memory_format=torch.channels_last).float() / 255
-        targets = _targets(batch, images)
+        targets = targets_of(batch, images)
         with autocast(self.group.device, self.precision):
             predictions = self.family.predict(self.student, images, targets)
         predictions = to_float32(predictions)
@@ -348,7 +360,7 @@ class _Run:
         self.group.mean(
             [value for value in [*self.student.buffers(), *self.terms.buffers()] if value.is_floating_point()]
         )
-        self._average()
+        self.averaged.update(self.student, self.step)
         return float(length)
 
     def _penalise(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -358,19 +370,6 @@ class _Run:
         torch._foreach_div_(gradients, images)
         self.penalty.add_gradients(self.step / self.schedule.steps)
         torch._foreach_mul_(gradients, images)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        decay = self.settings.ema_decay
-        if not decay:
-            return
-        if self.settings.ema_ramp:
-            decay *= 1 - math.exp(-(self.step + 1) / self.settings.ema_ramp)
-        state = self.student.state_dict()
-        moving = [name for name, value in state.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.averaged[name] for name in moving], [state[name] for name in moving], 1 - decay)
-        for name in state.keys() - set(moving):
-            self.averaged[name].copy_(state[name])
 
     def _halve(self, failure: Exception | None) -> None:
         batch = self.schedule.batch
@@ -396,43 +395,6 @@ class _Run:
     def _last_good(self) -> str:
         file = self.folder / checkpoint.NAME
         return f'; the last good checkpoint is {file}' if file.is_file() else ''
-
-
-def _penalty(network: nn.Module, settings: SparsitySettings | None, optimizer: str) -> Any:
-    if settings is None:
-        return None
-    from training.prune.sparsity import SparsityPenalty
-
-    return SparsityPenalty(network, settings, optimizer)
-
-
-def _optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torch.optim.Optimizer:
-    trained = [value for network in networks for value in network.parameters() if value.requires_grad]
-    if not trained:
-        raise FitError('freeze leaves nothing to train')
-    groups = [
-        {'params': [value for value in trained if value.ndim > 1], 'weight_decay': settings.decay},
-        {'params': [value for value in trained if value.ndim <= 1], 'weight_decay': 0.0},
-    ]
-    if settings.optimizer == 'sgd':
-        nesterov = settings.momentum > 0
-        return torch.optim.SGD(groups, settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, settings.learning_rate, betas=(settings.momentum, 0.999))
-
-
-def _targets(batch: Batch, images: Tensor) -> dict[str, Any]:
-    """A batch as Ultralytics' losses want it."""
-    return {
-        'img': images[: batch.labelled],
-        'batch_idx': batch.image_ids.to(images.device, torch.float32),
-        'cls': batch.class_ids.to(images.device).view(-1, 1),
-        'bboxes': batch.boxes.to(images.device),
-    }
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    words = ('not enough memory', "can't allocate memory")  # on CPUs it has no type of its own
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 __all__ = ['DataError', 'FitJob', 'FitResult', 'fit']
