@@ -225,7 +225,7 @@ def test_less_than_one_worker_or_thread_is_refused(workers, threads):
         share_machine(workers, 3, threads)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 def test_a_process_that_does_not_end_by_itself_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr('training.study.paired.GRACE_SECONDS', 0.2)
     begun = tmp_path / 'begun'

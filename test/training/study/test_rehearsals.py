@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip('ultralytics')
-pytestmark = pytest.mark.filterwarnings('ignore')
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.timeout(1800)]  # on a busy machine it takes its time
 
 from kd_perception import engines  # noqa: E402
 from kd_perception.bundles.bundle import load_bundle  # noqa: E402

@@ -19,6 +19,7 @@ from training.distill.losses.contrastive import CRD
 from training.distill.losses.detector_scores import BCKD, BinaryKD
 from training.distill.losses.factor import FT
 from training.distill.losses.flow import FSP
+from training.distill.losses.focal_global import FGD
 from training.distill.losses.hint import FitNet
 from training.distill.losses.imitation import FGFI
 from training.distill.losses.levels import OnLevels
@@ -46,6 +47,7 @@ LOSSES: Mapping[str, type[DistillationLoss]] = MappingProxyType(
         'cwd': CWD,
         'dist': DIST,
         'dkd': DKD,
+        'fgd': FGD,
         'fgfi': FGFI,
         'fitnet': FitNet,
         'fsp': FSP,

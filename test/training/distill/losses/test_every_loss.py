@@ -101,6 +101,13 @@ CASES = {
         zero_at_agreement=False,
         more_channels=FOUR_FEATURES,
     ),
+    'fgd': Case(
+        MAP,
+        {'student_channels': [3], 'teacher_channels': [3], 'strides': [8]},
+        call=lambda loss, s, t: loss([s], [t], BOXES),
+        zero_at_agreement=False,
+        more_channels={'student_channels': [4], 'teacher_channels': [3]},
+    ),
     'fgfi': Case(
         MAP,
         FGFI_SETTINGS,
