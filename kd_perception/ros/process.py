@@ -64,7 +64,7 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         except ExternalShutdownException:
             pass
         except BaseException as error:
-            if rclpy.ok():  # else publishing fails wherever the shutdown came in between
+            if rclpy.ok() and not end.is_set():  # else something fails wherever the end came in between
                 failures.append(error)
         end.set()
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -20,7 +21,7 @@ def spinning(node: N) -> Iterator[N]:
     executor.add_node(node)
 
     def spin() -> None:
-        with suppress(ExternalShutdownException):
+        with suppress(ExternalShutdownException, InvalidHandle):  # wherever the shutdown comes in between
             executor.spin()
 
     thread = threading.Thread(target=spin, name=f'{node.get_name()}_spinning', daemon=True)

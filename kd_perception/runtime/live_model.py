@@ -363,11 +363,9 @@ class LiveModel:
     def resume(self) -> bool:
         """Try again after a failure; False where no engine is left. A fallback to the CPU stays reported."""
         with self._lock:
-            if self._model is None:
-                return False
-            if self.is_halted:
+            if self.is_halted and self._model is not None:
                 self.is_halted, self.failure = False, ''
-            return True
+            return not self.is_halted
 
     def _halt(self, failure: str) -> None:
         """Drop frames from now on, and say why."""

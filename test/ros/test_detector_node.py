@@ -224,6 +224,15 @@ def test_a_signal_while_a_model_is_built_ends_it_cleanly(start_detector, tmp_pat
     wait_for(lambda: not any(Path(f'/proc/{child}').exists() for child in children), 'the end of its process')
 
 
+def test_a_signal_while_it_configures_ends_it_cleanly(start_detector, tmp_path):
+    make_bundle(tmp_path / 'endless', network=endless(), name='endless')
+    detector = start_detector(tmp_path / 'endless')
+    wait_for(lambda: 'the first run of endless' in detector.log, 'the build to begin')
+    assert detector.stop(signal.SIGTERM) == 0
+    assert 'Traceback' not in detector.log
+    assert '0 frames received, 0 published, dropped: none' in detector.log
+
+
 def processes_of(pid: int) -> list[int]:
     """The processes that a process has started."""
     return [

@@ -113,6 +113,10 @@ def test_a_device_out_of_memory_gives_way_to_the_cpu(start, faults):
     assert detector.client.detect(FRAME).detections
     wait_for(lambda: detector.client.vision[-1].database_version == 2, 'the new version')
     detector.wait_for_counts(received=2, published=1, dropped_failed=1, pending=0)
+    assert detector.enable().success
+    seen = detector.client.status('model')
+    wait_for(lambda: detector.client.status('model') is not seen, 'a newer status')
+    detector.client.wait_for_status('model', 'running on the CPU after: ', DiagnosticStatus.ERROR)
 
 
 def test_a_cpu_out_of_memory_is_disabled_until_enabled(start, faults):
