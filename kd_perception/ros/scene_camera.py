@@ -1,8 +1,9 @@
-"""The node `scene_camera`: a camera that shows a synthetic flight, a video, a folder of images or a bag."""
+"""The node `scene_camera`: a camera that shows a synthetic flight, a video, a folder of images, a bag, or a live stream."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 
 from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
+from kd_perception.bags.streams import StreamSource, is_stream
 from kd_perception.detection.image import BgrImage
 from kd_perception.ros import messages, parameters, process, qos
 from kd_perception.ros.parameter_spec import ParameterSpec
@@ -26,7 +28,7 @@ _PARAMETERS = tuple(
             'source',
             'string',
             '',
-            'Video, folder of images or rosbag2; empty shows a synthetic flight over traffic.',
+            'Video, folder of images, rosbag2, webcam (/dev/video0) or network camera (rtsp://…); empty: a synthetic flight.',
             None,
         ),
         ('source_topic', 'string', '', 'Image topic of a bag; may be empty where the bag has only one.', None),
@@ -58,14 +60,10 @@ class SceneCamera(Node):
         self._encoding = self._setting('encoding')
         if self._encoding not in ('bgr8', 'rgb8'):
             raise SourceError(f'encoding is {self._encoding!r}; the scene camera speaks bgr8 and rgb8')
-        self._source = open_source(
-            self._setting('source'),
-            topic=self._setting('source_topic'),
-            seed=self._setting('seed'),
-            width=self._setting('width'),
-            height=self._setting('height'),
-            fps=self._setting('fps') or 30.0,
-        )
+        if is_stream(self._setting('source')):
+            self._source: FrameSource = StreamSource(self._setting('source'), self.get_logger().warning)
+        else:
+            self._source = self._recorded()
         self._images = self.create_publisher(Image, 'image', qos_profile_sensor_data)
         self._truth = self.create_publisher(Detection2DArray, 'ground_truth', qos.DETECTIONS)
         self._labels = self.create_publisher(LabelInfo, 'ground_truth/label_info', qos.LATCHED)
@@ -78,6 +76,16 @@ class SceneCamera(Node):
             self._labels.publish(LabelInfo(class_map=classes))
         self._waiting = self.create_timer(0.02, self._await_subscribers)
         self._matched_at: int | None = None
+
+    def _recorded(self) -> FrameSource:
+        return open_source(
+            self._setting('source'),
+            topic=self._setting('source_topic'),
+            seed=self._setting('seed'),
+            width=self._setting('width'),
+            height=self._setting('height'),
+            fps=self._setting('fps') or 30.0,
+        )
 
     def _setting(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -93,8 +101,22 @@ class SceneCamera(Node):
         if wanted == 0 or now - self._matched_at >= _SETTLE * 1e9:
             self.destroy_timer(self._waiting)
             fps = self._setting('fps') or self._source.fps
+            if isinstance(self._source, StreamSource):
+                self.get_logger().info(f'showing {self._source.name} as it comes')
+                threading.Thread(target=self._show_stream, name='stream', daemon=True).start()
+                return
             self.get_logger().info(f'showing {self._source.name} at {fps:g} frames/s')
             self._timer = self.create_timer(1.0 / fps, self._show)
+
+    def _show_stream(self) -> None:
+        """In a thread of its own: reading waits for the camera, as long as that may take."""
+        for frame in self._frames:
+            if not self.context.ok():
+                return
+            self._publish(frame)
+            if self._setting('frames') and self._shown >= self._setting('frames'):
+                self.context.try_shutdown()
+                return
 
     def _show(self) -> None:
         """Publishes the frame that is ready, then gets the next one ready: its stamp is when it left."""
@@ -103,13 +125,16 @@ class SceneCamera(Node):
             self.destroy_timer(self._timer)
             self._end = self.create_timer(_LINGER, self.context.try_shutdown)
             return
+        self._publish(frame)
+        done = self._limit and self._shown >= self._limit
+        self._next = None if done else next(self._frames, None)
+
+    def _publish(self, frame: SourceFrame) -> None:
         header = messages.header_at(self.get_clock().now().nanoseconds, self._setting('frame_id'))
         self._images.publish(messages.image_message(self._coded(frame), header, self._encoding))
         if frame.truth is not None:
             self._truth.publish(messages.detections_message(frame.truth, header))
         self._shown += 1
-        done = self._limit and self._shown >= self._limit
-        self._next = None if done else next(self._frames, None)
 
     def _coded(self, frame: SourceFrame) -> BgrImage:
         if self._encoding == 'bgr8':

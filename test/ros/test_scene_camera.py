@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from mjpeg_server import MjpegServer
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -143,3 +144,14 @@ def test_what_cannot_be_shown_is_said_in_one_line(start_camera, parameters: dict
     assert errors.startswith('scene_camera: ')
     assert says in errors
     assert errors.count('\n') == 1
+
+
+def test_a_network_camera_is_shown_as_it_comes(start_camera, viewer):
+    server = MjpegServer(frames=100000)
+    camera = start_camera(source=server.address, wait_for_subscribers=1, frames=2000)
+    wait_for(lambda: len(viewer.images) > 5)
+    assert (viewer.images[-1].width, viewer.images[-1].height) == (64, 48)
+    assert not viewer.truth
+    camera.send_signal(signal.SIGINT)
+    assert camera.wait(60) == 0
+    server.close()
