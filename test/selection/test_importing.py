@@ -147,6 +147,7 @@ FAMILIES = {
     'our own layout': ({'boxes': as_corners(V8)[None, :, :4], 'scores': SCORES}, {}, 'boxes_scores'),
     'our names, centers': ({'boxes': BOXES, 'scores': SCORES}, {}, 'boxes_scores'),
     'our names, shares': ({'boxes': normalized(BOXES), 'scores': SCORES}, {}, 'boxes_scores'),
+    'YOLOX, one row': ({'output': np.where(yolox_raw()[..., 4:5] > 0.5, yolox_raw(), 0)}, {}, 'boxes_scores'),
     'YOLOX': ({'output': yolox_raw()}, {}, 'boxes_scores'),
     'NanoDet': (
         {
@@ -275,6 +276,19 @@ def test_names_that_the_file_states_wrongly_are_mended_by_the_option(tmp_path, c
     wrong = {'names': ['a', 'b', 'c', 'd']}
     assert create(tmp_path, {'output0': V8.T[None]}, wrong, '--classes', 'car,bus') == 0
     assert load_bundle(tmp_path / 'made').classes == ('car', 'bus')
+
+
+def test_one_box_does_not_tell_its_form(tmp_path, capsys):
+    """Corners that could be a center and a size: taken as usual where the exporter is known, else asked for."""
+    table = np.zeros((1, 6, 2100), np.float32)
+    table[0, :, 100] = [*CORNERS, 0.93, 0.02]
+    table[0, :2, 100] = [80, 100]
+    assert create(tmp_path, {'output0': table}, {}) == 1
+    assert '--box-format' in capsys.readouterr().err
+    assert create(tmp_path, {'output0': table}, {}, '--box-format', 'xyxy') == 0
+    file = save(constant_network({'output0': table}, author='Ultralytics', task='detect'), tmp_path / 'v8.onnx')
+    assert main(['bundle', 'create', str(file), '--out', str(tmp_path / 'usual')]) == 0
+    assert load_bundle(tmp_path / 'usual').output.box_format == 'cxcywh'
 
 
 def test_the_users_word_decides(tmp_path, capsys):

@@ -54,5 +54,6 @@ def _read(seen: Seen, name: str, classes: int) -> Proposal:
         faults=faults,
         found=('boxes: offsets and sides, decoded by the grid', 'scores: probabilities, objectness^0.6 × class^0.4'),
         input={'color': 'bgr', 'resize': 'stretch'},
+        evidence=2,
         build=build,
     )

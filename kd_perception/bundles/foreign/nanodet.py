@@ -111,6 +111,7 @@ def _proposal(seen: Seen, heads: _Heads, classes: int, what: str, middle: float)
         faults=[scores.fault] if scores.fault else [],
         found=('boxes: distances from the cells, decoded by softmax', f'scores: {scores}, up to {values.max():.3f}'),
         input=INPUT,
+        evidence=2,
         build=build,
     )
 

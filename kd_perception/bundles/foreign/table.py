@@ -108,8 +108,8 @@ class _Reading:
 
 def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Proposal:
     rows = filled(table.rows)
-    by_ultralytics = seen.stated.exporter == 'Ultralytics' and not objectness
-    form, faults = boxes_of(rows[:, :4], seen, CXCYWH)
+    by_ultralytics = seen.stated.exporter == 'Ultralytics'
+    form, faults = boxes_of(rows[:, :4], seen, CXCYWH if by_ultralytics else '')
     scores = scores_of(rows[:, 4:], seen.options)
     faults += [scores.fault] if scores.fault else []
     if (objectness or not table.upright) and any(_are_ids(column) for column in rows[:, 4:].T):
@@ -129,7 +129,7 @@ def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Propo
         input=_usual_input(seen, table, rows) if objectness else {},
         build=None if untouched else reading.build,
         evidence=0 if not len(rows) else 2 if _cells(seen, table) in _grids(seen) else 1,
-        stated=by_ultralytics and not seen.stated.end2end,
+        stated=by_ultralytics and not objectness and not seen.stated.end2end,
     )
 
 

@@ -81,5 +81,5 @@ def _read(seen: Seen, name: str, classes: int, strides: tuple[int, ...]) -> Prop
         ),
         input=BGR_PLAIN,
         build=build,
-        evidence=min(len(rows), 1),
+        evidence=2 if len(rows) else 0,
     )
