@@ -112,6 +112,18 @@ def test_every_percentile_has_a_key_of_its_own_and_is_a_plain_number():
     assert values['level'] == '0'
 
 
+TEXTS = {'state', 'topic', 'enabled', 'qos', 'rejection', 'worst_stage', 'temperature_c', 'power_mode'}
+
+
+@pytest.mark.parametrize(
+    'report', [diagnostics.input_report(view(fed())), latency([50.0] * 9)], ids=['input', 'latency']
+)
+def test_what_is_no_text_is_a_number_that_plotters_read(report):
+    """PlotJuggler and Foxglove make a curve of every value that is a number and nothing else."""
+    for value in report.status.values:
+        assert value.key in TEXTS or float(value.value) >= 0, value.key
+
+
 @pytest.mark.parametrize(
     ('view', 'level', 'says'),
     [
