@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
@@ -21,8 +23,10 @@ class MjpegServer:
                 self.send_header('Content-Type', 'multipart/x-mixed-replace; boundary=frame')
                 self.end_headers()
                 for _ in range(frames):
+                    time.sleep(0.01)
                     head = f'--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n'
-                    self.wfile.write(head.encode() + picture + b'\r\n')
+                    with contextlib.suppress(ConnectionError):
+                        self.wfile.write(head.encode() + picture + b'\r\n')
 
             def log_message(self, *_):
                 pass

@@ -70,7 +70,7 @@ def start_camera(repository: Path) -> Iterator[Callable[..., subprocess.Popen[st
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 15.0
+    deadline = time.monotonic() + 120.0
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -147,8 +147,8 @@ def test_what_cannot_be_shown_is_said_in_one_line(start_camera, parameters: dict
 
 
 def test_a_network_camera_is_shown_as_it_comes(start_camera, viewer):
-    server = MjpegServer(frames=100000)
-    camera = start_camera(source=server.address, wait_for_subscribers=1, frames=2000)
+    server = MjpegServer(frames=10000)
+    camera = start_camera(source=server.address, wait_for_subscribers=1, frames=0)
     wait_for(lambda: len(viewer.images) > 5)
     assert (viewer.images[-1].width, viewer.images[-1].height) == (64, 48)
     assert not viewer.truth
