@@ -156,7 +156,7 @@ def _make(
     with tqdm(total=total, unit='frame', disable=None, dynamic_ncols=True) as bar:
         made = make_bag(source, options.out, form, truth, class_names, bar.update)
     truth_line = f'{made.objects} objects in {made.annotated} of them' if truth else 'no ground truth'
-    print(f'{options.out}: {made.frames} frames of {source.name}, {truth_line}')
+    print(printable(f'{options.out}: {made.frames} frames of {source.name}, {truth_line}'))
     if truth and made.annotated < made.frames:
         print(f'{made.frames - made.annotated} frames have no ground truth: they are no empty frames, and not scored')
     return 0

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
                 detection.write()
     for problem in problems:
         print(f'kd_perception: skipped: {printable(problem)}', file=sys.stderr)
-    print(f'{options.out}: {len(detection.results)} detections in {len(detection.images)} images')
+    print(f'{printable(options.out)}: {len(detection.results)} detections in {len(detection.images)} images')
     if stop.is_set():
         print('kd_perception: interrupted; what was done is there', file=sys.stderr)
         return EXIT_INTERRUPTED
