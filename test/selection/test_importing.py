@@ -119,6 +119,11 @@ FAMILIES = {
         {'sizes': {'orig_target_sizes': (TensorProto.INT64, (1, 2))}},
         'end2end',
     ),
+    'boxes, scores, labels without a name or a type': (
+        {'a': FOUND[:, :, :4], 'b': np.where(FOUND[:, :, 5] > 0, 2.0, 0.0), 'c': FOUND[:, :, 4]},
+        {'names': {0: 'car', 1: 'bus', 2: 'van'}},
+        'end2end',
+    ),
     'MMDeploy': ({'dets': FOUND[:, :, :5], 'labels': FOUND[:, :, 5].astype(np.int64)}, {}, 'end2end'),
     'torchvision': (
         {'boxes': FOUND[0, :, :4], 'labels': FOUND[0, :, 5].astype(np.int64), 'scores': FOUND[0, :, 4]},

@@ -100,7 +100,7 @@ def _columns(seen: Seen, name: str, shape: tuple[int, ...], order: tuple[int, ..
 
 def _separate(seen: Seen) -> Iterator[Proposal]:
     """Outputs of their own for box, score and class; scores may be the boxes' fifth column."""
-    lists = [name for name in seen.outputs if seen.rows(name, (-1,)).size and _is_list(seen.shape(name))]
+    lists = [name for name in seen.outputs if _is_list(seen.shape(name))]
     for name in seen.outputs:
         shape = seen.shape(name)
         if len(shape) not in (2, 3) or shape[-1] not in (4, 5) or (len(shape) == 3 and shape[0] != 1):
@@ -124,13 +124,13 @@ def _length(shape: tuple[int, ...]) -> int:
 
 
 def _are_labels(seen: Seen, name: str) -> bool:
-    """Whole numbers, by their type, or by their values where more than one of them is not zero or one."""
-    array = seen.outputs[name][0]
+    """Whole numbers by their type; or by their values, where some are above 1 or the name says so."""
+    if np.issubdtype(seen.outputs[name][0].dtype, np.integer):
+        return True
     values = seen.rows(name, (-1,))
     whole = bool(np.all(values == np.round(values)))
-    return np.issubdtype(array.dtype, np.integer) or (
-        whole and any(word in name.lower() for word in ('label', 'class', 'cls'))
-    )
+    named = any(word in name.lower() for word in ('label', 'class', 'cls'))
+    return whole and (named or bool((values > 1).any()))
 
 
 def _from_parts(seen: Seen, boxes: str, scores: str, labels: str) -> Proposal:
