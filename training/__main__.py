@@ -12,6 +12,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('GOMP_SPINCOUNT', '0')
 
 from kd_perception.bundles.bundle import BUNDLE_FILE, load_bundle
+from kd_perception.cli.console import guard
 from kd_perception.detection.tiles import OFF, OVERLAP, parse
 from kd_perception.errors import BundleError, KdPerceptionError
 from kd_perception.machine.cores import physical_cores
@@ -142,4 +143,4 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(guard('training', main))

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -33,16 +34,21 @@ def scene_camera() -> int:
 
 
 def run(name: str, module: str, interrupted: int = INTERRUPTED) -> int:
-    """Import a program's module and run its `main`.
+    """Import a program's module, so that what it lacks is said as well, and run its `main`. Arguments as of `guard`."""
+    return guard(name, lambda: int(importlib.import_module(module).main()), interrupted)
+
+
+def guard(name: str, program: Callable[[], int], interrupted: int = INTERRUPTED) -> int:
+    """Run a program; returns the exit status.
 
     Args:
         name: what its messages begin with.
-        module: imported here, so that what it lacks is said as well.
-        interrupted: the exit status where SIGINT ends it, be it while it is imported.
+        program: whatever it imports may be missing.
+        interrupted: the exit status where SIGINT ends it.
     """
     try:
         try:
-            return int(importlib.import_module(module).main())
+            return program()
         finally:
             print(end='', flush=True)  # here, where a broken pipe is caught, and not at the interpreter's end
     except ImportError as error:

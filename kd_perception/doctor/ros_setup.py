@@ -87,7 +87,7 @@ def _fast_dds(machine: Machine, environment: Mapping[str, str], size: int, image
     findings = []
     if size > segment:
         advice = (
-            f"{_export(variable)} before the camera and the node start; the publisher's process needs it too"
+            f"{_export(variable)} in the camera's shell before it starts; our own nodes set it for themselves"
             if segment == DEFAULT_SEGMENT
             else f'raise segment_size and maxMessageSize in {source} to {_round_up(2 * size)}'
         )

@@ -151,6 +151,17 @@ def test_what_every_installation_has_is_asked_for_as_well(inputs, tmp_path, line
     assert {case['asked'] for case in refused} == set(BASE)
 
 
+def test_training_without_its_extra_says_what_to_install(tmp_path, repository):
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['training', 'run', 'x.yaml']; "
+        "runpy.run_module('training', run_name='__main__')"
+    )
+    ran = subprocess.run([sys.executable, '-c', code], cwd=repository, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("training: the Python package torch is not installed: pip install 'torch>=")
+    assert ran.stderr.count('\n') == 1
+
+
 def test_every_package_of_the_table_is_declared():
     """What the message names comes from the metadata, as pip has it from setup.py."""
     for module, requirement in INSTALL.items():

@@ -45,7 +45,7 @@ def test_what_cures_it_names_our_profile_and_the_publisher(look, repository):
     advice = look(image=VGA)['shared memory'].advice
     assert advice.startswith('export FASTDDS_DEFAULT_PROFILES_FILE=')
     assert 'fastdds_shm.xml' in advice
-    assert "publisher's" in advice
+    assert "in the camera's shell" in advice
     old = look({'ROS_DISTRO': 'humble'})['shared memory'].advice
     assert old.startswith('export FASTRTPS_DEFAULT_PROFILES_FILE=')
 
@@ -134,3 +134,9 @@ def test_no_ros_is_yellow_and_an_unsourced_one_red(look):
 def test_missing_messages_name_the_package(look):
     finding = look({'ROS_DISTRO': 'jazzy'}, missing=('vision_msgs',))['messages']
     assert (finding.level, finding.advice) == (Level.RED, 'sudo apt install ros-jazzy-vision-msgs')
+
+
+def test_transports_that_the_user_chose_are_named_and_not_judged(look):
+    finding = look({'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'})['shared memory']
+    assert finding.level == Level.GREEN
+    assert 'FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA' in finding.found
