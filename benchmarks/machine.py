@@ -19,7 +19,7 @@ def describe() -> dict[str, Any]:
         'cpu': _cpu_model(),
         'cores': len(os.sched_getaffinity(0)),
         'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9, 1),
-        'governor': host.governor() or 'not told',
+        'governor': host.governor() or 'not reported',
         'system': f'{platform.system()} {platform.release()} {platform.machine()}',
         'python': platform.python_version(),
         'ros_distro': os.environ.get('ROS_DISTRO', 'wheels'),

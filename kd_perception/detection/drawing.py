@@ -25,7 +25,7 @@ PALETTE: tuple[Colour, ...] = (
     (178, 114, 0),
     (230, 230, 230),
 )
-"""Class colours, BGR: the Okabe–Ito set, told apart also by the colour-blind. Classes beyond the eighth begin again."""
+"""Class colours, BGR: the Okabe–Ito set, distinct also for the color-blind. Classes beyond the eighth begin again."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BLACK: Colour = (0, 0, 0)

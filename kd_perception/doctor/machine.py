@@ -75,7 +75,7 @@ def check(machine: Machine) -> list[Finding]:
 
 
 def _board(machine: Machine) -> list[Finding]:
-    return [Finding('board', machine.board or machine.text('sys/class/dmi/id/product_name') or 'not told')]
+    return [Finding('board', machine.board or machine.text('sys/class/dmi/id/product_name') or 'not reported')]
 
 
 def _jetpack(machine: Machine) -> list[Finding]:
@@ -145,7 +145,7 @@ def _count(ranges: str) -> int:
 def _governor(machine: Machine) -> list[Finding]:
     governor = host.governor(machine.sys)
     if governor is None:
-        return [Finding('CPU governor', 'not told (the hypervisor or firmware decides)')]
+        return [Finding('CPU governor', 'not reported (the hypervisor or firmware decides)')]
     driver = machine.text('sys/devices/system/cpu/cpu0/cpufreq/scaling_driver')
     # These two drivers call their load-following governor powersave.
     if governor != 'powersave' or driver in ('intel_pstate', 'amd-pstate-epp'):
@@ -200,7 +200,7 @@ def _memory(machine: Machine) -> list[Finding]:
 def _temperature(machine: Machine) -> list[Finding]:
     celsius = host.temperature(machine.sys)
     if celsius is None:
-        return [Finding('temperature', 'not told')]
+        return [Finding('temperature', 'not reported')]
     level = Level.RED if celsius >= 90 else Level.YELLOW if celsius >= 75 else Level.GREEN
     advice = 'the board slows down when hot: better cooling, or a lower power mode' if level else ''
     return [Finding('temperature', f'{celsius:.0f} °C', level, advice)]

@@ -153,7 +153,7 @@ def _dev_shm(machine: Machine, segment: int) -> list[Finding]:
     if machine.in_container:
         advice = 'start the container with --shm-size=512m, or with --ipc=host to share it with nodes outside'
     else:
-        advice = 'end nodes, then remove what crashed ones left behind: fastdds shm clean'
+        advice = 'end nodes, then remove the leftovers of crashed ones: fastdds shm clean'
     return [Finding('/dev/shm', f'{found}: every node needs {segment // MIB} MiB', Level.YELLOW, advice)]
 
 

@@ -88,7 +88,7 @@ class Job:
         return select(load_bundle(self.bundle), request)
 
     def tiling(self) -> Tiling | None:
-        """How large frames are cut; what is decided is told on stderr.
+        """How large frames are cut; what is decided is reported on stderr.
 
         Raises:
             TilesError: nobody can read it.

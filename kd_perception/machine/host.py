@@ -17,7 +17,7 @@ def describe() -> dict[str, str | int]:
         'machine': platform.machine(),
         'system': f'{platform.system()} {platform.release()}',
         'python': platform.python_version(),
-        'power_mode': governor() or 'not told',
+        'power_mode': governor() or 'not reported',
     }
 
 
@@ -27,7 +27,7 @@ def cpu_model(root: Path = Path('/proc')) -> str:
         key, _, value = line.partition(':')
         if key.strip() == 'model name':
             return value.strip()
-    return _read(root / 'device-tree/model').strip('\0') or platform.processor() or 'not told'
+    return _read(root / 'device-tree/model').strip('\0') or platform.processor() or 'not reported'
 
 
 def temperature(sys: Path = _SYS) -> float | None:

@@ -83,7 +83,7 @@ def simulate(arrivals: Sequence[float], latencies: Sequence[float], rate: float 
 
 
 class _Worker:
-    """The node's worker with a clock that is told the time."""
+    """The node's worker with a clock that is set from outside."""
 
     def __init__(self, times: Sequence[float], latencies: Sequence[float], max_age: float) -> None:
         self.queue: LatestFrameQueue[int] = LatestFrameQueue()

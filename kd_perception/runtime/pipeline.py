@@ -94,7 +94,7 @@ class Pipeline:
 
         Args:
             patience_s: how long that may take.
-            ending: the process ends and cannot wait until a slow engine can be told from one that hangs.
+            ending: the process ends and cannot wait until a slow engine can be distinguished from one that hangs.
         """
         worker = self._worker
         if worker is None:

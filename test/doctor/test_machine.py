@@ -51,7 +51,7 @@ def findings(root, *systems):
                 'processor': '12th Gen Intel(R) Core(TM) i5-1240P: avx2; no FP16; avx_vnni',
                 'CPU governor': 'powersave',
                 'GPU': 'Intel',
-                'temperature': 'not told',
+                'temperature': 'not reported',
             },
         ),
     ],

@@ -199,9 +199,9 @@ def test_large_images_are_seen_in_tiles(run, tmp_path, written):
     assert '2x2 of 128x128 at scale 1.00, 4 passes' in said
 
 
-@pytest.mark.parametrize('wish', [('--tiles', '2by2'), ('--tiles', '2x2', '--tile-overlap', 0.9)])
-def test_tiles_that_nobody_can_read_end_with_a_line(run, folder, tmp_path, wish):
-    status, said = run(folder, *wish)
+@pytest.mark.parametrize('option', [('--tiles', '2by2'), ('--tiles', '2x2', '--tile-overlap', 0.9)])
+def test_tiles_that_nobody_can_read_end_with_a_line(run, folder, tmp_path, option):
+    status, said = run(folder, *option)
     assert status == 1
     assert 'tile' in said
     assert not (tmp_path / 'out').exists()
