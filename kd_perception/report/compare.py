@@ -39,7 +39,7 @@ class Report:
     def host(self) -> str:
         """The machine, and how many threads it gave to the engine."""
         host, threads = self.content['host'], self.content['bundle'].get('threads')
-        power = '' if host['power_mode'] == 'not reported' else f', {host["power_mode"]}'
+        power = '' if host['power_mode'] in ('not reported', 'not told') else f', {host["power_mode"]}'
         return f'{host["cpu"]}, {host["cores"]} cores{power}' + (f', engine threads {threads}' if threads else '')
 
 
