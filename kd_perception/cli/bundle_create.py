@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,14 +149,17 @@ def _show(imported: Imported, pictures: dict[str, BgrImage]) -> None:
 
     bundle = imported.bundle
     print(f'{bundle.folder}: {len(bundle.classes)} classes, {bundle.output.layout}')
-    rows = [*imported.lines, *((name, summary(found, bundle.classes)) for name, found in imported.found.items())]
+    rows = [
+        *imported.lines,
+        *((Path(name).name, summary(found, bundle.classes)) for name, found in imported.found.items()),
+    ]
     for line in aligned([list(row) for row in rows]):
         print(f'  {line}')
     for path in _draw(imported, pictures):
         print(f'drawn: {path}')
     if imported.hint:
         print(f'note: {imported.hint}')
-    print(f'ros2 launch kd_perception detector.launch.py model:={bundle.folder.resolve()}')
+    print(f'ros2 launch kd_perception detector.launch.py {shlex.quote(f"model:={bundle.folder.resolve()}")}')
 
 
 def _draw(imported: Imported, pictures: dict[str, BgrImage]) -> list[Path]:

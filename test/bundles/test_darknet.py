@@ -181,6 +181,7 @@ def test_one_command_makes_a_bundle(tmp_path, capsys):
         ('from=-2', 'from=x', 'no list of numbers'),
         ('filters=8', 'filters=999999999', 'not from 1 to'),
         ('filters=8', 'filters=nan', 'not from 1 to'),
+        ('[upsample]\nstride=2', '[upsample]\nstride=8\n' * 6, 'larger than any detector'),
         ('filters=8', 'filters=8.5', 'whole number'),
         ('groups=8', 'groups=3', 'do not divide'),
         ('channels=3', 'channels=1', '1 channels'),

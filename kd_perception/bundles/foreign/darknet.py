@@ -6,6 +6,7 @@ Yolo-Fastest. What Darknet's configuration holds beyond these layers is refused 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ FloatArray = npt.NDArray[np.float32]
 SUFFIX = '.cfg'
 MAX_CFG_BYTES = 1 << 20
 _MAX_SIDE, _MAX_CHANNELS, _MAX_KERNEL = 8192, 65536, 31
+_MAX_VALUES = 1 << 27
+"""Of one map: half a gigabyte."""
 _OPSET = 13
 _EPSILON = 1e-5
 _LEAK = 0.1
@@ -179,6 +182,8 @@ class _Converter:
             if layer.kind not in kinds:
                 raise layer.refused(f'a layer that is not translated; known are {", ".join(kinds)}')
             self._last = kinds[layer.kind](layer)
+            if math.prod(self._last.shape) > _MAX_VALUES:
+                raise layer.refused(f'a map of {self._last.shape} is larger than any detector has')
             self._maps.append(self._last)
         self._weights.check_end()
         heads = self._heads
