@@ -1,4 +1,4 @@
-"""Calibration: from images to the range of every activation, by its extremes, a percentile, or the least loss of information.
+"""Calibration: from images to the range of every activation: extremes, a percentile, or the least loss of information or error.
 
 Memory stays bounded however many images there are: extremes are taken in the graph, and distributions are kept as histograms.
 ONNX Runtime's own "entropy" gives the extremes, because its histogram has as many bins as INT8 has levels; this one does not.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +19,22 @@ from tqdm import tqdm
 
 from training.errors import QuantizationError
 
-Image = npt.NDArray[np.uint8]
+Image = npt.NDArray[Any]
+"""A picture as the network takes it, without the axis of the batch."""
 Counts = npt.NDArray[np.int64]
 Range = tuple[float, float]
+Function = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 Ranges = Mapping[str, Range]
 
-METHODS = ('minmax', 'entropy', 'percentile')
+METHODS = ('minmax', 'entropy', 'percentile', 'mse')
 BINS = 4096
 """Of a histogram from −reach to reach; 16 for each of the 256 levels."""
 CANDIDATES = 96
 """Clipping thresholds that `entropy` tries for each tensor."""
+MOST_VALUES = 1 << 16
+"""Of a tensor in one image that a histogram counts, evenly spread; extremes are taken of all."""
+STEPS_OF_MSE = np.geomspace(1, 1 / 32, 32)
+"""Shares of the extremes at which `mse` tries to clip."""
 MOST_BYTES = 512 << 20
 """Activations of one image that are held at once; where a network has more, the image runs several times."""
 
@@ -48,18 +55,20 @@ def calibrate(
     *,
     percentile: float = 99.99,
     symmetric: bool = False,
+    functions: Mapping[str, Function] | None = None,
 ) -> dict[str, Range]:
     """The range of each tensor over the images; 0 always lies in it.
 
     Args:
-        model: with one uint8 image (1, H, W, 3) as input, shapes inferred.
+        model: with one image as input, shapes inferred.
         tensors: names of float activations in it.
-        images: as the network sees them, uint8 (H, W, 3).
+        images: as the network takes them, without the axis of the batch.
         method: `minmax` takes the extremes; `percentile` and `entropy` clip them to a magnitude: below it lies that share of the
             values, or clipped there the quantized distribution differs least from the float one (Kullback-Leibler divergence,
-            Migacz, "8-bit Inference with TensorRT", GTC 2017).
+            Migacz, "8-bit Inference with TensorRT", GTC 2017). `mse` takes the range with the least mean squared error.
         percentile: share kept by `percentile`, in percent.
-        symmetric: whether the quantized range will reach as far below 0 as above; `entropy` asks.
+        symmetric: whether the quantized range will reach as far below 0 as above; `entropy` and `mse` ask.
+        functions: by the name of a tensor the activation function that reads it; `mse` then takes the error behind it.
 
     Raises:
         QuantizationError: no images, or an unknown method.
@@ -75,6 +84,10 @@ def calibrate(
     for name, counts in _histograms(model, extremes, images).items():
         low, high = extremes[name]
         reach = max(-low, high)
+        if method == 'mse':
+            function = (functions or {}).get(name)
+            ranges[name] = mse_range(counts, reach, low, high, symmetric=symmetric, function=function)
+            continue
         if method == 'percentile':
             limit = percentile_limit(counts, reach, percentile)
         else:
@@ -94,7 +107,7 @@ def _extremes(model: onnx.ModelProto, tensors: Sequence[str], images: Sequence[I
             graph.graph.node.append(helper.make_node(kind, [name], [output], keepdims=0))
             graph.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
     low, high = np.zeros(len(tensors)), np.zeros(len(tensors))
-    for values in _run(graph, images, 'calibrating: extremes'):
+    for values in run(graph, images, 'calibrating: extremes'):
         low = np.minimum(low, values[0::2])
         high = np.maximum(high, values[1::2])
     finite = np.isfinite(low) & np.isfinite(high)
@@ -111,9 +124,9 @@ def _histograms(model: onnx.ModelProto, extremes: Ranges, images: Sequence[Image
         graph.CopyFrom(model)
         del graph.graph.output[:]
         graph.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in group)
-        for values in _run(graph, images, f'calibrating: distributions {number}/{len(groups)}'):
+        for values in run(graph, images, f'calibrating: distributions {number}/{len(groups)}'):
             for name, value in zip(group, values, strict=True):
-                counts[name] += histogram(value, max(-extremes[name][0], extremes[name][1]))
+                counts[name] += histogram(_some(value), max(-extremes[name][0], extremes[name][1]))
     return counts
 
 
@@ -136,7 +149,8 @@ def _groups(model: onnx.ModelProto, tensors: Sequence[str]) -> Iterator[list[str
         yield group
 
 
-def _run(model: onnx.ModelProto, images: Sequence[Image], what: str) -> Iterator[list[npt.NDArray[np.float32]]]:
+def run(model: onnx.ModelProto, images: Sequence[Image], what: str) -> Iterator[list[npt.NDArray[np.float32]]]:
+    """The outputs of a network for each image, by ONNX Runtime."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -145,6 +159,12 @@ def _run(model: onnx.ModelProto, images: Sequence[Image], what: str) -> Iterator
     name = session.get_inputs()[0].name
     for image in tqdm(images, what, unit='image', leave=False, disable=None):
         yield session.run(None, {name: image[None]})
+
+
+def _some(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """At most so many values as a histogram counts; the odd step meets every row, column and channel."""
+    flat = values.reshape(-1)
+    return flat[:: (len(flat) // MOST_VALUES) | 1] if len(flat) > MOST_VALUES else flat
 
 
 def histogram(values: npt.NDArray[np.float32], reach: float) -> Counts:
@@ -187,6 +207,47 @@ def entropy_limit(counts: Counts, reach: float, low: float, high: float, *, symm
         if loss < best_loss:
             best, best_loss = int(limit), loss
     return reach * best / half
+
+
+def mse_range(
+    counts: Counts, reach: float, low: float, high: float, *, symmetric: bool, function: Function | None = None
+) -> Range:
+    """The range within `low` … `high` whose rounding has the least mean squared error.
+
+    Args:
+        counts: histogram from −reach to reach.
+        low: smallest value seen.
+        high: largest.
+        symmetric: whether the levels reach as far below 0 as above.
+        function: the error is taken behind it.
+    """
+    if reach == 0:
+        return low, high
+    centres = (np.arange(len(counts)) + 0.5) * (2 * reach / len(counts)) - reach
+    values, weights = centres[counts > 0], counts[counts > 0]
+    wanted = function(values) if function else values
+
+    def error(least: float, most: float) -> float:
+        rounded = _rounded(values, least, most, symmetric=symmetric)
+        return float(weights @ np.square((function(rounded) if function else rounded) - wanted))
+
+    best = (low, high)
+    if symmetric:
+        reaches = [min(STEPS_OF_MSE, key=lambda share: error(-reach * share, reach * share)) * reach]
+        return max(low, -reaches[0]), min(high, reaches[0])
+    for _ in range(2):  # one end after the other
+        best = best[0], high * min(STEPS_OF_MSE, key=lambda share: error(best[0], high * share))
+        best = low * min(STEPS_OF_MSE, key=lambda share: error(low * share, best[1])), best[1]
+    return float(best[0]), float(best[1])
+
+
+def _rounded(values: npt.NDArray[np.float64], low: float, high: float, *, symmetric: bool) -> npt.NDArray[np.float64]:
+    if symmetric:
+        scale = max(-low, high) / 127
+        return np.asarray(np.clip(np.round(values / scale), -127, 127) * scale)
+    scale = (high - low) / 255
+    zero = np.round(-low / scale)
+    return np.asarray((np.clip(np.round(values / scale) + zero, 0, 255) - zero) * scale)
 
 
 def _divergence(counts: Counts, first: int, last: int, levels: int) -> float:

@@ -1,9 +1,13 @@
-"""INT8 as QDQ graphs, for ONNX Runtime on CPUs or for TensorRT, with the tail in float.
+"""INT8 as QDQ graphs, each in the form whose kernels its engine can fuse, with the tail in float.
 
 | target | activations | weights | quantized |
 |---|---|---|---|
 | `onnxruntime` | unsigned, U8S8: what CPUs compute quickest | signed, one scale a channel | all that ONNX Runtime can |
+| `openvino` | unsigned; a scale a channel where depthwise convolutions read | likewise | what convolutions and products read |
 | `tensorrt` | signed, zero point 0 | likewise, float behind Q and DQ | what convolutions and products read |
+
+OpenVINO and TensorRT compute the activation function in the convolution that it follows, so nothing is rounded between the two;
+ONNX Runtime has kernels of its own for it, which read and write INT8.
 
 The tail is everything from the outputs back to the last convolution of each branch. It joins numbers of unlike size
 (box distances, logits, anchors); quantized it ruins the detector. It is found by walking the graph, whatever the nodes
@@ -18,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorsData
@@ -27,11 +32,16 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from training.errors import QuantizationError
 from training.quantize.calibration import METHODS, Image, Range, Ranges, calibrate, calibration_hash
+from training.quantize.network import constants, convolutions, is_depthwise, read_network, readers
 
 __all__ = ['QuantizeSettings', 'calibration_hash', 'front', 'quantize', 'quantize_model', 'ranges_of', 'tail']
 
+FloatArray = npt.NDArray[np.float32]
+ChannelRange = tuple[FloatArray, FloatArray]
 COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
-TARGETS = ('onnxruntime', 'tensorrt')
+TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
+FUSING = ('openvino', 'tensorrt')
+"""Targets that compute an activation function in the convolution before it: nothing is rounded between the two."""
 MISH = ('Neg', 'Sigmoid', 'Mul', 'Mul', 'Add', 'Div', 'Sub')
 """The nodes of Mish as `training.export.heads` writes it, each reading the one before."""
 
@@ -71,7 +81,8 @@ class QuantizeSettings:
         first_convolution_float: leave the convolution that reads the pixels in float; with three channels INT8 gains nothing.
         last_convolutions_float: leave the last convolution of each branch in float too; they are small.
         float_nodes: further nodes that stay in float, by name; `training.quantize.mixed` chooses them.
-        target: `onnxruntime`, or `tensorrt` for a graph that TensorRT 8.6 and later build an engine from.
+        target: `onnxruntime`, `openvino`, or `tensorrt` for a graph that TensorRT 8.6 and later build an engine from.
+        reduce_range: weights of 7 bits, for x86 processors without VNNI, whose sums of U8S8 products overflow at 16 bits.
         mixed: chooses further layers that stay in float, by measuring; None leaves none.
         operators: ONNX operators that are quantized; empty means the target's own choice. `[Conv]` for networks with attention.
     """
@@ -83,6 +94,7 @@ class QuantizeSettings:
     last_convolutions_float: bool = True
     float_nodes: tuple[str, ...] = ()
     target: str = 'onnxruntime'
+    reduce_range: bool = False
     operators: tuple[str, ...] = ()
     mixed: MixedSettings | None = None
 
@@ -105,7 +117,7 @@ class QuantizeSettings:
         """The ONNX operators that are quantized."""
         if self.operators:
             return frozenset(self.operators)
-        return COMPUTING if self.target == 'tensorrt' else _quantizable()
+        return COMPUTING if self.target in FUSING else _quantizable()
 
 
 def _quantizable() -> frozenset[str]:
@@ -140,16 +152,16 @@ def quantize(
     return left
 
 
-def with_shapes(source: Path) -> onnx.ModelProto:
-    """The network of a file, with the shape of every tensor.
+def with_shapes(source: Path, shape: Sequence[int] = ()) -> onnx.ModelProto:
+    """The network of a file, ready (`training.quantize.network`), with the shape of every tensor.
+
+    Args:
+        shape: of its input, for graphs that leave sizes open.
 
     Raises:
         QuantizationError: the file cannot be read.
     """
-    try:
-        model = onnx.shape_inference.infer_shapes(onnx.load(source))
-    except Exception as error:  # protobuf and onnx raise what they like
-        raise QuantizationError(f'{source} cannot be read as an ONNX network: {error}') from error
+    model = read_network(source, shape)
     add_infer_metadata(model)  # otherwise the quantizer writes and reads it again for every variant
     return model
 
@@ -220,6 +232,9 @@ def quantize_model(
     settings: QuantizeSettings,
     left: Iterable[str],
     only: Iterable[str] = (),
+    *,
+    channel_ranges: Mapping[str, ChannelRange] | None = None,
+    weight_scales: Mapping[str, FloatArray] | None = None,
 ) -> onnx.ModelProto:
     """The network with quantized nodes.
 
@@ -229,6 +244,8 @@ def quantize_model(
         settings: method and float nodes are not read here.
         left: names of nodes that stay in float.
         only: names of the only nodes that are quantized; empty means all but `left`.
+        channel_ranges: smallest and largest values (C,) of activations that get one scale a channel, see `depthwise_inputs`.
+        weight_scales: by the name of a weight its scales (C,), where they do not follow from its extremes.
     """
     tensorrt = settings.target == 'tensorrt'
     options: dict[str, Any] = {}
@@ -240,14 +257,18 @@ def quantize_model(
             'QuantizeBias': False,
             'OpTypesToExcludeOutputQuantization': sorted(COMPUTING),  # lets it fuse the activation function
         }
+    elif settings.target == 'openvino':
+        options = {'QuantizeBias': False, 'OpTypesToExcludeOutputQuantization': sorted(COMPUTING)}
     elif products(model.graph):
         options = {'OpTypesToExcludeOutputQuantization': ['Gemm']}
+    if weight_scales:
+        options['TensorQuantOverrides'] = {name: _as_overrides(scales) for name, scales in weight_scales.items()}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     quantizer = QDQQuantizer(
         copy,
         settings.per_channel,
-        False,
+        settings.reduce_range,
         QuantType.QInt8,
         QuantType.QInt8 if tensorrt else QuantType.QUInt8,
         TensorsData(CalibrationMethod.MinMax, {name: _limits(value) for name, value in ranges.items()}),
@@ -259,7 +280,58 @@ def quantize_model(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    for name, limits in (channel_ranges or {}).items():
+        _scale_channels(quantized.graph, name, limits)
     return quantized
+
+
+def depthwise_inputs(graph: onnx.GraphProto, left: Iterable[str]) -> list[str]:
+    """Names of the activations that quantized depthwise convolutions read, and no other quantized node.
+
+    Their channels may have scales of their own: a depthwise convolution never adds up two channels.
+    """
+    kept, weights, reading = {*left}, constants(graph), readers(graph)
+    found = []
+    for node in convolutions(graph, kept):
+        others = [other for other in reading[node.input[0]] if other.op_type in COMPUTING and other.name not in kept]
+        if all(other.input[1] in weights and is_depthwise(other, weights[other.input[1]]) for other in others):
+            found.append(node.input[0])
+    return list(dict.fromkeys(found))
+
+
+def _scale_channels(graph: onnx.GraphProto, tensor: str, limits: ChannelRange) -> None:
+    """Give the rounding of an activation one scale a channel, and all channels one zero point, as kernels want it."""
+    rounding = next((node for node in graph.node if node.op_type == 'QuantizeLinear' and node.input[0] == tensor), None)
+    if rounding is None:
+        return
+    scales, zero = channel_scales(*limits)
+    names = [f'{tensor}_channel_scale', f'{tensor}_channel_zero']
+    graph.initializer.append(onnx.numpy_helper.from_array(scales, names[0]))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.full(len(scales), zero, np.uint8), names[1]))
+    for node in (rounding, *readers(graph)[rounding.output[0]]):
+        node.input[1:] = names
+        del node.attribute[:]
+        node.attribute.append(onnx.helper.make_attribute('axis', 1))
+
+
+def channel_scales(low: FloatArray, high: FloatArray) -> tuple[FloatArray, int]:
+    """Scales (C,) of channels that lie between `low` and `high`, and the zero point for which they are finest, 0 … 254."""
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    alive = high - low > 0
+    if not alive.any():
+        return np.full(len(low), 1e-8, np.float32), 0
+    best, best_cost = (np.ones(len(low)), 0), np.inf
+    for zero in range(1 if (low < 0).any() else 0, 255):
+        scales = np.maximum(high / (255 - zero), -low / zero if zero else 0)
+        cost = float(np.log(scales[alive]).sum())
+        if cost < best_cost:
+            best, best_cost = (scales, zero), cost
+    return np.maximum(best[0], 1e-8).astype(np.float32), best[1]
+
+
+def _as_overrides(scales: FloatArray) -> list[dict[str, Any]]:
+    """One scale a channel as ONNX Runtime's quantizer takes it."""
+    return [{'axis': 0, 'scale': np.float32(scale), 'zero_point': np.int8(0)} for scale in scales]
 
 
 def _limits(limits: Range) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
