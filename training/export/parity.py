@@ -220,9 +220,11 @@ def bare_bundle(classes: Sequence[str], width: int, height: int) -> Bundle:
     )
 
 
-def detections_of(spec: Bundle, file: Path, precision: str, images: Iterable[Image]) -> list[Detections]:
-    """What a network file, run by ONNX Runtime, detects on each image."""
-    bundle = with_file(replace(spec, folder=file.parent), file, precision)
+def detections_of(
+    spec: Bundle, file: Path, precision: str, images: Iterable[Image], engine: str = 'onnxruntime'
+) -> list[Detections]:
+    """What a network file, run by an engine, detects on each image."""
+    bundle = with_file(replace(spec, folder=file.parent), file, precision, engine)
     return _found(Detector(bundle, engines.load(bundle, bundle.artifacts[0], EngineOptions(threads=1))), images)
 
 

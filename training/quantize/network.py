@@ -20,6 +20,8 @@ from training.errors import QuantizationError
 OLDEST_OPSET = 13
 """Since then scales per channel can be written."""
 OPSET = 17
+OLDEST_IR = 4
+"""Since then weights need not be inputs of the graph."""
 _STANDARD = ('', 'ai.onnx')
 Array = npt.NDArray[Any]
 Maker = Mapping[str, onnx.NodeProto]
@@ -42,6 +44,7 @@ def read_network(source: Path, shape: Sequence[int] = ()) -> onnx.ModelProto:
             raise QuantizationError(
                 f'{source} holds {", ".join(foreign[:3])}, not of the ONNX standard: export it anew'
             )
+        _only_pictures_as_inputs(model)
         if shape:
             _fix_shape(model, shape)
         if not _is_ready(model):
@@ -69,11 +72,20 @@ def _is_ready(model: onnx.ModelProto) -> bool:
     return unique and opset(model) >= OLDEST_OPSET and not kinds & {'Constant', 'BatchNormalization', 'Identity'}
 
 
+def _only_pictures_as_inputs(model: onnx.ModelProto) -> None:
+    """Take the weights out of the graph's inputs, where exporters before 2020 list them: then nobody may count on them."""
+    known = constants(model.graph)
+    inputs = [value for value in model.graph.input if value.name not in known]
+    if len(inputs) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, OLDEST_IR)
+
+
 def _fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> None:
-    constants = {constant.name for constant in model.graph.initializer}
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
-        if value.name in constants or len(dims) != len(shape) or all(dim.dim_value for dim in dims):
+        if len(dims) != len(shape) or all(dim.dim_value for dim in dims):
             continue
         for dim, size in zip(dims, shape, strict=True):
             dim.dim_value = size
@@ -83,7 +95,12 @@ def _fix_shape(model: onnx.ModelProto, shape: Sequence[int]) -> None:
 
 
 def _converted(model: onnx.ModelProto) -> onnx.ModelProto:
-    return model if opset(model) >= OLDEST_OPSET else version_converter.convert_version(model, OPSET)
+    if opset(model) >= OLDEST_OPSET:
+        return model
+    for node in model.graph.node:
+        if node.op_type == 'Resize' and len(node.input) == 4 and node.input[3]:
+            node.input[1] = node.input[2] = ''  # opset 11 wanted empty ones beside sizes; later ones refuse them
+    return version_converter.convert_version(model, OPSET)
 
 
 def _optimized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -97,8 +114,12 @@ def _optimized(model: onnx.ModelProto) -> onnx.ModelProto:
         settings.log_severity_level = 4
         onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=['CPUExecutionProvider'])
         rewritten = onnx.load(settings.optimized_model_filepath)
-    standard = all(node.domain in _STANDARD for node in rewritten.graph.node)
-    return rewritten if standard else model
+    if any(node.domain not in _STANDARD for node in rewritten.graph.node):
+        return model
+    domains = [entry for entry in rewritten.opset_import if entry.domain in _STANDARD]
+    del rewritten.opset_import[:]
+    rewritten.opset_import.extend(domains)
+    return rewritten
 
 
 def _name(graph: onnx.GraphProto) -> None:

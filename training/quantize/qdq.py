@@ -42,6 +42,7 @@ COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
 TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
 FUSING = ('openvino', 'tensorrt')
 """Targets that compute an activation function in the convolution before it: nothing is rounded between the two."""
+MOVING = frozenset({'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Flatten', 'Identity'})
 MISH = ('Neg', 'Sigmoid', 'Mul', 'Mul', 'Add', 'Div', 'Sub')
 """The nodes of Mish as `training.export.heads` writes it, each reading the one before."""
 
@@ -351,13 +352,21 @@ def tail(graph: onnx.GraphProto, with_convolutions: bool = True) -> list[str]:
         node = maker.get(waiting.pop())
         if node is None or node.name in seen:
             continue
-        if node.op_type in COMPUTING:
+        if node.op_type in COMPUTING and not _weighs_distribution(node, maker):
             if with_convolutions:
                 seen[node.name] = None
             continue
         seen[node.name] = None
         waiting += node.input
     return list(seen)
+
+
+def _weighs_distribution(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a product reads what a softmax wrote: the mean of a distribution over bins, also written as a convolution."""
+    source = maker.get(node.input[0])
+    while source is not None and source.op_type in MOVING:
+        source = maker.get(source.input[0])
+    return source is not None and source.op_type == 'Softmax'
 
 
 def front(graph: onnx.GraphProto) -> list[str]:

@@ -1,157 +1,175 @@
-"""`python -m training quantize`: the INT8 artifact of a bundle that has a float network, measured beside it."""
+"""`python -m training quantize`: the INT8 artifact of any bundle that has a float network, searched, judged and measured."""
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
-from dataclasses import asdict
-from itertools import islice
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_perception.bundles.bundle import BUNDLE_FILE
-from kd_perception.bundles.bundle_yaml import read
-from training.commands import add_dataset, declare
+from training.commands import declare
 from training.errors import QuantizationError
-from training.steps import commit, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from kd_perception.bundles.bundle import Bundle
-    from training.measure import Measurement
-    from training.quantize.qdq import QuantizeSettings
-
-PARITY_IMAGES = 16
+    from training.quantize.artifact import Judgement
+    from training.quantize.search import Found, SearchSettings
 
 EPILOG = """\
 examples:
-  python -m training quantize models/mine my_photos                          ranges from 64 training images
-  python -m training quantize models/mine my_photos --method percentile --images 200
-  python -m training quantize models/mine my_photos --leave 1,2.cv1          layers that stay in float; see `sensitivity`
+  kd_perception bundle create yolox.onnx --out models/mine              any ONNX detector becomes a bundle first
+  python -m training quantize models/mine my_photos                     a data set with labels: mAP judges
+  python -m training quantize models/mine flight.mp4                    pictures, a bag or a video: the float network judges
+  python -m training quantize models/mine my_photos --engine openvino   the form that OpenVINO fuses; or tensorrt, or all
+  python -m training quantize models/mine my_photos --explain           which layers lose, and why
+  python -m training quantize models/mine my_photos --method percentile --leave 1,2.cv1
 
-The bundle's fp32 artifact stays as it is; its int8 artifact is made anew. Both are measured on the val split, through the
-runtime that the robot uses. Nothing is written where INT8 turned out to be another detector.
+Takes any bundle with an fp32 artifact: of `bundle create` or of our exporter, float or uint8 input, any output layout. Tries
+repairs from the cheapest to the dearest and stops at the first that holds; the steps are kept in --work, and the same command
+goes on from there. With labels ranges come from images of train, and val has the last word. Nothing is written that is another
+detector, or beyond the accuracy gate; what is not faster than float here stands behind it in the bundle.
 """
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the command."""
-    text = 'give a bundle an INT8 artifact, or make it anew'
+    text = 'give a bundle, also one of `bundle create`, an INT8 artifact that is still the same detector'
     parser = declare(commands, 'quantize', text, EPILOG)
     parser.add_argument('bundle', type=Path, help='folder of a bundle with an fp32 artifact for onnxruntime')
-    add_dataset(parser)
+    parser.add_argument(
+        'dataset', type=Path, help='data set (folder, or its name in the data root), pictures, bag or video'
+    )
+    parser.add_argument(
+        '--engine', default='onnxruntime', help='onnxruntime, openvino, tensorrt, or all; %(default)s by default'
+    )
     parser.add_argument('--images', type=int, default=64, help='calibration images; %(default)s by default')
-    parser.add_argument('--method', default='percentile', help='minmax, percentile or entropy; %(default)s by default')
-    parser.add_argument('--percentile', type=float, default=99.99, help='share that is kept; %(default)s by default')
+    parser.add_argument(
+        '--judged', type=int, default=64, help='other images that judge the steps; %(default)s by default'
+    )
+    parser.add_argument(
+        '--method', help='only these ranges: minmax, percentile, mse or entropy; by default all are tried'
+    )
     parser.add_argument('--leave', metavar='LAYER,…', help='layers that stay in float')
+    parser.add_argument('--most-layers', type=int, default=32, help='most layers left in float; %(default)s by default')
+    parser.add_argument('--max-ms', type=float, default=0.0, help='longest median inference on this machine, ms')
+    parser.add_argument('--max-map-drop', type=float, default=0.02, help='accuracy gate; %(default)s by default')
+    parser.add_argument(
+        '--reduce-range', action='store_true', help='weights of 7 bits, for x86 processors without VNNI'
+    )
+    parser.add_argument('--topic', default='', help='of a bag with several topics of images')
+    parser.add_argument('--explain', action='store_true', help='print which layers lose, and why')
+    parser.add_argument(
+        '--work', type=Path, default=Path('out/quantize'), help='folder of the steps; %(default)s by default'
+    )
     parser.set_defaults(command=run)
     return parser
 
 
 def run(options: argparse.Namespace) -> int:
-    """Quantize, hold against the float network, measure, write."""
-    from dataclasses import replace
-
+    """Search, judge, write; for each engine."""
     from kd_perception.bundles.bundle import load_bundle
     from training.data.root import data_set
-    from training.quantize.arms_command import leaving
-    from training.quantize.qdq import QuantizeSettings
+    from training.quantize.pictures import pictures_of
 
     bundle = load_bundle(options.bundle)
-    dataset = data_set(options.dataset, options.data)
-    source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
-    settings = leaving(source, options.leave) if options.leave else QuantizeSettings()
-    settings = replace(settings, method=options.method, percentile=options.percentile)
-    for line in requantize(bundle, dataset, options.images, settings, str(options.dataset), options.threads):
-        print(line, flush=True)
+    data = options.dataset if options.dataset.exists() else data_set(options.dataset, options.data)
+    pictures = pictures_of(bundle, data, options.images, options.judged, options.topic)
+    if pictures.truth is None:
+        print(f'{options.dataset}: no labels; agreement with the float network is what is judged', flush=True)
+    for engine in _engines(options.engine):
+        settings = _settings(options, bundle, engine)
+        found = _search(bundle, pictures, settings, options)
+        _write(bundle, found, pictures, settings, options)
+        bundle = load_bundle(options.bundle)
     return 0
 
 
-def requantize(
-    bundle: Bundle, dataset: Path, count: int, settings: QuantizeSettings, called: str, threads: int
-) -> list[str]:
-    """Give `bundle` an INT8 artifact.
+def _engines(asked: str) -> list[str]:
+    from kd_perception import engines
+    from training.quantize.qdq import TARGETS
 
-    Args:
-        dataset: ranges come from its train split, accuracy from val.
-        count: of calibration images.
-        called: the data set's name in the bundle.
+    names = TARGETS if asked == 'all' else asked.split(',')
+    for name in names:
+        if name not in TARGETS:
+            raise QuantizationError(f'--engine {name} is none of {", ".join(TARGETS)}, all')
+    lacking = [name for name in names if name != 'tensorrt' and not engines.availability(name)]
+    if lacking and asked != 'all':
+        raise QuantizationError(f'{lacking[0]} judges its own networks: {engines.availability(lacking[0]).reason}')
+    return [name for name in names if name not in lacking]
 
-    Returns:
-        What was measured, for people.
 
-    Raises:
-        QuantizationError: the network does not take uint8 images as it is.
-        ExportError: INT8 is another detector.
-    """
-    from kd_perception.bundles.bundle import write_bundle
-    from training.data.dataset import read_split
-    from training.data.spread import images_for
-    from training.export.parity import QUANTIZED, bare_bundle, check, detections_of
-    from training.measure import measure_artifact, with_file
-    from training.quantize import qdq
+def _settings(options: argparse.Namespace, bundle: Bundle, engine: str) -> SearchSettings:
+    from dataclasses import replace
 
-    float_artifact, spec = bundle.artifact('onnxruntime', 'fp32'), bundle.input
-    if (spec.dtype, spec.layout, spec.color) != ('uint8', 'nhwc', 'bgr'):
-        raise QuantizationError(
-            f'{bundle.name} takes {spec.dtype} {spec.layout} {spec.color}; only graphs of our exporter, uint8 nhwc bgr, '
-            'are quantized'
+    from training.quantize.arms_command import leaving
+    from training.quantize.calibration import METHODS as KNOWN
+    from training.quantize.qdq import QuantizeSettings
+    from training.quantize.search import METHODS, SearchSettings
+
+    source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
+    quantize = leaving(source, options.leave) if options.leave else QuantizeSettings()
+    quantize = replace(quantize, reduce_range=options.reduce_range)
+    methods = tuple(METHODS)
+    if options.method:
+        methods = tuple(name for name, (method, _) in METHODS.items() if method == options.method)
+        if not methods:
+            raise QuantizationError(f'unknown calibration method {options.method!r}; choose one of {", ".join(KNOWN)}')
+        quantize = replace(quantize, method=options.method)
+    return SearchSettings(
+        engine=engine,
+        most_loss=options.max_map_drop / 2,
+        most_ms=options.max_ms,
+        most_layers=options.most_layers,
+        methods=methods,
+        quantize=quantize,
+        threads=options.threads,
+    )
+
+
+def _search(bundle: Bundle, pictures: Any, settings: SearchSettings, options: argparse.Namespace) -> Found:
+    from training.quantize.search import search
+    from training.quantize.search_page import explanation, table, write_pages
+
+    print(f'INT8 for {settings.engine}', flush=True)
+    found = search(bundle, pictures, settings, options.work, lambda line: print(f'  {line}', flush=True))
+    folder = found.best.file.parent
+    write_pages(found, folder)
+    print(f'\n{table(found.steps)}\n')
+    if options.explain:
+        print(f'{explanation(found.layers)}\n')
+    print(f'{folder}: steps.md, steps.svg, layers.md')
+    if not found.holds:
+        print(
+            'no step is as near to the float network as was asked; what is left is quantization-aware training: '
+            'qat: true in a recipe'
         )
-    source, name = bundle.folder / float_artifact.file, f'{bundle.name}_int8.onnx'
-    images = images_for(bundle, dataset, 'train', count)
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / name
-        left = qdq.quantize(source, made, images, settings)
-        sample = [item.image for item in islice(read_split(dataset, 'val'), PARITY_IMAGES)]
-        bare = bare_bundle(bundle.classes, spec.width, spec.height)
-        found = [detections_of(bare, file, precision, sample) for file, precision in ((source, 'fp32'), (made, 'int8'))]
-        parity = check(made, *found, QUANTIZED)
-        quantized = with_file(bundle, made, 'int8')
-        measured = {
-            'int8': measure_artifact(quantized, quantized.artifacts[0], dataset, threads=threads, against=bundle),
-            'fp32': measure_artifact(bundle, float_artifact, dataset, threads=threads),
-        }
-        record = {
-            'settings': asdict(settings),
-            'calibration_images': len(images),
-            'calibration_sha256': qdq.calibration_hash(images),
-            'float_nodes': len(left),
-            'parity': parity.to_json(),
-            'commit': commit(),
-        }
-        files = {'fp32': float_artifact.file, 'int8': name}
-        shutil.copyfile(made, bundle.folder / name)
-        write_bundle(bundle.folder, _document(bundle, files, measured, called, record))
-    return [f'{precision}\n{result}' for precision, result in measured.items()]
+    return found
 
 
-def _document(
-    bundle: Bundle, files: Mapping[str, str], measured: Mapping[str, Measurement], called: str, record: dict[str, Any]
-) -> dict[str, Any]:
-    """bundle.yaml with both artifacts as they were measured now, int8 first; artifacts of other engines stay."""
-    document = read(bundle.folder / BUNDLE_FILE).values
-    old = {(entry['engine'], entry['precision']): entry for entry in document['artifacts']}
-    made_by = f'python -m training quantize models/{bundle.name} {called} --method {record["settings"]["method"]}'
-    new = []
-    for precision, result in measured.items():
-        entry = dict(old.pop(('onnxruntime', precision), {}))
-        entry |= {'engine': 'onnxruntime', 'precision': precision, 'file': files[precision]}
-        entry['sha256'] = digest(bundle.folder / files[precision])
-        if precision == 'int8':
-            entry.pop('thresholds', None)  # chosen for the network that this one replaces
-        entry['metrics'] = {
-            'dataset': f'{called}/val',
-            **result.stated(),
-            'command': f'python -m training measure models/{bundle.name} {called} --precision {precision}',
-        }
-        new.append(
-            {**entry, 'made_by': f'{made_by} --images {record["calibration_images"]}'} if precision == 'int8' else entry
-        )
-    document['artifacts'] = [*new, *old.values()]
-    provenance = document.setdefault('provenance', {})
-    provenance['quantize'] = record
-    loss = 1 - measured['int8'].accuracy.map / max(measured['fp32'].accuracy.map, 1e-9)
-    provenance['int8_relative_map_loss'] = round(loss, 4)
-    return document
+def _write(bundle: Bundle, found: Found, pictures: Any, settings: SearchSettings, options: argparse.Namespace) -> None:
+    from training.quantize.artifact import judge_artifact, write_artifact
+    from training.quantize.search import FASTER
+
+    called = str(options.dataset)
+    judgement = judge_artifact(bundle, found, pictures, settings, options.max_map_drop, called)
+    command = f'python -m training quantize models/{bundle.name} {shlex.quote(called)} --engine {settings.engine}'
+    method = f' --method {options.method}' if options.method else ''
+    leave = f' --leave {options.leave}' if options.leave else ''
+    again = f'{command}{method}{leave} --images {options.images} --judged {options.judged}'
+    artifact = write_artifact(bundle, found, pictures, settings, judgement, called, again)
+    for line in _figures(judgement):
+        print(line)
+    speed = f'{found.best.speed:.2f} times as fast as the float network ({found.best.ms:.2f} ms)'
+    if settings.engine == 'tensorrt':
+        verdict = 'symmetric, for TensorRT; not timed here, and judged by ONNX Runtime'
+    elif found.best.speed >= FASTER:
+        verdict = f'{speed} on {settings.engine} here'
+    else:
+        verdict = f'{speed} on {settings.engine} here: not faster, so it stands behind fp32 in the bundle'
+    print(f'{bundle.folder / artifact.file}: {verdict}')
+
+
+def _figures(judgement: Judgement) -> list[str]:
+    if judgement.int8 is None or judgement.float is None:
+        return []
+    return [f'int8\n{judgement.int8}', f'fp32\n{judgement.float}']

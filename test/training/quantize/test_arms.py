@@ -102,18 +102,19 @@ def test_the_sensitivity_command_leaves_table_choice_and_accuracy(bundle, datase
 def test_the_quantize_command_gives_a_bundle_its_int8_artifact(bundle, dataset, tmp_path, monkeypatch):
     folder = tmp_path / 'tiny'
     shutil.copytree(bundle, folder)
-    command = ['quantize', str(folder), str(dataset), '--images', '2', '--threads', '1']
-    assert main(command) == 0
+    command = ['quantize', str(folder), str(dataset), '--images', '1', '--judged', '1', '--threads', '1']
+    command += ['--work', str(tmp_path / 'work')]
+    assert main([*command, '--method', 'percentile']) == 0
     written = load_bundle(folder)
-    assert [artifact.precision for artifact in written.artifacts] == ['int8', 'fp32']
+    assert sorted(artifact.precision for artifact in written.artifacts) == ['fp32', 'int8']
     assert all(artifact.measured_map is not None for artifact in written.artifacts)
-    record = written.provenance['quantize']
-    assert (record['settings']['method'], record['calibration_images']) == ('percentile', 2)
-    first = written.read(written.artifacts[0])
+    record = written.provenance['quantize']['onnxruntime']
+    assert (record['settings']['method'], record['calibration_images']) == ('percentile', 1)
+    first = written.read(written.artifact('onnxruntime', 'int8'))
     assert main([*command, '--method', 'minmax']) == 0
     again = load_bundle(folder)
-    assert [artifact.precision for artifact in again.artifacts] == ['int8', 'fp32']
-    assert again.read(again.artifacts[0]) != first
+    assert sorted(artifact.precision for artifact in again.artifacts) == ['fp32', 'int8']
+    assert again.read(again.artifact('onnxruntime', 'int8')) != first
 
 
 def test_a_network_that_became_another_detector_is_not_written(bundle, dataset, tmp_path, monkeypatch, capsys):
@@ -121,7 +122,8 @@ def test_a_network_that_became_another_detector_is_not_written(bundle, dataset, 
     shutil.copytree(bundle, folder)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     monkeypatch.setattr(parity, 'QUANTIZED', parity.ParityLimits(asked_score=0.0, overlap=1.0, score=0.0))
-    assert main(['quantize', str(folder), str(dataset), '--images', '2', '--threads', '1']) == 1
+    command = ['quantize', str(folder), str(dataset), '--images', '1', '--judged', '1', '--method', 'minmax']
+    assert main([*command, '--most-layers', '1', '--threads', '1', '--work', str(tmp_path / 'work')]) == 1
     assert 'is not the detector that it was made from' in capsys.readouterr().err
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 

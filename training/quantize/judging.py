@@ -1,0 +1,173 @@
+"""How far an INT8 network is from its float one: on the robot's path, against labels where there are some, and in time."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd_perception import engines
+from kd_perception.bundles.bundle import Bundle
+from kd_perception.detection.detections import Detections
+from kd_perception.detection.detector import Detector
+from kd_perception.engines.options import EngineOptions
+from kd_perception.metrics.accuracy import measure
+from kd_perception.metrics.matching import assign, iou
+from training.export import parity as parities
+from training.export.parity import MATCH_IOU, Parity, compare
+from training.measure import LOWEST_SCORE, with_file
+from training.quantize.pictures import Pictures
+
+ASKED_SCORE = 0.05
+"""Detections from this score on make the drift: what is fainter, nobody sees."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was measured of a network against its float one.
+
+    Attributes:
+        drift: what detections changed by, over how many there are: scores, overlaps, and those that came or went; 0 is the same.
+        parity: sure detections found again.
+        map: mAP50-95 on the labels, 0 … 1; None without labels.
+        float_map: the float network's.
+    """
+
+    drift: float
+    parity: Parity
+    map: float | None = None
+    float_map: float | None = None
+
+    @property
+    def loss(self) -> float | None:
+        """The share of the float network's mAP50-95 that is gone; None without labels."""
+        if self.map is None or not self.float_map:
+            return None
+        return 1 - self.map / self.float_map
+
+    def holds(self, most_loss: float) -> bool:
+        """Whether it is the same detector: found again within the limits of parity, and mAP within `most_loss`."""
+        same = self.parity.found >= parities.QUANTIZED.found and self.parity.score <= parities.QUANTIZED.score
+        near = self.parity.overlap >= parities.QUANTIZED.overlap
+        return same and near and (self.loss is None or self.loss <= most_loss)
+
+
+class Judge:
+    """The float network's detections, with which others are compared.
+
+    Args:
+        bundle: with the float network.
+        engine: that runs the networks that are judged.
+        pictures: the judged ones are used.
+        threads: CPU threads of an inference.
+    """
+
+    def __init__(self, bundle: Bundle, engine: str, pictures: Pictures, threads: int) -> None:
+        self._bundle, self._engine, self._pictures, self._threads = bundle, engine, pictures, threads
+        self.float_file = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
+        self._wanted = self._detect(self.float_file, 'fp32')
+        self.float_map = self._map(self._wanted)
+
+    @property
+    def sees_anything(self) -> bool:
+        """Whether the float network is sure of anything on these pictures."""
+        return any((found.scores >= ASKED_SCORE).any() for found in self._wanted)
+
+    def judge(self, file: Path) -> Verdict:
+        """Detect with another network and compare."""
+        found = self._detect(file, 'int8')
+        parity = compare(self._wanted, found, parities.QUANTIZED.asked_score)
+        return Verdict(drift(self._wanted, found), parity, self._map(found), self.float_map)
+
+    def times(self, files: Mapping[str, Path], rounds: int) -> dict[str, float]:
+        """See `interleaved_times`; `float` is the float network."""
+        networks = {'float': (self.float_file, 'fp32'), **{name: (file, 'int8') for name, file in files.items()}}
+        return interleaved_times(self._bundle, self._engine, networks, self._pictures.fed[0], rounds, self._threads)
+
+    def _detect(self, file: Path, precision: str) -> list[Detections]:
+        one = with_file(self._bundle, file, precision, self._engine)
+        engine = engines.load(one, one.artifacts[0], EngineOptions(threads=self._threads))
+        detector = Detector(one, engine, replace(self._bundle.thresholds, score=LOWEST_SCORE))
+        try:
+            return [detector.detect(image)[0] for image in self._pictures.judged]
+        finally:
+            detector.close()
+
+    def _map(self, found: Sequence[Detections]) -> float | None:
+        if self._pictures.truth is None:
+            return None
+        spec = self._bundle
+        most = spec.output.max_detections
+        score = spec.thresholds.score
+        return measure(found, self._pictures.truth, spec.classes, score_threshold=score, max_detections=most).map
+
+
+def drift(wanted: Sequence[Detections], found: Sequence[Detections]) -> float:
+    """What detections changed by, over how many the reference has.
+
+    A detection that is found again (same class, IoU 0.5) counts with the difference of its scores and 1 − IoU, weighted by its
+    score; one that came or went counts with its score.
+    """
+    changed, asked = 0.0, 0
+    for reference, other in zip(wanted, found, strict=True):
+        mine = reference.select(reference.scores >= ASKED_SCORE)
+        taken = assign(mine, other, MATCH_IOU)
+        hits = taken >= 0
+        matched = other.select(taken[hits])
+        overlap = iou(mine.boxes[hits], matched.boxes).diagonal()
+        changed += float(np.abs(mine.scores[hits] - matched.scores).sum())
+        changed += float((mine.scores[hits] * (1 - overlap)).sum()) + float(mine.scores[~hits].sum())
+        new = np.ones(len(other), np.bool_)
+        new[taken[hits]] = False
+        changed += float(other.scores[new & (other.scores >= ASKED_SCORE)].sum())
+        asked += len(mine)
+    return changed / max(asked, 1)
+
+
+def interleaved_times(
+    bundle: Bundle,
+    engine: str,
+    networks: Mapping[str, tuple[Path, str]],
+    picture: np.ndarray[Any, Any],
+    rounds: int,
+    threads: int,
+) -> dict[str, float]:
+    """Median time of an inference of each network in ms, all in turn, so that what disturbs one disturbs all.
+
+    With one thread it is the process's time on the CPU, which other programs disturb least; with more it is the clock's.
+
+    Args:
+        bundle: whose input the networks take.
+        engine: that runs them.
+        networks: by name the file and its precision.
+        picture: as the network takes it.
+        rounds: timed inferences of each.
+        threads: CPU threads of an inference.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
+    loaded = {}
+    for name, (file, precision) in networks.items():
+        one = with_file(bundle, file, precision, engine)
+        loaded[name] = engines.load(one, one.artifacts[0], EngineOptions(threads=threads))
+    batch = np.ascontiguousarray(picture[None])
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for number in range(rounds + 2):
+        for name, running in loaded.items():
+            started = clock()
+            running.infer(batch)
+            if number > 1:  # the first two warm up
+                times[name].append(1e3 * (clock() - started))
+    for running in loaded.values():
+        running.close()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0))
