@@ -15,6 +15,7 @@ from training.data.dataset import Image
 from training.data.sampling import ALL, NAMES
 from training.errors import RecipeError
 from training.models.yolov4.backbones import is_backbone
+from training.quantize.qdq import qat_form
 from training.recipe import COCO, MAX_DETECTIONS, WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe, is_folder
 from training.schema import counted
 from training.steps import Result, Step, Steps, fingerprint, in_order
@@ -101,7 +102,7 @@ class Pipeline:
         rounded = [self.prepare(image_set) for image_set in self.recipe.calibration.images] if stage.qat else []
         settings += self._sample(stage)
         if stage.qat:
-            settings += [self.recipe.calibration, self.recipe.export]
+            settings += [self.recipe.calibration, self.recipe.export, *qat_form(self.recipe.quantize)]
         needs = (*start, *teachers, *backbone, *narrow, *images, *rounded, self.prepare(self.recipe.validation))
         return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), True, True)
 
@@ -280,6 +281,7 @@ class Pipeline:
             narrow=None if stage.widen is None else self.weights_file(stage.widen),
             answers=self.steps.root / 'answers',
             calibration=self._calibration() if stage.qat else None,
+            quantized=self.recipe.quantize,
         )
 
     def _classify(self, stage: StageRecipe, folder: Path) -> Result:

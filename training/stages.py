@@ -52,6 +52,7 @@ def train(
     narrow: Path | None = None,
     answers: Path | None = None,
     calibration: Sequence[Image] | None = None,
+    quantized: qdq.QuantizeSettings | None = None,
 ) -> Result:
     """Train a stage; goes on from its last checkpoint.
 
@@ -67,6 +68,7 @@ def train(
         narrow: a narrower detector's weights, with which a fresh network begins.
         answers: folder where what teachers say is kept for all stages, arms and seeds, if `distill` says so.
         calibration: images that set the ranges in which the network trains as INT8 will compute; None trains in float.
+        quantized: how INT8 will compute.
     """
     from training.distill.trainer import FitJob, fit
     from training.models.weights import read_kept
@@ -83,7 +85,7 @@ def train(
     elif narrow is not None:
         student = widened(str(start), classes, narrow, seed)
     elif calibration is not None:
-        student = quantization_aware(Path(start), calibration)
+        student = quantization_aware(Path(start), calibration, quantized or qdq.QuantizeSettings())
     job = FitJob(
         student=student,
         classes=classes,

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.data.dataset import Image
 from training.errors import WeightsError
+from training.quantize.qdq import QuantizeSettings
 
 
 def widened(architecture: str, classes: Sequence[str], narrow: Path, seed: int) -> Any:
@@ -69,9 +70,9 @@ def fresh_yolov4(
     return network
 
 
-def quantization_aware(file: Path, calibration: Sequence[Image]) -> Any:
-    """A trained network that computes as INT8 will, its ranges set by those images."""
+def quantization_aware(file: Path, calibration: Sequence[Image], settings: QuantizeSettings) -> Any:
+    """A trained network that computes as INT8 with these settings will, its ranges set by those images."""
     from training.models.weights import load_network
     from training.quantize.qat import prepare_qat
 
-    return prepare_qat(load_network(file)[0], calibration)
+    return prepare_qat(load_network(file)[0], calibration, settings)

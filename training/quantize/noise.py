@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from training.quantize.calibration import Image, run
 from training.quantize.candidate import Candidate, biased, channel_extremes, groups_of
 from training.quantize.network import constants, opset
-from training.quantize.qdq import channel_scales
+from training.quantize.qdq import channel_scales, weight_levels
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -172,7 +172,7 @@ class _Twins:
     def _rounded_weight(self, name: str) -> FloatArray:
         weight = numpy_helper.to_array(self._weights[name])
         settings = self._candidate.settings
-        levels = 63 if settings.reduce_range else 127
+        levels = weight_levels(settings)
         reach = (
             np.abs(weight).max(axis=(1, 2, 3)) if settings.per_channel else np.full(len(weight), np.abs(weight).max())
         )

@@ -1,14 +1,16 @@
 """Quantization-aware training: a network that computes as INT8 will, while it trains in float.
 
-Convolutions read rounded activations and have rounded weights, and what they write is rounded before and behind the activation
-function; gradients pass the rounding as if it were not there (straight through, Bengio 2013), and stop where a value was clipped.
-Batch norms are folded into the weights and keep their statistics, as Jacob et al. (CVPR 2018) end their training.
+Convolutions read rounded activations and have rounded weights. For ONNX Runtime what they write is rounded before and behind the
+activation function; OpenVINO and TensorRT compute that function in the convolution, and only what the next one reads is rounded,
+for TensorRT with zero point 0. Gradients pass the rounding as if it were not there (straight through, Bengio 2013), and stop
+where a value was clipped. Batch norms are folded into the weights and keep their statistics, as Jacob et al. (CVPR 2018) end
+their training.
 
 The ranges are set once, on calibration images, and stay: the weights learn to live with them, and the graph gets the same ones
 (but halves of a tensor, as C2f reads them, are rounded with the range of the whole). So the state of a network in training has
 the float network's tensors, and every trainer takes it, saves it and resumes it as it is.
 
-    prepared = prepare_qat(network, images)             # then train `prepared`
+    prepared = prepare_qat(network, images, settings)   # then train `prepared`
     network, ranges = finish_qat(prepared)
     export(network, width, height, fp32)
     quantize(fp32, int8, images, settings, onnx_ranges(fp32, network, ranges))
@@ -30,6 +32,7 @@ from torch import nn
 from training.errors import QuantizationError
 from training.models import torchvision_nms
 from training.quantize.calibration import Image, Range
+from training.quantize.qdq import FUSING, QuantizeSettings, weight_levels
 
 torchvision_nms.ensure()
 
@@ -44,6 +47,9 @@ Places = Mapping[str, Range]
 class Rounding(nn.Module):
     """Rounds to 256 levels between two limits; until they are set it only watches the values.
 
+    Args:
+        symmetric: 255 levels that reach as far below 0 as above.
+
     Attributes:
         low: smallest value, at most 0.
         high: largest, at least 0.
@@ -52,9 +58,10 @@ class Rounding(nn.Module):
     low: torch.Tensor
     high: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, symmetric: bool = False) -> None:
         super().__init__()
         self.watching = True
+        self.symmetric = symmetric
         for name in ('low', 'high'):
             self.register_buffer(name, torch.zeros(()), persistent=False)
 
@@ -64,6 +71,10 @@ class Rounding(nn.Module):
             self.low.copy_(torch.minimum(self.low, value.detach().amin()))
             self.high.copy_(torch.maximum(self.high, value.detach().amax()))
             return value
+        if self.symmetric:
+            scale = (torch.maximum(-self.low, self.high) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            zero = torch.zeros_like(scale, dtype=torch.int32)
+            return torch.fake_quantize_per_tensor_affine(value, scale, zero, -127, 127)
         scale = ((self.high - self.low) / LEVELS).clamp_min(torch.finfo(torch.float32).tiny)
         zero = (-self.low / scale).round().int()
         return torch.fake_quantize_per_tensor_affine(value, scale, zero, 0, LEVELS)
@@ -79,6 +90,8 @@ class RoundedConv(Conv):
 
     roundings: nn.ModuleDict
     reads_rounded: bool
+    per_channel: bool
+    levels: int
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """See Conv.forward."""
@@ -92,18 +105,31 @@ class RoundedConv(Conv):
         elif not is_rounded:
             self.reads_rounded = False
         weight, bias = folded(self)
-        scale = (weight.detach().abs().amax(dim=(1, 2, 3)) / 127).clamp_min(1e-12)
-        if not self.roundings['before'].watching:
-            zero = torch.zeros_like(scale, dtype=torch.int32)
-            weight = torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
-        value = self.roundings['before'](self.conv._conv_forward(x, weight, bias))
+        if not any(cast(Rounding, rounding).watching for rounding in self.roundings.values()):
+            weight = self._rounded(weight)
+        value = self.conv._conv_forward(x, weight, bias)
+        if 'before' in self.roundings:
+            value = self.roundings['before'](value)
+        value = self.act(value)
         if 'behind' in self.roundings:
-            value = self.roundings['behind'](self.act(value))
-        value.is_rounded = True
+            value = self.roundings['behind'](value)
+        value.is_rounded = 'behind' in self.roundings or (
+            'before' in self.roundings and isinstance(self.act, nn.Identity)
+        )
         return cast(torch.Tensor, value)
 
+    def _rounded(self, weight: torch.Tensor) -> torch.Tensor:
+        reach = weight.detach().abs()
+        if not self.per_channel:
+            scale = (reach.amax() / self.levels).clamp_min(1e-12)
+            zero = torch.zeros_like(scale, dtype=torch.int32)
+            return torch.fake_quantize_per_tensor_affine(weight, scale, zero, -self.levels, self.levels)
+        scale = (reach.amax(dim=(1, 2, 3)) / self.levels).clamp_min(1e-12)
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -self.levels, self.levels)
 
-def prepare_qat(network: nn.Module, images: Sequence[Image]) -> nn.Module:
+
+def prepare_qat(network: nn.Module, images: Sequence[Image], settings: QuantizeSettings | None = None) -> nn.Module:
     """A copy of a network that computes as INT8 will, in training and in evaluation.
 
     The first convolution and those that end the head's branches stay in float, as `QuantizeSettings` leaves them by default.
@@ -111,12 +137,16 @@ def prepare_qat(network: nn.Module, images: Sequence[Image]) -> nn.Module:
     Args:
         network: a detector of Ultralytics, not fused.
         images: calibration images as the network sees them, uint8 (H, W, 3), BGR.
+        settings: how the trained network will be quantized: target, granularity and width of weights, operators.
 
     Raises:
-        QuantizationError: no images, a fused network, or one without convolutions that can be trained like this.
+        QuantizationError: no images, settings that cannot be trained for, a fused network, or one without convolutions that
+            can be trained like this.
     """
     if not images:
         raise QuantizationError('calibration needs images')
+    settings = settings or QuantizeSettings()
+    _check(settings)
     network = copy.deepcopy(network)
     training = network.training
     rounded = list(_convolutions(network))
@@ -125,13 +155,13 @@ def prepare_qat(network: nn.Module, images: Sequence[Image]) -> nn.Module:
             'the network has no convolution with batch norm that could be trained in INT8; a fused network has none: load it anew'
         )
     for convolution in rounded:
-        _round(convolution)
+        _round(convolution, settings)
     network.eval()
     with torch.no_grad():
         network(_pixels(images[0], network))  # finds what reads values that nobody rounds
         for convolution in rounded:
             if not convolution.reads_rounded:
-                convolution.roundings['input'] = Rounding().to(convolution.conv.weight.device)
+                convolution.roundings['input'] = _rounding(convolution, settings)
         for image in images:
             network(_pixels(image, network))
     for module in network.modules():
@@ -155,7 +185,7 @@ def finish_qat(network: nn.Module) -> tuple[nn.Module, dict[str, Places]]:
         if isinstance(module, RoundedConv):
             ranges[name] = {place: cast(Rounding, rounding).limits for place, rounding in module.roundings.items()}
             cast(Any, module).__class__ = DWConv if module.conv.groups > 1 else Conv
-            del module.roundings, module.reads_rounded
+            del module.roundings, module.reads_rounded, module.per_channel, module.levels
     if not ranges:
         raise QuantizationError('the network was not prepared by prepare_qat')
     return network, ranges
@@ -208,11 +238,33 @@ def _convolutions(network: nn.Module) -> Iterator[RoundedConv]:
             yield cast(RoundedConv, module)
 
 
-def _round(block: RoundedConv) -> None:
+def _round(block: RoundedConv, settings: QuantizeSettings) -> None:
     block.__class__ = RoundedConv
-    places = ['before'] if isinstance(block.act, nn.Identity) else ['before', 'behind']
-    block.roundings = nn.ModuleDict({place: Rounding() for place in places}).to(block.conv.weight.device)
+    places = []
+    if settings.target not in FUSING:
+        places.append('before')
+        if not isinstance(block.act, nn.Identity) and settings.kinds >= {'Sigmoid', 'Mul'}:
+            places.append('behind')
+    block.roundings = nn.ModuleDict({place: _rounding(block, settings) for place in places})
     block.reads_rounded = True
+    block.per_channel, block.levels = settings.per_channel, weight_levels(settings)
+
+
+def _rounding(block: Conv, settings: QuantizeSettings) -> Rounding:
+    return Rounding(symmetric=settings.target == 'tensorrt').to(block.conv.weight.device)
+
+
+def _check(settings: QuantizeSettings) -> None:
+    """Refuse what the graph would have and the training would not."""
+    if not settings.first_convolution_float or not settings.last_convolutions_float:
+        raise QuantizationError(
+            'qat trains with the first and the last convolutions in float: leave first_convolution_float and '
+            'last_convolutions_float at true'
+        )
+    if settings.float_nodes or settings.mixed is not None:
+        raise QuantizationError('qat trains every other layer in INT8: leave float_nodes and mixed out')
+    if 'Conv' not in settings.kinds:
+        raise QuantizationError(f'qat rounds convolutions, operators has none: {", ".join(settings.operators)}')
 
 
 def _pixels(image: Image, network: nn.Module) -> torch.Tensor:

@@ -121,6 +121,17 @@ class QuantizeSettings:
         return COMPUTING if self.target in FUSING else _quantizable()
 
 
+def qat_form(settings: QuantizeSettings) -> list[Any]:
+    """What of the settings a quantization-aware training depends on; empty where it is as by default."""
+    form = [settings.target, settings.per_channel, settings.reduce_range, sorted(settings.operators)]
+    return [] if form == ['onnxruntime', True, False, []] else form
+
+
+def weight_levels(settings: QuantizeSettings) -> int:
+    """The largest whole number that a weight is rounded to; the smallest is its negative."""
+    return 64 if settings.reduce_range else 127
+
+
 def _quantizable() -> frozenset[str]:
     return frozenset({*QLinearOpsRegistry, *QDQRegistry})
 

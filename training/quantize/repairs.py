@@ -19,6 +19,7 @@ from tqdm import tqdm
 from training.quantize.calibration import Image, run
 from training.quantize.candidate import Candidate, channel_extremes, groups_of
 from training.quantize.network import attribute, constants, is_depthwise, makers, readers
+from training.quantize.qdq import weight_levels
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -96,7 +97,7 @@ def rounded(candidate: Candidate, images: Sequence[Image]) -> Candidate:
     """Round the weights of each quantized convolution so that the errors of one are made up for by the next ones."""
     known = constants(candidate.model.graph)
     changed, scales = {}, dict(candidate.weight_scales)
-    levels = 63 if candidate.settings.reduce_range else 127
+    levels = weight_levels(candidate.settings)
     windows = _windows(candidate, images)
     for node in tqdm(candidate.quantized, 'rounding weights', unit='layer', leave=False, disable=None):
         if not candidate.settings.per_channel or node.name not in windows:

@@ -136,3 +136,61 @@ def test_wrong_networks_are_refused(tiny, prepared, tmp_path):
         network.get_submodule('model.1').conv.weight.add_(1)
     with pytest.raises(QuantizationError, match=r'no convolution with the weights of model\.1'):
         onnx_ranges(tiny.file, network, ranges)
+
+
+@pytest.mark.parametrize('target', ['tensorrt', 'openvino'])
+def test_where_an_engine_fuses_only_what_convolutions_read_is_rounded(tiny, target):
+    prepared = prepare_qat(tiny.network, tiny.images, QuantizeSettings(target=target))
+    blocks = [block for block in prepared.modules() if isinstance(block, RoundedConv)]
+    assert len(blocks) == 24
+    assert all(set(block.roundings) == {'input'} for block in blocks)
+    assert {block.roundings['input'].symmetric for block in blocks} == {target == 'tensorrt'}
+
+
+@pytest.mark.parametrize('target', ['tensorrt', 'openvino'])
+def test_the_graph_for_an_engine_that_fuses_computes_what_was_trained(tiny, tmp_path, target):
+    import onnxruntime
+
+    settings = QuantizeSettings(target=target)
+    prepared = prepare_qat(tiny.network, tiny.images, settings)
+    network, ranges = finish_qat(prepared)
+    fp32, int8 = tmp_path / 'fp32.onnx', tmp_path / 'int8.onnx'
+    export(network, WIDTH, HEIGHT, fp32)
+    quantize(fp32, int8, tiny.images, settings, onnx_ranges(fp32, network, ranges))
+    session = onnxruntime.InferenceSession(str(int8), providers=['CPUExecutionProvider'])
+    found = session.run(['scores'], {'image': tiny.images[0][None]})[0]
+    off = {}
+    for name, trained in {target: prepared, 'onnxruntime': prepare_qat(tiny.network, tiny.images)}.items():
+        with torch.no_grad():
+            scores = trained(rgb(tiny.images[0]))[0][:, 4:].transpose(1, 2).numpy()
+        off[name] = np.abs(found - scores).mean()
+    assert off[target] < 0.7 * off['onnxruntime']
+
+
+@pytest.mark.parametrize(
+    ('settings', 'values'),
+    [({}, 255), ({'reduce_range': True}, 129), ({'per_channel': False}, 255)],
+)
+def test_weights_are_rounded_as_the_settings_say(tiny, settings, values):
+    block = prepare_qat(tiny.network, tiny.images, QuantizeSettings(**settings)).get_submodule('model.1')
+    with torch.no_grad():
+        weight = block._rounded(block.conv.weight)
+    reach = block.conv.weight.detach().abs()
+    scale = reach.amax(dim=(1, 2, 3)) if block.per_channel else reach.amax().expand(len(reach))
+    steps = weight / (scale / (values // 2))[:, None, None, None]
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    assert float(steps.abs().max()) == pytest.approx(values // 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'first_convolution_float': False},
+        {'last_convolutions_float': False},
+        {'float_nodes': ('n',)},
+        {'operators': ('Add',)},
+    ],
+)
+def test_settings_that_cannot_be_trained_for_are_refused(tiny, settings):
+    with pytest.raises(QuantizationError, match='qat'):
+        prepare_qat(tiny.network, tiny.images, QuantizeSettings(**settings))

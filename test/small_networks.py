@@ -1,0 +1,73 @@
+"""Networks as other exporters write them, small enough to quantize whole in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SIDE, CELL = 64, 8
+CELLS = (SIDE // CELL) ** 2
+
+
+def save(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    tensors: dict[str, np.ndarray],
+    outputs: dict[str, tuple[int, ...]],
+    *,
+    image: tuple[int | str, ...] = (1, 3, SIDE, SIDE),
+    opset: int = 17,
+    weights_as_inputs: bool = False,
+) -> Path:
+    """Write a network; `weights_as_inputs` as exporters before 2020 did."""
+    inputs = [helper.make_tensor_value_info('images', TensorProto.FLOAT, image)]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in tensors.items()]
+    if weights_as_inputs:
+        inputs += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in initializers]
+    written = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
+    graph = helper.make_graph(list(nodes), 'small', inputs, written, initializers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', opset)], ir_version=7), path)
+    return path
+
+
+def depthwise_lamps(path: Path, act: str = 'Relu', spread: float = 1.0) -> Path:
+    """Finds bright cells of an 8 × 8 grid: a convolution, a depthwise one, two more; layout `yolo` of one class.
+
+    Args:
+        act: activation function behind the depthwise convolution's source: `Relu` or `SiLU`.
+        spread: the channels that the depthwise convolution reads differ by this factor from one to the next.
+    """
+    rng = np.random.default_rng(0)
+    factors = spread ** np.arange(6)
+    first = rng.uniform(0.5, 1.5, (6, 3, CELL, CELL)) / (3 * CELL * CELL)
+    tensors = {
+        'w0': first * 6 * factors[:, None, None, None],
+        'w1': (1 / factors)[:, None, None, None] * rng.uniform(0.5, 1.5, (6, 1, 1, 1)),
+        'w2': rng.uniform(0.5, 1.5, (4, 6, 1, 1)) / 6,
+        'w3': rng.uniform(0.8, 1.2, (1, 4, 1, 1)),
+        'b3': np.array([-12.0]),
+        'half': np.array(0.5),
+    }
+    rows, columns = np.mgrid[:SIDE:CELL, :SIDE:CELL]
+    side = np.full(CELLS, CELL)
+    boxes = np.stack([columns.ravel() + CELL / 2, rows.ravel() + CELL / 2, side, side])[None]
+    weights = {name: value.astype(np.float32) for name, value in (tensors | {'boxes': boxes}).items()}
+    gate = [helper.make_node('Sigmoid', ['c0'], ['s0'], 's0'), helper.make_node('Mul', ['c0', 's0'], ['a0'], 'a0')]
+    nodes = [
+        helper.make_node('Conv', ['images', 'w0'], ['c0'], 'c0', strides=[CELL, CELL]),
+        *(gate if act == 'SiLU' else [helper.make_node(act, ['c0'], ['a0'], 'a0')]),
+        helper.make_node('Conv', ['a0', 'w1'], ['c1'], 'c1', group=6),
+        helper.make_node('Relu', ['c1'], ['a1'], 'a1'),
+        helper.make_node('Conv', ['a1', 'w2'], ['c2'], 'c2'),
+        helper.make_node('Relu', ['c2'], ['a2'], 'a2'),
+        helper.make_node('Conv', ['a2', 'w3', 'b3'], ['c3'], 'c3'),
+        helper.make_node('Sigmoid', ['c3'], ['map'], 'map'),
+        helper.make_node('Reshape', ['map', 'row'], ['scores'], 'scores'),
+        helper.make_node('Concat', ['boxes', 'scores'], ['output0'], 'output0', axis=1),
+    ]
+    shapes = {'row': np.array([1, 1, CELLS], np.int64)}
+    return save(path, nodes, weights | shapes, {'output0': (1, 5, CELLS)})
