@@ -19,7 +19,8 @@ from torch import nn
 from benchmarks import machine, report
 from training.errors import TrainingError
 from training.export.onnx_export import export
-from training.quantize.qdq import QuantizeSettings, quantize
+from training.quantize.ptq import quantize
+from training.quantize.qdq import QuantizeSettings
 
 PRECISIONS = ('fp32', 'int8')
 CALIBRATION_IMAGES = 2

@@ -45,12 +45,11 @@ def depthwise_lamps(path: Path, act: str = 'Relu', spread: float = 1.0) -> Path:
     factors = spread ** np.arange(6)
     first = rng.uniform(0.5, 1.5, (6, 3, CELL, CELL)) / (3 * CELL * CELL)
     tensors = {
-        'w0': first * 6 * factors[:, None, None, None],
+        'w0': 0.2 * first * factors[:, None, None, None],
         'w1': (1 / factors)[:, None, None, None] * rng.uniform(0.5, 1.5, (6, 1, 1, 1)),
         'w2': rng.uniform(0.5, 1.5, (4, 6, 1, 1)) / 6,
         'w3': rng.uniform(0.8, 1.2, (1, 4, 1, 1)),
-        'b3': np.array([-12.0]),
-        'half': np.array(0.5),
+        'b3': np.array([-8.0]),
     }
     rows, columns = np.mgrid[:SIDE:CELL, :SIDE:CELL]
     side = np.full(CELLS, CELL)

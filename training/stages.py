@@ -16,7 +16,8 @@ from training.data.unlabelled import UnlabelledSettings
 from training.data.unlabelled import extract as extract_pictures
 from training.errors import RecipeError, WeightsError
 from training.prune.pruning import PruneSettings
-from training.quantize import qdq
+from training.quantize import ptq, qdq
+from training.quantize.calibration import calibration_hash
 from training.recipe import ExportRecipe, Recipe, StageRecipe
 from training.starts import fresh_yolov4, quantization_aware, widened
 from training.steps import Result, digest
@@ -227,10 +228,10 @@ def quantize(
         began: the float network at which quantization-aware training began, whose extremes are the ranges.
     """
     fixed = None if began is None else qdq.ranges_of_start(began, source, images, settings)
-    left = qdq.quantize(source, target, images, settings, fixed)
+    left = ptq.quantize(source, target, images, settings, fixed)
     return {
         'calibration_images': len(images),
-        'calibration_sha256': qdq.calibration_hash(images),
+        'calibration_sha256': calibration_hash(images),
         'float_nodes': len(left),
     }
 

@@ -21,14 +21,7 @@ from kd_perception.bundles.bundle import Bundle
 from kd_perception.engines.options import EngineOptions
 from training.measure import Measurement, measure_artifact, with_file
 from training.quantize.calibration import Image, Ranges
-from training.quantize.qdq import (
-    QuantizeSettings,
-    activations,
-    float_nodes,
-    quantize_model,
-    ranges_of,
-    with_shapes,
-)
+from training.quantize.qdq import QuantizeSettings, activations, float_nodes, quantize_model, ranges_of, with_shapes
 
 FLOAT = 'FP32'
 ARMS: dict[str, QuantizeSettings] = {

@@ -31,20 +31,15 @@ from onnxruntime.quantization.quant_utils import add_infer_metadata
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from training.errors import QuantizationError
-from training.quantize.calibration import METHODS, Image, Range, Ranges, calibrate, calibration_hash
+from training.quantize.calibration import METHODS, Image, Range, Ranges, calibrate
+from training.quantize.float_parts import COMPUTING, front, mish, products, tail
 from training.quantize.network import constants, convolutions, is_depthwise, read_network, readers
-
-__all__ = ['QuantizeSettings', 'calibration_hash', 'front', 'quantize', 'quantize_model', 'ranges_of', 'tail']
 
 FloatArray = npt.NDArray[np.float32]
 ChannelRange = tuple[FloatArray, FloatArray]
-COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
 TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
 FUSING = ('openvino', 'tensorrt')
 """Targets that compute an activation function in the convolution before it: nothing is rounded between the two."""
-MOVING = frozenset({'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Flatten', 'Identity'})
-MISH = ('Neg', 'Sigmoid', 'Mul', 'Mul', 'Add', 'Div', 'Sub')
-"""The nodes of Mish as `training.export.heads` writes it, each reading the one before."""
 
 
 @dataclass(frozen=True)
@@ -134,34 +129,6 @@ def weight_levels(settings: QuantizeSettings) -> int:
 
 def _quantizable() -> frozenset[str]:
     return frozenset({*QLinearOpsRegistry, *QDQRegistry})
-
-
-def quantize(
-    source: Path, target: Path, images: Sequence[Image], settings: QuantizeSettings, fixed: Ranges | None = None
-) -> list[str]:
-    """Quantize an ONNX network.
-
-    Args:
-        source: a float network with one uint8 image as input.
-        target: file to write.
-        images: calibration images as the network sees them, uint8 (H, W, 3).
-        fixed: ranges by tensor that take the place of calibrated ones, as quantization-aware training found them.
-
-    Returns:
-        The names of the nodes that stayed in float.
-
-    Raises:
-        QuantizationError: no images, or a named node that does not exist.
-    """
-    if settings.mixed is not None:
-        from training.quantize import mixed  # measures with what is here
-
-        settings = mixed.with_choice(settings, mixed.choose(source, images, settings, settings.mixed))
-    model = with_shapes(source)
-    left = float_nodes(model.graph, settings)
-    ranges = ranges_of(model, images, settings) | dict(fixed or {})
-    onnx.save(quantize_model(model, ranges, settings, left), target)
-    return left
 
 
 def with_shapes(source: Path, shape: Sequence[int] = ()) -> onnx.ModelProto:
@@ -348,88 +315,3 @@ def _as_overrides(scales: FloatArray) -> list[dict[str, Any]]:
 
 def _limits(limits: Range) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return np.array(limits[0], np.float32), np.array(limits[1], np.float32)
-
-
-def tail(graph: onnx.GraphProto, with_convolutions: bool = True) -> list[str]:
-    """Names of the nodes from the outputs back to the last convolution of each branch.
-
-    Args:
-        with_convolutions: whether those convolutions belong to the tail.
-    """
-    maker = {name: node for node in graph.node for name in node.output}
-    waiting = [output.name for output in graph.output]
-    seen: dict[str, None] = {}
-    while waiting:
-        node = maker.get(waiting.pop())
-        if node is None or node.name in seen:
-            continue
-        if node.op_type in COMPUTING and not _weighs_distribution(node, maker):
-            if with_convolutions:
-                seen[node.name] = None
-            continue
-        seen[node.name] = None
-        waiting += node.input
-    return list(seen)
-
-
-def _weighs_distribution(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> bool:
-    """Whether a product reads what a softmax wrote: the mean of a distribution over bins, also written as a convolution."""
-    source = maker.get(node.input[0])
-    while source is not None and source.op_type in MOVING:
-        source = maker.get(source.input[0])
-    return source is not None and source.op_type == 'Softmax'
-
-
-def front(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes from the inputs up to and with the first convolution of each branch."""
-    reached = {value.name for value in graph.input}
-    seen = []
-    for node in graph.node:  # in topological order, as ONNX demands
-        if reached.isdisjoint(node.input):
-            continue
-        seen.append(node.name)
-        if node.op_type not in COMPUTING:
-            reached.update(node.output)
-    return seen
-
-
-def products(graph: onnx.GraphProto) -> list[str]:
-    """Names of the last products of branches that read what convolutions wrote: 1×1 convolutions over a list of cells.
-
-    They are quantized though they end a branch: ONNX Runtime lets a Gemm, unlike a convolution, read INT8 and write float.
-    """
-    maker = {name: node for node in graph.node for name in node.output}
-    last = {*tail(graph)} - {*tail(graph, with_convolutions=False)}
-    return [
-        node.name for node in graph.node if node.name in last and node.op_type == 'Gemm' and _reads_map(node, maker)
-    ]
-
-
-def _reads_map(node: onnx.NodeProto, maker: Mapping[str, onnx.NodeProto]) -> bool:
-    """Whether a convolution computed the first input of a node."""
-    source = maker.get(node.input[0])
-    while source is not None and source.op_type not in COMPUTING:
-        source = maker.get(source.input[0]) if source.input else None
-    return source is not None and source.op_type == 'Conv'
-
-
-def mish(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes of Mish: rounded between one another they would take longer, and lose more."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for value in node.input:
-            readers.setdefault(value, []).append(node)
-    chains = (_chain(node, readers) for node in graph.node if node.op_type == MISH[0])
-    return [name for chain in chains if len(chain) == len(MISH) for name in chain]
-
-
-def _chain(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> list[str]:
-    """Names of nodes in the order of Mish, as far as they are there."""
-    names = [node.name]
-    for kind in MISH[1:]:
-        after = [reader for reader in readers.get(node.output[0], ()) if reader.op_type == kind]
-        if not after:
-            break
-        node = after[0]
-        names.append(node.name)
-    return names

@@ -170,6 +170,14 @@ def _write(bundle: Bundle, found: Found, pictures: Any, settings: SearchSettings
 
 
 def _figures(judgement: Judgement) -> list[str]:
-    if judgement.int8 is None or judgement.float is None:
-        return []
-    return [f'int8\n{judgement.int8}', f'fp32\n{judgement.float}']
+    lines = []
+    for name, measured in (('int8', judgement.int8), ('fp32', judgement.float)):
+        if measured is None:
+            continue
+        accuracy = measured.accuracy
+        lines.append(
+            f'{name} on val: mAP50-95 {100 * accuracy.map:.2f} %, mAP50 {100 * accuracy.map50:.2f} %; {measured.behaviour}'
+        )
+        if measured.compared is not None:
+            lines.append(f'  against the float network: {measured.compared.paired} points')
+    return lines

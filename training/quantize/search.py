@@ -23,11 +23,12 @@ from training.export.parity import Parity
 from training.quantize.activations import activation_functions
 from training.quantize.calibration import Image, calibrate
 from training.quantize.candidate import Candidate, channel_extremes
+from training.quantize.float_parts import front
 from training.quantize.judging import Judge, Verdict
 from training.quantize.network import makers
 from training.quantize.noise import LayerNoise, layer_noise, unshifted
 from training.quantize.pictures import Pictures
-from training.quantize.qdq import QuantizeSettings, activations, depthwise_inputs, front, with_shapes
+from training.quantize.qdq import QuantizeSettings, activations, depthwise_inputs, with_shapes
 from training.quantize.repairs import equalised, rounded
 
 METHODS = {

@@ -21,14 +21,8 @@ from tqdm import tqdm
 
 from training.errors import QuantizationError
 from training.quantize.calibration import Image
-from training.quantize.qdq import (
-    COMPUTING,
-    QuantizeSettings,
-    float_nodes,
-    quantize_model,
-    ranges_of,
-    with_shapes,
-)
+from training.quantize.float_parts import COMPUTING
+from training.quantize.qdq import QuantizeSettings, float_nodes, quantize_model, ranges_of, with_shapes
 
 FloatArray = npt.NDArray[np.float32]
 ASKED_SCORE = 0.05

@@ -91,7 +91,7 @@ def _accuracy(
 ) -> str:
     from training.measure import measure_artifact, with_file
     from training.quantize.mixed import with_choice
-    from training.quantize.qdq import quantize
+    from training.quantize.ptq import quantize
 
     networks = {'float': source, 'INT8': options.results / 'int8.onnx'}
     quantize(source, networks['INT8'], images, replace(settings, mixed=None))

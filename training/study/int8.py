@@ -17,7 +17,8 @@ from training.data.spread import images_for
 from training.errors import StudyError
 from training.measure import LOWEST_CALIBRATED_SCORE, detect_split, with_file
 from training.quantize.calibration import Image
-from training.quantize.qdq import MixedSettings, QuantizeSettings, quantize, ranges_of_start
+from training.quantize.ptq import quantize
+from training.quantize.qdq import MixedSettings, QuantizeSettings, ranges_of_start
 from training.schema import nearest, read
 from training.steps import digest
 from training.study.plan import Study

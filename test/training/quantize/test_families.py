@@ -10,7 +10,9 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 from training.export.heads import SigmoidMish  # noqa: E402
 from training.export.onnx_export import export  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
-from training.quantize.qdq import MISH, QuantizeSettings, mish, products, quantize  # noqa: E402
+from training.quantize.float_parts import MISH, mish, products  # noqa: E402
+from training.quantize.ptq import quantize  # noqa: E402
+from training.quantize.qdq import QuantizeSettings  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')

@@ -8,8 +8,9 @@ from small_networks import SIDE, save
 
 from training.errors import QuantizationError
 from training.quantize.activations import activation_functions
+from training.quantize.float_parts import front, tail
 from training.quantize.network import constants, convolutions, focus_to_convolution, read_network
-from training.quantize.qdq import depthwise_inputs, front, tail
+from training.quantize.qdq import depthwise_inputs
 
 
 def run(model, image):

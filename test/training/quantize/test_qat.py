@@ -14,8 +14,9 @@ from training.errors import QuantizationError  # noqa: E402
 from training.export.heads import boxes_scores  # noqa: E402
 from training.export.onnx_export import export  # noqa: E402
 from training.models.weights import load_network, save_weights  # noqa: E402
+from training.quantize.ptq import quantize  # noqa: E402
 from training.quantize.qat import RoundedConv, finish_qat, onnx_ranges, prepare_qat  # noqa: E402
-from training.quantize.qdq import QuantizeSettings, quantize  # noqa: E402
+from training.quantize.qdq import QuantizeSettings  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 

@@ -9,7 +9,9 @@ pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 from training.errors import QuantizationError  # noqa: E402
-from training.quantize.qdq import COMPUTING, QuantizeSettings, front, quantize, tail, with_shapes  # noqa: E402
+from training.quantize.float_parts import COMPUTING, front, tail  # noqa: E402
+from training.quantize.ptq import quantize  # noqa: E402
+from training.quantize.qdq import QuantizeSettings, with_shapes  # noqa: E402
 
 CONVOLUTIONS = 31
 FLOAT_CONVOLUTIONS = 7

@@ -12,15 +12,10 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 
 from training.data.spread import spread  # noqa: E402
 from training.errors import QuantizationError  # noqa: E402
+from training.quantize.float_parts import front, tail  # noqa: E402
 from training.quantize.mixed import by_gain_per_cost, choose, with_choice  # noqa: E402
-from training.quantize.qdq import (  # noqa: E402
-    MixedSettings,
-    QuantizeSettings,
-    front,
-    quantize,
-    tail,
-    with_shapes,
-)
+from training.quantize.ptq import quantize  # noqa: E402
+from training.quantize.qdq import MixedSettings, QuantizeSettings, with_shapes  # noqa: E402
 from training.quantize.sensitivity import Judge, layers, overlap, sensitivity, write_table  # noqa: E402
 
 SETTINGS = QuantizeSettings()

@@ -1,0 +1,316 @@
+"""`python -m training quantize` whole, on small networks as users bring them: any input, labels or none, every engine's form."""
+
+import hashlib
+import json
+import shutil
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from small_networks import CELL, SIDE, depthwise_lamps
+
+pytest.importorskip('torch')
+pytestmark = pytest.mark.filterwarnings('ignore')
+
+from kd_perception.bundles.bundle import load_bundle, write_bundle  # noqa: E402
+from kd_perception.selection import gate  # noqa: E402
+from training.__main__ import main  # noqa: E402
+from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
+from training.errors import DataError  # noqa: E402
+from training.export import parity  # noqa: E402
+from training.quantize import artifact, search  # noqa: E402
+from training.quantize.candidate import Candidate, biased, channel_extremes  # noqa: E402
+from training.quantize.judging import drift  # noqa: E402
+from training.quantize.network import constants  # noqa: E402
+from training.quantize.noise import layer_noise, unshifted  # noqa: E402
+from training.quantize.pictures import fed, pictures_of  # noqa: E402
+from training.quantize.qdq import QuantizeSettings, channel_scales, with_shapes  # noqa: E402
+from training.quantize.repairs import equalised, rounded  # noqa: E402
+
+LAMPS = 3
+
+
+def picture(seed):
+    """A dark picture and the boxes of its bright cells."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+    corners = CELL * np.stack(np.divmod(rng.choice((SIDE // CELL) ** 2, LAMPS, replace=False), SIDE // CELL), 1)
+    for row, column in corners:
+        image[row : row + CELL, column : column + CELL] = 230
+    return image, [[column, row, column + CELL, row + CELL] for row, column in corners]
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('lamps')
+    for split, seeds in (('train', range(8)), ('val', range(8, 12))):
+        drawn = {f'{split}{seed}': picture(seed) for seed in seeds}
+        items = [LabelledImage(name, image, ground_truth(boxes, [0] * LAMPS)) for name, (image, boxes) in drawn.items()]
+        write_split(folder, split, ['lamp'], items)
+    return folder
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A bundle as `bundle create` makes it: float32 nchw rgb, layout yolo."""
+
+    def make(**network):
+        folder = tmp_path / 'lamps'
+        folder.mkdir(exist_ok=True)
+        file = depthwise_lamps(folder / 'model.onnx', **network)
+        spec = {
+            'width': SIDE,
+            'height': SIDE,
+            'color': 'rgb',
+            'dtype': 'float32',
+            'layout': 'nchw',
+            'resize': 'letterbox',
+        }
+        document = {
+            'schema_version': 1,
+            'name': 'lamps',
+            'description': 'bright cells',
+            'license': 'none',
+            'classes': ['lamp'],
+            'input': {**spec, 'std': [10.0] * 3},
+            'output': {'layout': 'yolo', 'box_format': 'cxcywh'},
+            'thresholds': {'score': 0.25, 'iou': 0.6},
+            'artifacts': [{'engine': 'onnxruntime', 'precision': 'fp32', 'file': file.name, 'sha256': digest(file)}],
+        }
+        write_bundle(folder, document)
+        return folder
+
+    return make
+
+
+def digest(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def quantize(folder, data, *more):
+    command = [
+        'quantize',
+        folder,
+        data,
+        '--images',
+        4,
+        '--judged',
+        4,
+        '--threads',
+        1,
+        '--work',
+        folder.parent / 'work',
+        *more,
+    ]
+    return main([str(word) for word in command])
+
+
+@pytest.mark.parametrize('engine', ['onnxruntime', 'openvino', 'tensorrt'])
+@pytest.mark.parametrize('act', ['Relu', 'SiLU'])
+def test_an_imported_bundle_gets_an_artifact_that_detects_the_same(bundle, dataset, capsys, engine, act):
+    pytest.importorskip('onnxruntime' if engine == 'tensorrt' else engine)
+    folder = bundle(act=act)
+    assert quantize(folder, dataset, '--engine', engine, '--explain') == 0
+    written = load_bundle(folder)
+    made = written.artifact(engine, 'int8')
+    record = written.provenance['quantize'][engine]
+    assert record['parity']['found'] == 1.0
+    assert record['judged_by'] == 'mAP50-95 of training images'
+    assert engine == 'tensorrt' or made.loss.difference >= -0.01
+    printed = capsys.readouterr().out
+    assert '| float network |' in printed
+    assert '| `c1` |' in printed
+    steps = next((folder.parent / 'work').iterdir())
+    assert {file.name for file in steps.iterdir()} >= {
+        'steps.md',
+        'steps.svg',
+        'steps.json',
+        'layers.md',
+        '00.json',
+        '00.onnx',
+    }
+    position = [(one.engine, one.precision) for one in written.artifacts].index((engine, 'int8'))
+    assert ('not faster' in printed or engine == 'tensorrt') == (position == 1)
+
+
+def test_channels_of_unlike_range_get_a_scale_each_where_openvino_reads_them(bundle, dataset):
+    pytest.importorskip('openvino')
+    folder = bundle(spread=6.0)
+    assert quantize(folder, dataset, '--engine', 'openvino') == 0
+    written = load_bundle(folder)
+    graph = onnx.load(folder / written.artifact('openvino', 'int8').file).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    rounding = next(node for node in graph.node if node.op_type == 'QuantizeLinear' and node.input[0] == 'a0')
+    assert values[rounding.input[1]].shape == (6,)
+    assert len(set(values[rounding.input[2]].tolist())) == 1
+    assert values[rounding.input[1]].max() > 1000 * values[rounding.input[1]].min()
+
+
+def test_without_labels_the_float_network_judges(bundle, dataset, capsys, tmp_path):
+    folder = bundle()
+    pictures = tmp_path / 'flight'
+    shutil.copytree(dataset / 'images' / 'train', pictures)
+    assert quantize(folder, pictures) == 0
+    assert 'no labels; agreement with the float network is what is judged' in capsys.readouterr().out
+    written = load_bundle(folder)
+    assert written.artifact('onnxruntime', 'int8').metrics == {}
+    assert written.provenance['quantize']['onnxruntime']['judged_by'] == 'agreement with the float network'
+
+
+def test_a_video_will_do(bundle, tmp_path):
+    folder, file = bundle(), tmp_path / 'flight.avi'
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'MJPG'), 10, (SIDE, SIDE))
+    for seed in range(9):
+        video.write(picture(seed)[0])
+    video.release()
+    taken = pictures_of(load_bundle(folder), file, 4, 4)
+    assert (len(taken.fed), len(taken.judged), taken.truth) == (4, 4, None)
+    assert taken.fed[0].shape == (3, SIDE, SIDE)
+
+
+def test_calibration_and_judged_pictures_are_not_the_same(bundle, dataset):
+    taken = pictures_of(load_bundle(bundle()), dataset, 5, 3)
+    calibrated = {image.tobytes() for image in taken.fed}
+    assert not calibrated & {image.tobytes() for image in fed(load_bundle(bundle()), taken.judged)}
+    assert (len(taken.fed), len(taken.judged), len(taken.truth)) == (5, 3, 3)
+    with pytest.raises(DataError, match='at least one picture'):
+        pictures_of(load_bundle(bundle()), dataset, 0, 3)
+
+
+def unchanged(folder):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    return lambda: {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_what_is_beyond_the_gate_is_not_written(bundle, dataset, monkeypatch, capsys):
+    folder = bundle()
+    same = unchanged(folder)
+    monkeypatch.setattr(artifact, 'refusal', lambda made, most: gate.refusal(made, most) or f'lost over {most:g}')
+    assert quantize(folder, dataset, '--max-map-drop', '0.03') == 1
+    assert 'beyond the accuracy gate: lost over 0.03. Nothing was written' in capsys.readouterr().err
+    assert same()
+
+
+@pytest.mark.parametrize('labels', [True, False])
+def test_another_detector_is_not_written(bundle, dataset, monkeypatch, capsys, labels):
+    folder = bundle()
+    same = unchanged(folder)
+    monkeypatch.setattr(parity, 'QUANTIZED', parity.ParityLimits(asked_score=0.0, overlap=1.0, score=-1.0))
+    assert quantize(folder, dataset if labels else dataset / 'images' / 'train', '--most-layers', 1) == 1
+    assert 'is not the detector that it was made from' in capsys.readouterr().err
+    assert same()
+
+
+def test_a_search_goes_on_where_it_stopped(bundle, dataset, monkeypatch):
+    folder = bundle()
+    assert quantize(folder, dataset) == 0
+    record = next((folder.parent / 'work').glob('*/00.json'))
+    kept = json.loads(record.read_text())
+    kept['ms'] = 0.125
+    record.write_text(json.dumps(kept))
+    monkeypatch.setattr(search.onnx, 'save', None)
+    assert quantize(folder, dataset) == 0
+    assert load_bundle(folder).provenance['quantize']['onnxruntime']['times_float'] == round(
+        kept['float_ms'] / 0.125, 2
+    )
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['--engine', 'abacus'], 'none of onnxruntime, openvino, tensorrt, all'),
+        (['--method', 'guess'], "unknown calibration method 'guess'"),
+        (['--images', '0'], 'at least one picture'),
+    ],
+)
+def test_wrong_options_are_one_line(bundle, dataset, capsys, more, message):
+    assert quantize(bundle(), dataset, *more) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_pictures_in_which_nothing_is_found_are_refused(bundle, tmp_path, capsys):
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((SIDE, SIDE, 3), 9, np.uint8))
+    assert quantize(bundle(), tmp_path) == 1
+    assert 'finds nothing on these pictures' in capsys.readouterr().err
+
+
+@pytest.fixture
+def candidate(bundle, dataset):
+    def make(target='onnxruntime', **network):
+        loaded = load_bundle(bundle(**network))
+        taken = pictures_of(loaded, dataset, 6, 2).fed
+        start = Candidate(with_shapes(loaded.folder / 'model.onnx'), QuantizeSettings(target=target))
+        return search.with_ranges(start, taken, 'minmax', 100.0), taken
+
+    return make
+
+
+def outputs(model, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    return np.concatenate([session.run(None, {'images': image[None]})[0][:, 4:] for image in images])
+
+
+def test_equalised_channels_leave_the_float_network_as_it_was(candidate):
+    before, images = candidate(spread=4.0)
+    after, count = equalised(before, images)
+    assert count == 2  # what c1 and c2 read
+    np.testing.assert_allclose(outputs(after.model, images), outputs(before.model, images), rtol=1e-3, atol=1e-5)
+    low, high = channel_extremes(after.model, ['a0'], images)['a0']
+    assert low.min() >= 0
+    assert high.max() < 1.2 * high.min()
+
+
+def test_the_noise_names_the_layer_that_unlike_channels_ruin(candidate):
+    spread, images = candidate(spread=6.0)
+    layers = {layer.name: layer for layer in layer_noise(spread, images)[0]}
+    assert max(layers, key=lambda name: layers[name].noise) == 'c1'
+    assert 'depthwise, channels of unlike range' in layers['c1'].why
+    own_scales, _ = candidate('openvino', spread=6.0)
+    assert layer_noise(own_scales, images)[0][0].noise < 0.1 * layers['c1'].noise
+
+
+def test_biases_take_the_shift_of_the_mean_back(candidate):
+    before, images = candidate(spread=2.0)
+    shifts = layer_noise(before, images)[1]
+    bias = {tensor.name: numpy_helper.to_array(tensor) for tensor in unshifted(before, images).model.graph.initializer}
+    assert np.abs(shifts['c1']).max() > 0
+    np.testing.assert_allclose(bias['c1_bias'], -shifts['c1'], rtol=1e-4, atol=1e-7)
+    assert not numpy_helper.to_array(constants(biased(before.model).graph)['c1_bias']).any()
+
+
+def test_rounding_by_what_is_read_keeps_more_than_rounding_to_the_nearest(candidate):
+    before, images = candidate()
+    after = rounded(before, images)
+    assert set(after.weight_scales) == {'w1', 'w2'}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.model.graph.initializer}
+    steps = weights['w2'] / after.weight_scales['w2'][:, None, None, None]
+    np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
+    noise = {layer.name: layer for layer in layer_noise(before, images)[0]}
+    less = {layer.name: layer for layer in layer_noise(after, images)[0]}
+    assert less['c2'].by_weights < 1e-6 <= noise['c2'].by_weights
+
+
+@pytest.mark.parametrize(
+    ('low', 'high', 'zero'),
+    [([0, 0], [1, 100], 0), ([-1, -1], [1, 1], 127), ([0, 0], [0, 0], 0), ([-1, -50], [3, 150], 64)],
+)
+def test_scales_of_channels_hold_their_ends(low, high, zero):
+    scales, found = channel_scales(np.float32(low), np.float32(high))
+    assert abs(found - zero) <= 1
+    assert np.all(scales * (255 - found) >= np.float32(high) * 0.999)
+    assert np.all(scales * found >= -np.float32(low) * 0.999)
+
+
+def test_drift_counts_what_came_what_went_and_what_changed():
+    one = ground_truth([[0, 0, 10, 10]], [0])
+    moved = ground_truth([[0, 0, 10, 8]], [0])
+    none = one.select(slice(0))
+    assert drift([one], [one]) == 0
+    assert drift([one], [none]) == pytest.approx(1)
+    assert drift([one], [moved]) == pytest.approx(0.2)
+    assert drift([one], [ground_truth([[0, 0, 10, 10], [30, 30, 40, 40]], [0, 0])]) == pytest.approx(1)
