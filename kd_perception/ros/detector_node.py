@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo, VisionInfo
 
 from kd_perception.ros import diagnostics, graph, messages, process, qos
+from kd_perception.ros.bond import ManagerBond
 from kd_perception.ros.camera import Camera, lifecycle_publisher
 from kd_perception.ros.diagnostics_publisher import DiagnosticsPublisher
 from kd_perception.ros.lifecycle import ResponsiveLifecycleNode, transition, wake
@@ -61,6 +62,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             is_ending=lambda: not self.context.ok(),
         )
         self._publishers_of_node: list[Any] = []
+        self._bond = ManagerBond(self)
         self._diagnostics = DiagnosticsPublisher(self)
         # A steady clock: diagnostics and watchdog must go on when the camera, or /clock, has died.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -96,6 +98,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             self._announce(self._live.model, self._live.version)
         for camera in self._cameras:
             camera.subscribe(self._pipeline.submit)
+        self._bond.form()
         return result
 
     @transition
@@ -147,6 +150,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
             camera.create_publishers(frame_latency)
 
     def _stop(self) -> None:
+        self._bond.end()
         for camera in self._cameras:
             camera.unsubscribe()
         self._pipeline.stop(self.setting('watchdog_s'))
