@@ -137,7 +137,9 @@ def _measure(options: argparse.Namespace) -> int:
     )
     print(measured)
     if options.write:
-        write_measured(bundle, artifact, measured, str(options.dataset), options.split, options.protocol)
+        # No folder of this machine goes into a bundle.
+        called = options.dataset.name if options.dataset.is_absolute() else str(options.dataset)
+        write_measured(bundle, artifact, measured, called, options.split, options.protocol)
         print(f'written to {bundle.folder / BUNDLE_FILE}')
     return 0
 
