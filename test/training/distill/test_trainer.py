@@ -67,7 +67,7 @@ def test_training_learns(pictures, tmp_path):
 USABLE = {
     'map': ('cwd', 'pkd', 'mgd', 'fitnet', 'at', 'nst', 'vid', 'ft'),
     'maps': ('fsp', 'ab'),
-    'maps, boxes': ('fgfi',),
+    'maps, boxes': ('fgfi', 'fgd'),
     'vectors': ('sp', 'cc', 'rkd', 'pkt'),
     'class scores': ('bckd', 'binary_kd'),
     'box distributions': ('ld',),
