@@ -41,12 +41,14 @@ class BundleTeacher:
         precision: of what it says.
         layers: none.
         with_head: True: it is nothing but a head.
+        head: None: its layers are out of reach.
     """
 
     layers: tuple[str, ...] = ()
     with_head = True
     precision = torch.float32
     tensors = 0
+    head = None
 
     def __init__(self, folder: Path, classes: Sequence[str], class_map: Mapping[str, str]) -> None:
         """Load it.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.distill.controls import untrained
+from training.distill.cross_head import head_of
 from training.distill.outputs import (
     Outputs,
     Probe,
@@ -89,6 +90,11 @@ class Teacher:
     def shape(self, layers: Sequence[str], image_size: int) -> Shape:
         """What its layers look like."""
         return measure_shape(self._network, layers, image_size)
+
+    @property
+    def head(self) -> Any:
+        """A YOLO's head, for `crosskd`; None of others."""
+        return head_of(self._network)
 
     def layer_names(self, layers: Sequence[int | str]) -> tuple[str, ...]:
         """See `outputs.layer_names`."""

@@ -13,14 +13,16 @@ from torch.autograd.function import once_differentiable
 
 from training.distill.bundle_teacher import BundleTeacher
 from training.distill.confidence import Truth
+from training.distill.cross_head import cross_layers
 from training.distill.outputs import Outputs, Shape, layer_names, measure_shape
-from training.distill.settings import UNLABELLED, DistillSettings
+from training.distill.settings import UNLABELLED, DistillSettings, TermSettings
 from training.distill.teacher import Teacher
 from training.distill.terms import Term, make_term
 from training.distill.weighting import make_weighting
 from training.errors import FitError, LossError
 from training.schema import nearest
 
+CROSS = 'crosskd'
 AnyTeacher = Teacher | BundleTeacher
 Kept = Sequence[Sequence[int]] | None
 
@@ -102,7 +104,7 @@ class TeacherTerms:
         self.teachers = dict(teachers)
         self._settings = settings
         _check_names(settings, self.teachers)
-        own = [layer_names(student, term.student_layers) for term in settings.terms]
+        own = [_own_layers(student, term) for term in settings.terms]
         self.student_layers = tuple(name for layers in own for name in layers)
         shape = measure_shape(student, self.student_layers, image_size)
         self.pairs: list[TeacherTerm] = []
@@ -138,7 +140,7 @@ class TeacherTerms:
         for place in places:
             of_term = settings.terms[place]
             called = f'{settings.names[place]}/{name}' if name else settings.names[place]
-            term = make_term(called, of_term, student, shape, (own[place], layers[place]), kept)
+            term = make_term(called, of_term, student, shape, (own[place], layers[place]), kept, teacher.head)
             self.pairs.append(TeacherTerm(called, term, place, name, shared=bool(name) and not of_term.teacher))
         pairs = [pair for pair in self.pairs if pair.teacher == name]
         judged = settings.weighting == 'confidence' and any(pair.shared for pair in pairs)
@@ -212,6 +214,12 @@ class TeacherTerms:
         """See Teacher."""
         for teacher in self.teachers.values():
             teacher.check_unchanged()
+
+
+def _own_layers(student: Any, term: TermSettings) -> tuple[str, ...]:
+    if term.loss == CROSS:
+        return cross_layers(student)
+    return layer_names(student, term.student_layers)
 
 
 def _check_names(settings: DistillSettings, teachers: Mapping[str, AnyTeacher]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.utils.tal import dist2bbox, make_anchors
 
+from training.distill.cross_head import CrossHead
 from training.distill.losses import loss_class, make, make_levels
 from training.distill.losses.base import check_places
 from training.distill.losses.queries import Cells
@@ -68,6 +69,7 @@ def make_term(
     teacher: Shape,
     layers: tuple[Sequence[str], Sequence[str]],
     kept: Sequence[Sequence[int]] | None,
+    head: Any = None,
 ) -> Term:
     """Build a term.
 
@@ -78,6 +80,7 @@ def make_term(
         teacher: what the teacher looks like.
         layers: names of the layers that are compared, of the student and of the teacher.
         kept: for each level, the teacher's channels that a pruned student kept.
+        head: the teacher's, where it is a YOLO's.
 
     Raises:
         LossError: the loss cannot be used on these detectors.
@@ -86,24 +89,27 @@ def make_term(
     if settings.on == 'scores' and takes != 'map':
         raise LossError(f'{name}: on: scores is for losses of maps, {settings.loss} takes {takes}')
     on_scores = settings.on == 'scores' or takes in ('class scores', 'box distributions')
-    needs_head = on_scores or takes in ('baseline', 'queries')
+    needs_head = on_scores or takes in ('baseline', 'queries', 'cross head')
     if takes == 'queries':
         _check_queries(name, student, teacher)
     elif needs_head:
         _check_heads(name, student, teacher)
-    if takes != 'queries' and (not on_scores or settings.on == 'scores'):
+    if takes not in ('queries', 'cross head') and (not on_scores or settings.on == 'scores'):
         _check_grids(name, student, teacher, layers)
     if takes == 'map':
         compared = student.levels if settings.on == 'scores' else layers[0]
         cells = {layer: student.sizes[layer][0] * student.sizes[layer][1] for layer in compared}
         check_places(name, loss_class(settings.loss), cells)
     maker = _MAKERS.get(takes)
-    if maker is None:
+    if maker is None and takes != 'cross head':
         raise LossError(
             f'{name} takes {takes}, one row an image, which detectors do not have: bckd, binary_kd and ld compare what '
             'they put out, cwd and others their maps'
         )
-    loss, compare = maker(settings, student, teacher, layers, kept)
+    if takes == 'cross head':
+        loss, compare = _of_cross_head(settings, student, teacher, layers[0], head)
+    else:
+        loss, compare = maker(settings, student, teacher, layers, kept)
     return Term(
         name,
         settings,
@@ -242,6 +248,26 @@ def _of_scores(settings: TermSettings, student: Shape, teacher: Shape, layers: L
         return value
 
     return loss, lambda s, t, _: _over_branches(s, t, compare)
+
+
+def _of_cross_head(settings: TermSettings, student: Shape, teacher: Shape, layers: Sequence[str], head: Any) -> Made:
+    loss = make(settings.loss, **settings.settings)
+    cross = CrossHead(head, [student.channels[name] for name in layers])
+
+    def compare(s: Outputs, t: Outputs, _: Boxes) -> Tensor:
+        scores, sides = cross(_maps(s, layers))
+        others = t.branches['one2many']
+        own = {'boxes': sides, 'feats': s.branches['one2many']['feats']}
+        value: Tensor = loss(
+            scores,
+            others['scores'],
+            certainty(others).sum(),
+            decode(own, teacher.bins, student.strides),
+            decode(others, teacher.bins, teacher.strides),
+        )
+        return value
+
+    return cross, compare
 
 
 def _of_distributions(settings: TermSettings, student: Shape, teacher: Shape, layers: Layers, kept: Kept) -> Made:

@@ -71,6 +71,7 @@ USABLE = {
     'vectors': ('sp', 'cc', 'rkd', 'pkt'),
     'class scores': ('bckd', 'binary_kd'),
     'box distributions': ('ld',),
+    'cross head': ('crosskd',),
     'queries': (),  # needs a teacher that predicts each object once
 }
 

@@ -16,7 +16,7 @@ from training.distill.losses.base import DistillationLoss, Usual
 from training.distill.losses.boundary import AB
 from training.distill.losses.channel_wise import CWD
 from training.distill.losses.contrastive import CRD
-from training.distill.losses.detector_scores import BCKD, BinaryKD
+from training.distill.losses.detector_scores import BCKD, BinaryKD, CrossKD
 from training.distill.losses.factor import FT
 from training.distill.losses.flow import FSP
 from training.distill.losses.focal_global import FGD
@@ -44,6 +44,7 @@ LOSSES: Mapping[str, type[DistillationLoss]] = MappingProxyType(
         'binary_kd': BinaryKD,
         'cc': CC,
         'crd': CRD,
+        'crosskd': CrossKD,
         'cwd': CWD,
         'dist': DIST,
         'dkd': DKD,

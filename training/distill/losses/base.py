@@ -26,6 +26,7 @@ Takes = Literal[
     'maps',  # a sequence of (N, C, H, W)
     'maps, boxes',  # a sequence of (N, C, H, W) and the true boxes of each image
     'class scores',  # a detector's class logits (N, classes, anchors)
+    'cross head',  # the same of the student's features in the teacher's head
     'box distributions',  # a detector's box bins (N, 4·bins, anchors)
     'queries',  # a dense head's class logits (N, classes, anchors) and boxes, and those of a set of queries
 ]

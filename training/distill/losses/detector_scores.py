@@ -72,6 +72,26 @@ class BCKD(DistillationLoss):
         return loss / torch.as_tensor(positives, dtype=loss.dtype, device=loss.device).clamp(min=1)
 
 
+class CrossKD(BCKD):
+    """Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024.
+
+    BCKD's formula, but the student's side is what the rest of the teacher's head makes of the first layer of the student's head.
+    So the student's own predictions are left to the labels, with which the teacher may disagree. In the trainer,
+    `training.distill.cross_head` leads it there.
+
+    Shapes: as BCKD's.
+
+    Example:
+        >>> student, teacher = torch.zeros(1, 2), torch.tensor([[4.0, -4.0]])
+        >>> round(CrossKD()(student, teacher).item(), 4)
+        0.6682
+    """
+
+    paper = 'Wang et al. 2024, arXiv 2306.11369'
+    takes: ClassVar[Takes] = 'cross head'
+    usual = Usual(weight=1.0)
+
+
 class BinaryKD(DistillationLoss):
     """KD for sigmoid scores: each class of each anchor is a softened yes or no.
 

@@ -70,6 +70,7 @@ CASES = {
     'dkd': Case(LOGITS, call=lambda loss, s, t: loss(s, t, LABELS)),
     'dist': Case(LOGITS),
     'binary_kd': Case(SCORES, call=lambda loss, s, t: loss(s, t, positives=3)),
+    'crosskd': Case(SCORES, call=lambda loss, s, t: loss(s, t, positives=3)),
     'bckd': Case(SCORES, call=lambda loss, s, t: loss(s, t, positives=3)),
     'ld': Case(BINS, call=lambda loss, s, t: loss(s, t, torch.arange(14.0).reshape(2, 7))),
     'query_targets': Case(
