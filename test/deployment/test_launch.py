@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,11 @@ def test_detector_launch_takes_the_documented_arguments() -> None:
     tree = ast.parse((REPOSITORY / 'launch' / 'detector.launch.py').read_text(encoding='utf-8'))
     names = tuple(ast.literal_eval(call.args[0]) for call in calls(tree, 'DeclareLaunchArgument'))
     assert names == ARGUMENTS
+
+
+def test_every_argument_stands_in_the_documentation() -> None:
+    text = (REPOSITORY / 'docs' / 'installation.md').read_text(encoding='utf-8')
+    assert [name for name in ARGUMENTS if not re.search(rf'\b{name}\b', text)] == []
 
 
 def test_launch_files_leave_fast_dds_to_the_nodes(tree: ast.Module) -> None:

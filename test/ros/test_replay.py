@@ -267,7 +267,7 @@ def test_the_node_refuses_wrong_parameters(tmp_path, parameter, says):
     assert 'Traceback' not in done.stderr
 
 
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('how', [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
 def test_a_replay_for_ever_ends_on_a_signal_and_sums_up(listener, tmp_path, how):
     bag = cells_bag(tmp_path / 'bag', count=2)
     process = subprocess.Popen(
@@ -278,7 +278,8 @@ def test_a_replay_for_ever_ends_on_a_signal_and_sums_up(listener, tmp_path, how)
     )
     try:
         wait_for(lambda: len(listener.arrivals) > 6, 'the bag to be played again and again')
-        process.send_signal(how)
+        for number in how:
+            process.send_signal(number)
         out, errors = process.communicate(timeout=20)
     finally:
         process.kill()
