@@ -74,18 +74,18 @@ def topics(file: Path) -> dict[str, Topic]:
         if stated is not None and stated.keys() <= channels.found.keys():
             return _topics(channels, stated)
         channels, counts = _Channels(), Counter[int]()
-        for number, _, _ in _walk(stream, channels, None):
+        for number, _, _ in _walk(stream, channels, None, only_count=True):
             counts[number] += 1
         if stated is not None and counts != stated:
             raise ValueError(f'it holds {counts.total()} messages, but its statistics count {sum(stated.values())}')
         return _topics(channels, counts)
 
 
-def messages(file: Path, wanted: Collection[str]) -> Iterator[StoredMessage]:
-    """The messages of some topics as they lie in the file; in a chunk, which is written at once, by their time.
+def messages(file: Path, wanted: Collection[str] | None) -> Iterator[StoredMessage]:
+    """The messages of some topics, or of all, as they lie in the file; in a chunk, which is written at once, by their time.
 
     Raises:
-        ValueError, struct.error, OSError and errors of unpacking: the file is damaged.
+        ValueError, struct.error, OSError and errors of unpacking: the file is damaged, after what lies before the damage.
     """
     channels = _Channels()
     with file.open('rb') as stream:
@@ -123,20 +123,19 @@ def _topics(channels: _Channels, counts: dict[int, int]) -> dict[str, Topic]:
 
 
 def _walk(
-    stream: BinaryIO, channels: _Channels, wanted: Collection[str] | None
+    stream: BinaryIO, channels: _Channels, wanted: Collection[str] | None, only_count: bool = False
 ) -> Iterator[tuple[int, int, memoryview]]:
-    """Channel, time and content of the messages of the wanted topics; of all, without their content, where it is None."""
-    size = stream.seek(0, 2)
-    for opcode, at, length in _records(stream, len(MAGIC), size - len(MAGIC)):
+    """Channel, time and content of the messages of the wanted topics, or of all; `only_count` leaves contents out."""
+    for opcode, at, length in _records(stream, len(MAGIC), _end(stream)):
         if opcode in (_SCHEMA, _CHANNEL):
             channels.add(opcode, _content(stream, at, length))
         elif opcode == _CHUNK:
             yield from sorted(_chunk(_content(stream, at, length), channels, wanted), key=lambda message: message[1])
         elif opcode == _MESSAGE:
             number, _, received_ns, _ = _MESSAGE_HEAD.unpack(stream.read(_MESSAGE_HEAD.size))
-            if wanted is None:
+            if only_count:
                 yield number, received_ns, memoryview(b'')
-            elif channels.of(number)[0] in wanted:
+            elif wanted is None or channels.of(number)[0] in wanted:
                 yield number, received_ns, memoryview(_content(stream, at, length))[_MESSAGE_HEAD.size :]
         elif opcode == _DATA_END:
             _check_crc(stream, at - 9, struct.unpack('<I', _content(stream, at, length))[0])
@@ -144,6 +143,13 @@ def _walk(
         else:
             _refuse_hidden(stream, opcode, at, length)
     raise ValueError('its data do not end where they should')
+
+
+def _end(stream: BinaryIO) -> int:
+    """Where the records end: before the magic bytes, or where a recorder was stopped."""
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - len(MAGIC)))
+    return size - len(MAGIC) if stream.read() == MAGIC else size
 
 
 def _records(stream: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:

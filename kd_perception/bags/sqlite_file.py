@@ -51,14 +51,16 @@ def topics(file: Path) -> dict[str, Topic]:
         return found
 
 
-def messages(file: Path, wanted: Collection[str]) -> Iterator[StoredMessage]:
-    """The messages of some topics by their time.
+def messages(file: Path, wanted: Collection[str] | None) -> Iterator[StoredMessage]:
+    """The messages of some topics, or of all, by their time.
 
     Raises:
         ValueError, sqlite3.Error, OSError, BagError: damaged, or not of a recorder.
     """
     with _opened(file) as database:
-        numbers = {number: channel for number, channel in _channels(database).items() if channel[0] in wanted}
+        numbers = {
+            number: channel for number, channel in _channels(database).items() if wanted is None or channel[0] in wanted
+        }
         rows = database.execute(
             'SELECT topic_id, timestamp, length(data), CASE WHEN length(data) <= ? THEN data END FROM messages '
             f'WHERE topic_id IN ({",".join("?" * len(numbers))}) ORDER BY timestamp',

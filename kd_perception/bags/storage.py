@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,29 @@ class BagStorage:
                     f'{self.path}: {found[topic]} messages of {topic} are there, but the bag states {stated}: '
                     'it was copied or recorded in part, or it is damaged'
                 )
+
+
+def salvage(path: Path, report: Callable[[str], object]) -> Iterator[Message]:
+    """What can be read of a bag that is damaged or was never finished: of each file all messages before the first damage.
+
+    Args:
+        path: its folder, or one file.
+        report: is given a line for every file that is not whole.
+
+    Raises:
+        BagError: there is nothing like a bag.
+    """
+    folder = path.parent if path.name == METADATA else path
+    with bag_errors(f'{path} cannot be read'):
+        files = _storage_files(folder)
+    for file in files:
+        try:
+            with _plain(file, whole=False) as plain, bag_errors(f'{file} is damaged'):
+                for topic, type_name, received_ns, raw in _reader(plain).messages(plain, None):
+                    yield Message(topic, full_name(type_name), received_ns, unpack_message(raw))
+                _check_ends(plain)
+        except BagError as error:
+            report(str(error))
 
 
 @contextmanager
@@ -205,15 +228,16 @@ def _reader(file: Path) -> Any:
 
 
 @contextmanager
-def _plain(file: Path) -> Iterator[Path]:
-    """A storage file with both its ends, unpacked beside the system's other temporary files where need be."""
+def _plain(file: Path, whole: bool = True) -> Iterator[Path]:
+    """A storage file, with both its ends if it must be `whole`, unpacked in a temporary folder where need be."""
     with TemporaryDirectory(prefix='kd_perception_bag_') as folder:
         with bag_errors(f'{file} cannot be read'):
             plain = file
             if file.suffix == PACKED_SUFFIX:
                 plain = Path(folder) / _plain_name(file).name
                 unpack_file(file, plain)
-            _check_ends(plain)
+            if whole:
+                _check_ends(plain)
         yield plain
 
 
@@ -227,7 +251,7 @@ def _check_ends(file: Path) -> None:
     if file.suffix == mcap_file.SUFFIX:
         if not head.startswith(mcap_file.MAGIC):
             raise BagError(f'{file}: not an mcap file')
-        whole, cure = end == mcap_file.MAGIC, f'mcap recover {file.name} -o repaired.mcap'
+        whole, cure = end == mcap_file.MAGIC, f'kd_perception bag recover {file.name} --out recovered'
     elif sqlite_file.journals(file):
         return  # sqlite puts it in order
     else:

@@ -29,6 +29,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_from_images(actions)
     _add_from_scene(actions)
     _add_info(actions)
+    _add_recover(actions)
 
 
 def _add_from_video(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -79,6 +80,19 @@ def _add_info(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     info.add_argument('bag', type=Path, help='folder, .mcap or .db3 file')
     info.set_defaults(run=_info)
+
+
+def _add_recover(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    recover = actions.add_parser(
+        'recover',
+        help='a new bag of what can be read of a damaged or unfinished one',
+        description='Saves all messages that lie before the first damage of each file, and says where that is.',
+        epilog='example: kd_perception bag recover drive_0.mcap --out drive_recovered',
+    )
+    recover.add_argument('bag', type=Path, help='folder, .mcap or .db3 file')
+    recover.add_argument('--out', type=Path, required=True, metavar='BAG', help='folder of the new bag')
+    recover.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap', help='default: %(default)s')
+    recover.set_defaults(run=_recover)
 
 
 def _add_form(parser: argparse.ArgumentParser, frames: int, fps: str) -> None:
@@ -184,4 +198,16 @@ def _info(options: argparse.Namespace) -> int:
     from kd_perception.bags.info import describe
 
     print(printable(describe(options.bag)))
+    return 0
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from kd_perception.bags.recovery import recover
+
+    recovered = recover(options.bag, options.out, options.storage)
+    for line in recovered.damage:
+        print(f'kd_perception: {printable(line)}', file=sys.stderr)
+    for type_name, count in recovered.unknown.items():
+        print(f'kd_perception: {count} messages of {printable(type_name)} are left out: unknown type', file=sys.stderr)
+    print(printable(f'{options.out}: {recovered.messages} messages saved'))
     return 0

@@ -287,7 +287,7 @@ def test_an_undecodable_image_spoils_only_itself(tmp_path):
         ('notes.txt', b'hello', 'neither .mcap nor .db3'),
         ('bag.mcap', b'', 'not an mcap file'),
         ('bag.mcap', b'hello, this is no bag at all', 'not an mcap file'),
-        ('bag.mcap', b'\x89MCAP0\r\n' + bytes(200), 'truncated.*mcap recover'),
+        ('bag.mcap', b'\x89MCAP0\r\n' + bytes(200), 'truncated.*bag recover'),
         ('bag.db3', b'hello, this is no bag at all', 'not an sqlite3 file'),
         ('bag.db3', b'', 'not an sqlite3 file'),
         ('bag.mcap.zstd', b'hello', 'cannot be read'),

@@ -17,6 +17,7 @@ from kd_perception.bags import packed
 from kd_perception.bags.info import describe
 from kd_perception.bags.metadata import read_metadata
 from kd_perception.bags.reader import open_bag
+from kd_perception.bags.recovery import Recovered, recover
 from kd_perception.bags.storage import BagStorage
 from kd_perception.bags.writer import BagWriter, is_bag_folder
 from kd_perception.errors import BagError, ImageError
@@ -405,3 +406,33 @@ def test_a_folder_that_holds_more_than_a_bag_is_not_replaced(tmp_path: Path) -> 
     (bag / 'notes.txt').write_text('of the flight')
     with pytest.raises(BagError, match='not only a bag'):
         BagWriter(bag, overwrite=True)
+
+
+# Saving what is there
+
+
+@pytest.mark.parametrize('compression', ['', 'zstd', 'lz4', None])
+def test_what_lies_before_the_damage_is_saved(compression: str | None, stored: list[bytes], tmp_path: Path) -> None:
+    """A recorder was stopped while it wrote the fifth of six messages, in chunks of one or without chunks (None)."""
+    pack = {'': bytes, 'lz4': lz4.frame.compress, 'zstd': zstd.compress, None: bytes}[compression]
+    plain = [message(1, number, raw) for number, raw in enumerate(stored)]
+    records = plain if compression is None else [chunk(part, compression, pack(part)) for part in plain]
+    path = mcap(tmp_path / 'bag.mcap', IMAGE, *records)
+    assert recover(path, tmp_path / 'whole') == Recovered(6, (), {})
+    at = path.read_bytes().index(records[4])
+    content = path.read_bytes()
+    for length, saved in ((at, 4), (at + len(records[4]) // 2, 4), (at + len(records[4]), 5)):
+        path.write_bytes(content[:length])
+        with pytest.raises(BagError, match=r'kd_perception bag recover bag\.mcap'):
+            count(path)
+        found = recover(path, tmp_path / f'saved{length}', 'sqlite3')
+        assert found.messages == saved
+        assert 'bag.mcap is damaged' in found.damage[0]
+        assert count(tmp_path / f'saved{length}') == saved
+
+
+def test_of_nothing_nothing_is_saved(tmp_path: Path) -> None:
+    (tmp_path / 'a.mcap').write_bytes(b'\x89MCAP0\r\n')
+    with pytest.raises(BagError, match='nothing in it can be saved: .*a.mcap is damaged'):
+        recover(tmp_path / 'a.mcap', tmp_path / 'saved')
+    assert not (tmp_path / 'saved').exists()

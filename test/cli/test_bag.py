@@ -188,3 +188,21 @@ def test_the_clips_become_bags_with_every_box(run, shared_data, tmp_path, name):
     written = [box for stamp in stamps for box in truth[stamp].objects.boxes.tolist()]
     expected = [[float(row[key]) for key in 'xywh'] for row in rows]
     np.testing.assert_allclose(np.subtract(written, [[0, 0, x, y] for x, y, _, _ in written]), expected, atol=1e-3)
+
+
+def test_recover_says_what_is_missing_and_saves_the_rest(tmp_path, capsys):
+    assert (
+        main(
+            ['bag', 'from-scene', '--frames', '3', '--width', '64', '--height', '48', '--out', str(tmp_path / 'whole')]
+        )
+        == 0
+    )
+    (file,) = (tmp_path / 'whole').glob('*.mcap')
+    file.write_bytes(file.read_bytes()[:-40])
+    assert main(['bag', 'info', str(tmp_path / 'whole')]) == 1
+    assert 'kd_perception bag recover' in capsys.readouterr().err
+    assert main(['bag', 'recover', str(file), '--out', str(tmp_path / 'saved')]) == 0
+    printed = capsys.readouterr()
+    assert 'whole.mcap: truncated' in printed.err
+    assert 'saved: 7 messages saved' in printed.out
+    assert main(['bag', 'info', str(tmp_path / 'saved')]) == 0
