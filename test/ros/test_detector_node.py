@@ -17,6 +17,7 @@ from networks import CELLS, SIZE, endless, image_with_cells, make_bundle
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from kd_perception.detection.stage_times import STAGES
 from kd_perception.ros import messages, qos
@@ -134,10 +135,14 @@ def test_annotated_image_is_drawn_only_for_a_listener(start_detector):
     pictures: list[Image] = []
     detector.client.create_subscription(Image, 'image_annotated', pictures.append, qos.IMAGE)
     wait_for(lambda: detector.client.count_publishers('image_annotated'), 'the annotated topic')
-    time.sleep(0.3)
-    answer = detector.client.detect(black_with_cell)
-    picture = wait_for(lambda: pictures and pictures[-1], 'an annotated image')
-    assert picture.header == answer.header
+    answers: list[Header] = []
+
+    def drawn_for_the_listener() -> Image | None:
+        answers.append(detector.client.detect(black_with_cell).header)
+        return pictures[-1] if pictures else None
+
+    picture = wait_for(drawn_for_the_listener, 'an annotated image')
+    assert picture.header in answers
     drawn = messages.to_bgr(picture, 10**7)
     assert drawn.shape == black_with_cell.shape
     assert not np.array_equal(drawn, black_with_cell)

@@ -62,7 +62,7 @@ def test_a_single_failure_is_retried_and_the_frame_published(start, faults):
 
 
 def test_an_engine_that_hangs_is_left_behind_and_a_reload_recovers(start, faults):
-    detector = start(watchdog_s=0.3)
+    detector = start(watchdog_s=1.0)
     client = detector.client
     assert client.detect(FRAME).detections
     release = threading.Event()
@@ -87,7 +87,7 @@ def test_an_engine_that_hangs_is_left_behind_and_a_reload_recovers(start, faults
 
 def test_a_frame_waiting_behind_a_hanging_one_is_accounted_for(start, hang):
     hang.set()
-    detector = start(watchdog_s=0.3)
+    detector = start(watchdog_s=1.0)
     hang.clear()
     for count in range(1, 4):
         detector.client.send(FRAME)
@@ -131,9 +131,11 @@ def test_a_cpu_out_of_memory_is_disabled_until_enabled(start, faults):
 
 def test_a_node_ends_although_its_engine_hangs(start, hang, make_client):
     hang.set()
-    detector = start(watchdog_s=0.3)
+    detector = start(watchdog_s=60.0)
     hang.clear()
     detector.client.send(FRAME)
     detector.wait_for_counts(received=1)
     detector.node.destroy_node()
-    assert '1 frames received, 0 published, dropped: 1 failed' in detector.node.accounts()
+    assert (
+        '1 frames received, 0 published, dropped: 1 disabled' in detector.node.accounts()
+    )  # the end waits for no verdict

@@ -66,9 +66,9 @@ def test_another_budget_changes_the_choice_while_the_node_runs(start_node, famil
 
 
 def too_slow(info) -> None:
-    """The accurate network takes twice its budget."""
+    """The accurate network takes far more than its budget."""
     if info.precision == 'fp32':
-        time.sleep(0.12)
+        time.sleep(0.25)
 
 
 def keep_sending(detector, until, what: str) -> None:
@@ -82,7 +82,8 @@ def keep_sending(detector, until, what: str) -> None:
     wait_for(met, what)
 
 
-RHYTHM = {'latency_budget_ms': 60.0, 'degradation_patience_s': 0.5, 'degradation_hold_s': 1.0}
+RHYTHM = {'latency_budget_ms': 150.0, 'degradation_patience_s': 1.5, 'degradation_hold_s': 1.5}
+"""A budget that a busy machine keeps with a tiny network, and time enough for the frames that a percentile needs."""
 
 
 def test_under_load_it_steps_down_to_the_quicker_network_and_up_again(start_node, family):
