@@ -134,9 +134,9 @@ def image_with_cells(*cells: int, width: int = SIZE, height: int = SIZE) -> np.n
     return image
 
 
-def endless() -> onnx.ModelProto:
-    """`bright_cells` with a loop of 2^62 rounds inside: it loads, and its first frame never ends."""
-    model = bright_cells()
+def endless(poison: int = 0) -> onnx.ModelProto:
+    """`bright_cells` with a loop of 2^62 rounds inside, for images whose top left blue value is at least `poison`."""
+    model = bright_cells(poison)
     body = helper.make_graph(
         [helper.make_node('Identity', ['go_on'], ['go_on_again']), helper.make_node('Cos', ['value'], ['next_value'])],
         'body',
@@ -151,12 +151,19 @@ def endless() -> onnx.ModelProto:
         ],
     )
     nodes = list(model.graph.node)
-    clip = next(number for number, node in enumerate(nodes) if node.op_type == 'Clip')
-    nodes[clip].input[0] = 'looped'
-    nodes.insert(clip, helper.make_node('Loop', ['rounds', 'start', 'bright'], ['looped'], body=body))
+    nodes[-1] = helper.make_node('Identity', ['all_boxes'], ['boxes'])  # instead of the index that leaves its range
+    clip = next(node for node in nodes if node.op_type == 'Clip')
+    nodes.remove(clip)
+    clip.input[0] = 'looped'
+    nodes += [
+        helper.make_node('Mul', ['index', 'many'], ['rounds_of_one']),
+        helper.make_node('Squeeze', ['rounds_of_one'], ['rounds']),
+        helper.make_node('Loop', ['rounds', 'start', 'bright'], ['looped'], body=body),
+        clip,
+    ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), 'rounds'))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2**62]), 'many'))
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), 'start'))
     onnx.checker.check_model(model)
     return model

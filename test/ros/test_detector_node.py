@@ -238,6 +238,19 @@ def test_a_signal_while_it_configures_ends_it_cleanly(start_detector, tmp_path):
     assert '0 frames received, 0 published, dropped: none' in detector.log
 
 
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_engine_hangs_ends_it_cleanly(start_detector, tmp_path, how):
+    """The network ran well the first time, and hangs at a certain picture: the watchdog sees it, the end waits for nothing."""
+    make_bundle(tmp_path / 'trap', network=endless(poison=250), name='trap')
+    detector = start_detector(tmp_path / 'trap', watchdog_s=1.0).wait_until_active()
+    assert detector.client.detect(image_with_cells(5)).detections
+    detector.client.send(image_with_cells(0))
+    detector.client.wait_for_status('model', 'hangs', DiagnosticStatus.ERROR)
+    assert detector.stop(how) == 0
+    assert 'Traceback' not in detector.log
+    assert '2 frames received, 1 published, dropped: 1 failed' in detector.log
+
+
 def processes_of(pid: int) -> list[int]:
     """The processes that a process has started."""
     return [
