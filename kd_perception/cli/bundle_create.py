@@ -36,8 +36,9 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         'create',
         help="make a bundle of an ONNX detector, such as Ultralytics' export, YOLOX, NanoDet, RT-DETR",
         description=(
-            'Reads what the file states, runs it on pictures, finds out by the values what its outputs hold, adds to the graph '
-            'what decodes them, and shows what the bundle detects. What stays open is refused with the option that decides it.'
+            'Reads what the file states, runs it on pictures, finds out by the values what its outputs hold, adds to the\n'
+            'graph what decodes them, and shows what the bundle detects. What stays open is refused with the option that\n'
+            'decides it. Which networks can be imported: docs/bundle.md.'
         ),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,8 +68,10 @@ def _add_input(create: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--scale', type=_divisor, help='pixel values are divided by this: 255, or 1 for 0 … 255 as they are'
     )
-    group.add_argument('--mean', type=_channels, help='subtracted from the pixel values: R,G,B in the order of --color')
-    group.add_argument('--std', type=_channels, help='divides afterwards, in place of --scale: R,G,B')
+    group.add_argument(
+        '--mean', type=_channels, metavar='A,B,C', help='subtracted from the pixel values, in the order of --color'
+    )
+    group.add_argument('--std', type=_channels, metavar='A,B,C', help='divides afterwards, in place of --scale')
     group.add_argument('--resize', choices=MODES, default='', help='keep the proportions of pictures, or stretch them')
 
 
