@@ -121,7 +121,8 @@ class _Run:
             return None
         if job.validation is None:
             raise FitError('validate_epochs needs a validation set')
-        return Validation(self.folder, job.validation, job.classes, settings.image_size, settings.validate_images)
+        measured = (settings.image_size, settings.validate_images, self.group.device)
+        return Validation(self.folder, job.validation, job.classes, *measured)
 
     def _distiller(self) -> Distiller | None:
         job, dtype = self.job, self.precision or torch.float32

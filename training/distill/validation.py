@@ -15,12 +15,13 @@ from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.bundles.bundle import Thresholds
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
+from kd_perception.detection.engine import EngineInfo
 from kd_perception.metrics.accuracy import measure
 from training.data.dataset import image_files, read_split
 from training.data.spread import spread
 from training.errors import DataError
-from training.export.heads import boxes_scores
-from training.export.parity import TorchEngine, bare_bundle
+from training.export.heads import BoxesScores, boxes_scores
+from training.export.parity import Array, bare_bundle
 from training.models.weights import save_weights
 
 BEST = 'best.pt'
@@ -39,6 +40,7 @@ class Validation:
         classes: of the detector.
         size: side of the training's square input in pixels.
         count: images at most, evenly spread.
+        device: that computes.
 
     Attributes:
         best: highest mAP50-95 so far, 0 … 1; below 0 before the first.
@@ -54,6 +56,7 @@ class Validation:
     classes: tuple[str, ...]
     size: int
     count: int
+    device: torch.device
     best: float = -1.0
     worse: int = 0
     rows: Sequence[Sequence[float]] = ()
@@ -66,8 +69,11 @@ class Validation:
     def measure(self, network: Any, step: int) -> Mapping[str, float]:
         """Measure a network, a copy that is not trained on, and keep it where it is the best so far."""
         spec = bare_bundle(self.classes, self.size, self.size)
-        engine = TorchEngine(boxes_scores(network.cpu(), self.size, self.size))
-        detector = Detector(spec, engine, Thresholds(score=LOWEST_SCORE, iou=spec.thresholds.iou))
+        detector = Detector(
+            spec,
+            _OnDevice(boxes_scores(network.cpu(), self.size, self.size), self.device),
+            Thresholds(score=LOWEST_SCORE, iou=spec.thresholds.iou),
+        )
         found: list[Detections] = []
         truth: list[GroundTruth] = []
         for item in read_split(self.dataset, 'val', self._files):
@@ -94,6 +100,28 @@ class Validation:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
         self.best, self.worse, self.rows = state['best'], state['worse'], [tuple(row) for row in state['rows']]
+
+
+class _OnDevice:
+    """A network as an engine of the runtime: its body on the device that trains, its small head on the CPU, where it was made."""
+
+    def __init__(self, module: BoxesScores, device: torch.device) -> None:
+        self._body, self._head, self._device = module.body.to(device), module.head, device
+        self.info = EngineInfo('torch', 'fp32', device.type, 'torch', torch.get_num_threads())
+
+    @torch.no_grad()
+    def infer(self, batch: Array) -> dict[str, Array]:
+        """See `kd_perception.detection.engine.Engine.infer`."""
+        image = torch.from_numpy(batch).to(self._device).float().permute(0, 3, 1, 2)
+        boxes, scores = self._head(_on_cpu(self._body(image)))
+        return {'boxes': boxes.numpy(), 'scores': scores.numpy()}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, torch.Tensor) else [_on_cpu(item) for item in value]
 
 
 def is_due(step: int, steps: int, epochs_per_step: float, every: float) -> bool:

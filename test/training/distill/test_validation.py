@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from tiny_training import CLASSES, SIZE, architecture, columns  # noqa: E402
+from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns  # noqa: E402
 
 from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
 from training.distill import validation  # noqa: E402
@@ -17,7 +17,8 @@ from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.distill.trainer import _Run as Run  # noqa: E402
 from training.distill.validation import Validation, is_due  # noqa: E402
 from training.errors import DataError, FitError, Interrupted  # noqa: E402
-from training.models.weights import load_network  # noqa: E402
+from training.export.heads import boxes_scores  # noqa: E402
+from training.models.weights import build_network, load_network  # noqa: E402
 
 SETTINGS = FitSettings(
     image_size=SIZE, batch=4, epochs=2.0, warmup_steps=0, precision='float32', validate_epochs=1.0, ema_decay=0.0
@@ -88,13 +89,27 @@ def test_a_resumed_run_remembers_its_measurements(pictures, dataset, tmp_path, m
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'parts' / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    'of_network', [architecture(), RTDETR, {'family': 'yolov4', 'backbone': 'mobilenet_v2', 'neck': 'light'}]
+)
+def test_it_measures_what_the_export_would_give(of_network):
+    torch.manual_seed(0)
+    module = boxes_scores(build_network(of_network, CLASSES), SIZE, SIZE)
+    image = torch.randint(0, 255, (1, SIZE, SIZE, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        boxes, scores = module(image)
+    found = validation._OnDevice(module, torch.device('cpu')).infer(image.numpy())
+    assert torch.equal(torch.from_numpy(found['boxes']), boxes)
+    assert torch.equal(torch.from_numpy(found['scores']), scores)
+
+
 def test_what_cannot_be_is_refused(pictures, dataset, tmp_path):
     with pytest.raises(ValueError, match='set validate_epochs'):
         FitSettings(steps=1, patience=3)
     with pytest.raises(FitError, match='needs a validation set'):
         fit(job(pictures, None), tmp_path)
     with pytest.raises(DataError, match='no validation images'):
-        Validation(tmp_path, tmp_path, CLASSES, SIZE, 10)
+        Validation(tmp_path, tmp_path, CLASSES, SIZE, 10, torch.device('cpu'))
 
 
 @pytest.mark.parametrize(
