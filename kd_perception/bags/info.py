@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +26,8 @@ def describe(path: Path) -> str:
         lines.append(f'  {topic.name:28} {topic.count:7}  {topic.type}')
         if topic.type in IMAGE_TYPES and topic.count:
             lines.append(f'  {"":28} {"":7}  {_images(BagImages(storage, topic))}')
+    others = [topic.name for topic in storage.topics.values() if topic.type not in IMAGE_TYPES]
+    deque(storage.messages(others), maxlen=0)  # refused where it states other messages than it holds
     return '\n'.join([*lines, f'  ground truth: {_truth(path)}'])
 
 
