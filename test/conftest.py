@@ -9,7 +9,6 @@ from typing import IO
 
 import absent_packages
 import pytest
-from hypothesis import settings
 
 from kd_perception.ros.large_messages import profile_variable
 
@@ -44,8 +43,11 @@ os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
 
 
 # tools/fuzz runs the tests that are marked `fuzz` with as many examples as it says.
-settings.register_profile('fuzz', max_examples=int(os.environ.get('KD_FUZZ_EXAMPLES', '100')))
-settings.load_profile('fuzz' if 'KD_FUZZ_EXAMPLES' in os.environ else 'default')
+if 'KD_FUZZ_EXAMPLES' in os.environ:
+    from hypothesis import settings
+
+    settings.register_profile('fuzz', max_examples=int(os.environ['KD_FUZZ_EXAMPLES']))
+    settings.load_profile('fuzz')
 
 
 @pytest.fixture(scope='session')

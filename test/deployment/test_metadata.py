@@ -4,6 +4,7 @@ import ast
 import importlib.metadata
 import itertools
 import re
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def test_colcon_finds_pytest() -> None:
     """It looks for it in the extra `test`."""
     requirements = importlib.metadata.requires('kd_perception') or []
     assert any(text.startswith('pytest') and "extra == 'test'" in text.replace('"', "'") for text in requirements)
+
+
+def test_conftest_needs_nothing_that_colcon_test_may_lack() -> None:
+    """It is loaded before a test could be skipped."""
+    body = ast.parse((REPOSITORY / 'test' / 'conftest.py').read_text(encoding='utf-8')).body
+    names = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or '' for node in body if isinstance(node, ast.ImportFrom)}
+    ours = {'absent_packages', 'pytest', 'kd_perception'}
+    assert {name.split('.')[0] for name in names} <= ours | set(sys.stdlib_module_names)
 
 
 def test_changelog_has_the_form_that_bloom_reads() -> None:
