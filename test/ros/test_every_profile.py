@@ -24,6 +24,7 @@ from kd_perception.errors import BundleError
 from kd_perception.ros.detector_node import DetectorNode
 from kd_perception.ros.spinning import spinning
 from kd_perception.scene import Scene
+from kd_perception.selection import first_run
 from kd_perception.selection.selection import select
 from kd_perception.selection.timing import Timer, Timing
 
@@ -50,10 +51,21 @@ def settings_of(profile: str) -> dict[str, object]:
     return dict(document['/**']['ros__parameters'])
 
 
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory) -> str:
+    """What ran once in a process of its own is known to all that follow."""
+    return str(tmp_path_factory.mktemp('cache'))
+
+
 @pytest.fixture
-def machine(monkeypatch, tmp_path_factory) -> None:
+def machine(monkeypatch, cache) -> None:
     """All engines are there, and what `engine: auto` would measure is known."""
-    monkeypatch.setenv('KD_PERCEPTION_CACHE', str(tmp_path_factory.mktemp('cache')))
+    monkeypatch.setenv('KD_PERCEPTION_CACHE', cache)
+    check = first_run.check
+    # The stand-in is in this process only.
+    monkeypatch.setattr(
+        first_run, 'check', lambda chosen, report: None if chosen.engine == 'tensorrt' else check(chosen, report)
+    )
     monkeypatch.setitem(sys.modules, 'tensorrt', tensorrt('10.3.0'))
     find_spec = util.find_spec
     monkeypatch.setattr('importlib.util.find_spec', lambda name: True if name == 'tensorrt' else find_spec(name))
