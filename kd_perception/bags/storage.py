@@ -97,9 +97,10 @@ class BagStorage:
         for topic in topics:
             stated = self.topics[topic].count if topic in self.topics else 0
             if found[topic] != stated:
+                cure = f'. Without {METADATA}, what its files hold is read' if (self.path / METADATA).is_file() else ''
                 raise BagError(
                     f'{self.path}: {found[topic]} messages of {topic} are there, but the bag states {stated}: '
-                    'it was copied or recorded in part, or it is damaged'
+                    f'it was recorded or copied in part, or it is damaged{cure}'
                 )
 
 

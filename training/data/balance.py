@@ -50,11 +50,11 @@ def balance(target: Path, split: str, pictures: Sequence[Picture], entries: Sequ
         fates.update(entry['boxes'])
     total = fates.pop('read', 0)
     fates['outside'] = total - fates.total()
-    fates_said = [f'{fates[name]} {words}' for name, words in _FATES.items() if fates[name] or name == 'learnt']
+    parts = [f'{fates[name]} {words}' for name, words in _FATES.items() if fates[name] or name == 'learnt']
     line = f'{split}: {read} pictures read, {len(entries)} written'
     line += f', {read - len(entries)} broken' if read > len(entries) else ''
     line += f', as {files} tiles with {lines} boxes' if files != len(entries) else ''
-    return f'{line}; {total} boxes read: {", ".join(fates_said)}'
+    return f'{line}; {total} boxes read: {", ".join(parts)}'
 
 
 def _files(target: Path, split: str) -> tuple[int, int]:
