@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd_perception.runtime.load_shedding import MAX_BACK_OFF, RECOVERED, LoadLevel, SheddingSettings
+from kd_perception.runtime.load_shedding import MAX_BACK_OFF, RECOVERED, LoadLevel, LoadShedding, SheddingSettings
 
 BUDGET, PATIENCE, HOLD = 100.0, 2.0, 4.0
 SETTINGS = SheddingSettings(BUDGET, PATIENCE, HOLD)
@@ -107,3 +107,56 @@ def test_a_reset_forgets_everything():
     assert clock.level.level == 0
     clock.run(3 * TICK, 2 * BUDGET)
     assert clock.level.level == 1
+
+
+class Hours:
+    """A clock that the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def overloaded(way: str, fallbacks: int = 2) -> tuple[LoadShedding, list[str]]:
+    """Load shedding after one step down."""
+    lines: list[str] = []
+    clock = Hours()
+    shedding = LoadShedding(lines.append, clock)
+    shedding.adapt(way, SETTINGS, fallbacks)
+    for _ in range(round((PATIENCE + 1) / TICK)):
+        clock.now += TICK
+        shedding.add(clock.now, 2 * BUDGET)
+    shedding.adapt(way, SETTINGS, fallbacks)
+    return shedding, lines
+
+
+def test_skipping_takes_one_frame_in_two_of_every_source():
+    shedding, lines = overloaded('skip_frames')
+    assert [shedding.skips(slot) for slot in (0, 0, 1, 0, 0, 1)] == [True, False, True, True, False, False]
+    assert 'one frame in 2 is detected; cause: load' in lines[0]
+
+
+def test_a_smaller_network_skips_nothing_and_says_what_runs():
+    shedding, lines = overloaded('step_down')
+    assert (shedding.level, shedding.skips(0)) == (1, False)
+    assert 'degraded to level 1 of 2, a smaller network runs; cause: load' in lines[0]
+
+
+def test_a_level_that_cannot_be_reached_is_taken_back_and_tried_again_after_a_hold():
+    shedding, _ = overloaded('step_down')
+    shedding.settle(0)
+    assert (shedding.level, shedding.describe()) == (0, '')
+    clock = shedding._clock
+    for expected in (0, 1):
+        for _ in range(round((HOLD - 1) / TICK)):
+            clock.now += TICK
+            shedding.add(clock.now, 2 * BUDGET)
+        shedding.adapt('step_down', SETTINGS, 2)
+        assert shedding.level == expected
+
+
+def test_another_way_begins_with_everything():
+    shedding, _ = overloaded('step_down')
+    shedding.adapt('skip_frames', SETTINGS, 2)
+    assert (shedding.level, shedding.skips(0)) == (0, False)
