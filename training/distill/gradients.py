@@ -63,16 +63,22 @@ class GradientLengths:
         every = EVERY_FOR_RATIOS if self._ratios else EVERY
         first = [name for name, loss in losses.items() if step == 0 or not weight_before(loss.pair.place)]
         due = [name for name, loss in losses.items() if loss.weight and (name in first or step % every == 0)]
-        found = {name: self._of_term(name, losses[name], parameters, step) for name in due}
-        lengths = {name: length for name, length in found.items() if length is not None}
         if not due:
             return
-        of_task = _length(task, parameters)
-        values = [of_task, *lengths.values()]
-        self._group.mean(values)
-        self.newest = {f'gradient/{name}': float(value) for name, value in zip([TASK, *lengths], values, strict=True)}
-        for name in lengths:
-            self._note(name, self.newest[f'gradient/{TASK}'], self.newest[f'gradient/{name}'])
+        found = [self._of_term(name, losses[name], parameters, step) for name in due]
+        nothing = task.detach().new_zeros(())
+        lengths = [_length(task, parameters), *(nothing if length is None else length for length in found)]
+        counts = [nothing + 1, *(nothing + float(length is not None) for length in found)]
+        # As many numbers in every process, though a term may find no object in one of them.
+        self._group.sum([*lengths, *counts])
+        self.newest = {
+            f'gradient/{name}': float(length / count)
+            for name, length, count in zip([TASK, *due], lengths, counts, strict=True)
+            if count
+        }
+        for name in due:
+            if f'gradient/{name}' in self.newest:
+                self._note(name, self.newest[f'gradient/{TASK}'], self.newest[f'gradient/{name}'])
 
     def _of_term(self, name: str, loss: TermLoss, parameters: Sequence[Tensor], step: int) -> Tensor | None:
         """None where a term speaks of objects and the batch has none."""

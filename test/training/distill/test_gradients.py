@@ -1,12 +1,16 @@
 """Lengths of the losses' gradients: logged, and weights made of them."""
 
+from types import SimpleNamespace
+
 import pytest
 
 torch = pytest.importorskip('torch')
 
 from tiny_training import CLASSES, SIZE, architecture, columns  # noqa: E402
 
+from training.distill.gradients import GradientLengths  # noqa: E402
 from training.distill.settings import DistillSettings, FitSettings, GradientRatio, TermSettings  # noqa: E402
+from training.distill.teacher_terms import TeacherTerm, TermLoss  # noqa: E402
 from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.distill.trainer import _Run as Run  # noqa: E402
 from training.errors import Interrupted, RecipeError  # noqa: E402
@@ -48,6 +52,27 @@ def test_a_resumed_run_weighs_as_an_uninterrupted_one(pictures, teacher, tmp_pat
     fit(of_ratio, tmp_path / 'parts')
     for name in ('weights.pt', 'log.csv'):
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'parts' / name).read_bytes()
+
+
+class OfTwo:
+    """A group of which the other process found an object where this one did not, with lengths of 1 and 3."""
+
+    def sum(self, values):
+        assert len(values) == 4
+        for value, others in zip(values, (1.0, 3.0, 1.0, 1.0), strict=True):
+            value += others
+
+
+def test_a_process_without_an_object_hears_of_the_others_length():
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    task = (weight * torch.tensor([3.0, 0.0])).sum()
+    term = SimpleNamespace(of_objects=True)
+    pair = TeacherTerm('fgfi', term, 0, '', shared=False)
+    none = TermLoss((0 * weight).sum(), GradientRatio(0.5).ratio, 1.0, pair)
+    lengths = GradientLengths(DistillSettings((TermSettings('fgfi', weight=GradientRatio(0.5)),)), OfTwo())
+    lengths.measure(task, {'fgfi': none}, [weight], 0, lambda place: 0.0)
+    assert lengths.newest == {'gradient/task': 2.0, 'gradient/fgfi': 3.0}
+    assert lengths.weighed({'fgfi': none})['fgfi'].weight == pytest.approx(0.5 * 2 / 3)
 
 
 def test_a_recipe_gives_a_weight_as_a_ratio():
