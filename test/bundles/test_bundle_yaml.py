@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import string
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,10 @@ def pipe(path: Path) -> None:
 
 
 def listening(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
+    # A socket's own path is short by the system's rule, and test folders may lie deep.
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f'{folder}/socket')
+        Path(folder, 'socket').rename(path)
 
 
 ODD: dict[str, Any] = {
