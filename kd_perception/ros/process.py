@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
@@ -46,9 +47,11 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
 
     from kd_perception.ros.startup import start_node, start_ros
 
-    end = threading.Event()
+    # An event's lock is not for handlers: a second signal in the wake of the first would wait for it for ever.
+    asked_to_end: queue.SimpleQueue[None] = queue.SimpleQueue()
+    is_ending = threading.Event()
     for number in SIGNALS:
-        signal.signal(number, lambda *_: end.set())
+        signal.signal(number, lambda *_: asked_to_end.put(None))
     try:
         start_ros(args, signal_handler_options=SignalHandlerOptions.NO)
         node = start_node(make_node)
@@ -64,16 +67,17 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         except ExternalShutdownException:
             pass
         except BaseException as error:
-            if rclpy.ok() and not end.is_set():  # else something fails wherever the end came in between
+            if rclpy.ok() and not is_ending.is_set():  # else something fails wherever the end came in between
                 failures.append(error)
-        end.set()
+        asked_to_end.put(None)
 
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     # The main thread does nothing but wait: there, every signal is obeyed at once, also the second one.
     spinning = threading.Thread(target=spin, args=(executor,), name='executor', daemon=True)
     spinning.start()
-    end.wait()
+    asked_to_end.get()
+    is_ending.set()
     executor.shutdown(timeout_sec=0.5)
     spinning.join(0.5)
     node.destroy_node()

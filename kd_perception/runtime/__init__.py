@@ -1,1 +1,1 @@
-"""Live frames without ROS: the latest-frame queue, frame counters, the model that runs, load shedding."""
+"""Live frames without ROS: the latest-frame queue, the pipeline, frame counters, the model that runs, load shedding."""

@@ -25,6 +25,7 @@ class Pipeline:
 
     Attributes:
         is_enabled: frames are dropped as disabled while it is not.
+        is_running: whether it was started, and not stopped since.
     """
 
     def __init__(
@@ -62,16 +63,13 @@ class Pipeline:
         self._worker: threading.Thread | None = None
         self._in_work: Frame | None = None
         self.is_enabled = True
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it takes frames."""
-        return self._worker is not None
+        self.is_running = False
 
     def start(self) -> None:
         """Take frames from now on."""
         self._queue = LatestFrameQueue(self._sources)
         self._tracking = Tracking(self._sources)
+        self.is_running = True
         self._start_worker()
 
     def submit(self, frame: Frame) -> None:
@@ -96,7 +94,7 @@ class Pipeline:
             patience_s: how long that may take.
             ending: the process ends and cannot wait until a slow engine can be distinguished from one that hangs.
         """
-        worker = self._worker
+        worker, self.is_running = self._worker, False
         if worker is None:
             return
         self._drop_waiting(self._queue.close())

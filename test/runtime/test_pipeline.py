@@ -75,14 +75,15 @@ class Rig:
 
     def __init__(self, folder: str) -> None:
         log = type('Log', (), {name: staticmethod(lambda line: None) for name in ('info', 'warning', 'error')})
-        self.live = LiveModel(log, lambda *_: None, lambda: None)
+        self.announced: list[bool] = []
+        self.live = LiveModel(log, lambda *_: self.announced.append(self.pipeline.is_running), lambda: None)
         self.settings = ModelSettings(folder, 'onnxruntime', threads=1)
-        assert self.live.request(self.settings).wait(PATIENCE)
         self.camera = Camera()
         self.options = FrameOptions()
         self.faults: list[str] = []
         shedding = LoadShedding(lambda line: None)
         self.pipeline = Pipeline(self.live, shedding, 1, lambda: self.options, lambda: 0.0, self.faults.append)
+        assert self.live.request(self.settings).wait(PATIENCE)
         self.pipeline.start()
 
     def show(self, *messages) -> None:
@@ -227,6 +228,21 @@ def test_between_claiming_a_stuck_frame_and_abandoning_its_engine_no_frame_is_ta
     assert rig.live.request(rig.settings).wait(PATIENCE)
     rig.show(image_with_cells(1))
     rig.wait_for(failed=1, disabled=1, published=1, pending=0)
+
+
+def test_a_model_that_waited_behind_a_stuck_frame_is_installed_and_announced_by_a_running_pipeline(rig, stuck_engine):
+    rig.show(image_with_cells(1))
+    assert stuck_engine.begun.wait(PATIENCE)
+    faulty_engine.before_inference.clear()
+    request = rig.live.request(rig.settings)
+    builder = rig.live._builder
+    if builder is not None:  # else it has built already
+        builder.join(PATIENCE)
+    assert (request.state.value, request.has_ended) == ('ready', False)
+    rig.pipeline.watch(AT_ONCE)
+    assert (request.is_installed, rig.announced) == (True, [False, True])
+    rig.show(image_with_cells(1))
+    rig.wait_for(failed=1, published=1, pending=0)
 
 
 def test_a_stuck_frame_is_given_up_when_the_pipeline_stops_and_its_engine_is_not_closed(rig, stuck_engine):
