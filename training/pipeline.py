@@ -16,7 +16,8 @@ from training.data.sampling import ALL, NAMES
 from training.errors import RecipeError
 from training.models.yolov4.backbones import is_backbone
 from training.quantize.qdq import qat_form
-from training.recipe import COCO, MAX_DETECTIONS, WEIGHTS_FILES, ClassifyRecipe, Recipe, StageRecipe, is_folder
+from training.recipe import COCO, MAX_DETECTIONS, ClassifyRecipe, Recipe, StageRecipe, is_folder
+from training.recipe_document import WEIGHTS_FILES
 from training.schema import counted
 from training.steps import Result, Step, Steps, fingerprint, in_order
 

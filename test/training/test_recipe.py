@@ -9,7 +9,8 @@ import yaml
 pytest.importorskip('ultralytics')
 
 from training.errors import RecipeError
-from training.recipe import load_recipe, merged, override, parse_overrides
+from training.recipe import load_recipe
+from training.recipe_document import merged, override, parse_overrides
 
 RECIPES = sorted(
     file for file in (Path(__file__).parents[2] / 'training/recipes').glob('*.yaml') if 'kd_comparison' not in file.stem

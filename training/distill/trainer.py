@@ -39,11 +39,9 @@ from training.distill.validation import BEST, Validation, is_due, with_state
 from training.errors import DataError, FitError, Interrupted
 from training.models.weights import save_weights
 
-HISTOGRAM_EVERY = 100
-"""Steps between two histograms of γ."""
+HISTOGRAM_EVERY = 100  # steps between two histograms of γ
 GAMMAS = 'gammas.png'
-LAST = 'last.pt'
-"""The last weights, where the best ones are the result."""
+LAST = 'last.pt'  # where the best weights are the result
 _logger = logging.getLogger(__name__)
 
 

@@ -23,7 +23,7 @@ from training.distill.classifier_methods import MethodSettings
 from training.errors import StudyError
 from training.models.yolov4.backbones import BACKBONES, Classifier, mebibytes, parameter_count
 from training.models.yolov4.classifier_files import load_classifier
-from training.recipe import override, read_document
+from training.recipe_document import override, read_document
 from training.schema import nearest, read
 from training.steps import Result, Step, Steps, fingerprint
 
