@@ -9,23 +9,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from kd_perception.errors import KdPerceptionError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-class Accountable(Protocol):
-    """A node that has something to say at its end."""
-
-    def destroy_node(self) -> Any:
-        """Stop whatever runs."""
-        ...
-
-    def accounts(self) -> str:
-        """Its last lines."""
-        ...
 
 
 def end_at_once_on_signals(last_words: str) -> None:
@@ -40,7 +28,16 @@ def end_at_once_on_signals(last_words: str) -> None:
 
 
 def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) -> int:
-    """Make a node and spin it until a signal, or until rclpy is shut down; returns the exit status."""
+    """Make a node and spin it until a signal, or until rclpy is shut down.
+
+    Args:
+        make_node: makes the node, whose `accounts()` are the last lines of the process.
+        name: what stands before each of them.
+        args: the process's arguments; None takes `sys.argv`.
+
+    Returns:
+        The exit status.
+    """
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
