@@ -103,6 +103,8 @@ def channel_extremes(
     model: onnx.ModelProto, tensors: Sequence[str], images: Sequence[Image]
 ) -> dict[str, ChannelRange]:
     """The smallest and the largest value of each channel (C,) of activations (1, C, H, W), over the images."""
+    if not tensors:
+        return {}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]

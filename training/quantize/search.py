@@ -24,7 +24,7 @@ from training.quantize.activations import activation_functions
 from training.quantize.calibration import Image, calibrate
 from training.quantize.candidate import Candidate, channel_extremes
 from training.quantize.float_parts import front
-from training.quantize.judging import Judge, Verdict
+from training.quantize.judging import MOST_DRIFT, Judge, Verdict
 from training.quantize.network import makers
 from training.quantize.noise import LayerNoise, layer_noise, unshifted
 from training.quantize.pictures import Pictures
@@ -40,6 +40,8 @@ METHODS = {
 """How ranges are taken, by the name of the step."""
 REPAIR_PICTURES = 32
 """So many calibration pictures teach rounding, biases and the noise of layers."""
+SIMPLE = frozenset({'Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'PRelu', 'Tanh'})
+"""Activation functions of one node; they stay in float with their convolution."""
 LEAST_GAIN = 0.01
 """A repair that lowers the drift by less than this share is taken back."""
 FASTER = 1.05
@@ -225,10 +227,20 @@ class _Search:
             changed, count = equalised(candidate, self._few)
             return self._calibrated(changed, method) if count else None
 
+        before_biases: list[Candidate] = []
+
+        def biases(candidate: Candidate) -> Candidate:
+            before_biases.append(candidate)
+            return unshifted(candidate, self._few)
+
+        def rounding(candidate: Candidate) -> Candidate:
+            # Other weights shift other means: the biases of before would be those of another rounding.
+            return unshifted(rounded((before_biases or [candidate])[-1], self._few), self._few)
+
         return [
             ('channels equalised', channels),
-            ('biases corrected', lambda candidate: unshifted(candidate, self._few)),
-            ('weights rounded by what is read', lambda candidate: rounded(candidate, self._few)),
+            ('biases corrected', biases),
+            ('weights rounded by what is read', rounding),
         ]
 
     def _tried(
@@ -254,7 +266,7 @@ class _Search:
         count = 1
         while count <= min(self._settings.most_layers, len(order) - 1):
             started = time.monotonic()
-            candidate = self._leaving(best[0], order[:count])
+            candidate = leaving(best[0], order[:count])
             step = self._measured(f'{count} noisiest layers in float', candidate, started)
             if step.ms > (self._settings.most_ms or step.float_ms):
                 self._take_back(step)
@@ -267,14 +279,6 @@ class _Search:
                 self._take_back(step)
             count *= 2
         return best
-
-    def _leaving(self, candidate: Candidate, names: Sequence[str]) -> Candidate:
-        """With convolutions, and the activation functions behind them, in float."""
-        graph = candidate.model.graph
-        written = {node.output[0] for node in graph.node if node.name in names}
-        behind = [node for a in activation_functions(graph) if a.reads in written for node in a.nodes]
-        added = (*candidate.settings.float_nodes, *names, *behind)
-        return replace(candidate, settings=replace(candidate.settings, float_nodes=tuple(dict.fromkeys(added))))
 
     def _calibrated(self, candidate: Candidate, method: str) -> Candidate:
         """With ranges from the calibration pictures."""
@@ -308,7 +312,21 @@ class _Search:
 
     def _holds(self, step: SearchStep) -> bool:
         within = not self._settings.most_ms or step.ms <= self._settings.most_ms
-        return within and step.verdict.holds(self._settings.most_loss)
+        return within and step.verdict.drift <= MOST_DRIFT and step.verdict.holds(self._settings.most_loss)
+
+
+def leaving(candidate: Candidate, names: Sequence[str]) -> Candidate:
+    """With convolutions, and the activation functions behind them, in float.
+
+    A float convolution right between DequantizeLinear and QuantizeLinear would not stay so: ONNX Runtime rounds its weights by
+    itself, with one scale for all channels (WeightBiasQuantization).
+    """
+    graph = candidate.model.graph
+    written = {node.output[0] for node in graph.node if node.name in names}
+    behind = [node for a in activation_functions(graph) if a.reads in written for node in a.nodes]
+    behind += [node.name for node in graph.node if node.op_type in SIMPLE and node.input[0] in written]
+    added = (*candidate.settings.float_nodes, *names, *behind)
+    return replace(candidate, settings=replace(candidate.settings, float_nodes=tuple(dict.fromkeys(added))))
 
 
 def with_ranges(candidate: Candidate, images: Sequence[Image], method: str, percentile: float) -> Candidate:

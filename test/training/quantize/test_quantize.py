@@ -283,6 +283,33 @@ def test_biases_take_the_shift_of_the_mean_back(candidate):
     assert not numpy_helper.to_array(constants(biased(before.model).graph)['c1_bias']).any()
 
 
+def test_a_network_without_depthwise_convolutions_has_one_scale_an_activation(candidate):
+    start, images = candidate('openvino')
+    assert set(start.channel_ranges) == {'a0'}
+    assert search.with_ranges(search.leaving(start, ['c1']), images, 'minmax', 100.0).channel_ranges == {}
+
+
+@pytest.mark.parametrize('act', ['Relu', 'SiLU'])
+def test_a_layer_in_float_stays_in_float_in_onnx_runtime(candidate, act):
+    """Between Q and DQ it would not: ONNX Runtime rounds the weights of such a convolution by itself, for all channels alike."""
+    import onnxruntime
+
+    start, images = candidate(act=act, spread=3.0)
+    model = search.leaving(start, ['c1']).written()
+    answers = []
+    for level in (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    ):
+        settings = onnxruntime.SessionOptions()
+        settings.graph_optimization_level = level
+        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=['CPUExecutionProvider'])
+        answers.append(session.run(None, {'images': images[0][None]})[0])
+    np.testing.assert_allclose(answers[1], answers[0], atol=2e-2)
+    reading = {node.input[0] for node in model.graph.node if node.op_type == 'QuantizeLinear'}
+    assert 'c1' not in reading
+
+
 def test_rounding_by_what_is_read_keeps_more_than_rounding_to_the_nearest(candidate):
     before, images = candidate()
     after = rounded(before, images)
