@@ -13,6 +13,7 @@ from training.errors import QuantizationError
 from training.schema import nearest
 
 if TYPE_CHECKING:
+    from kd_perception.bundles.bundle import Bundle
     from training.quantize.qdq import QuantizeSettings
 
 EPILOG = """\
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from training.quantize.arms import ARMS, class_table, measure_arms, table
 
     bundle = load_bundle(options.bundle)
+    check_form(bundle)
     dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     arms = {**ARMS, **{f'min-max, {names} in float': leaving(source, names) for names in options.leave}}
@@ -62,6 +64,21 @@ def run(options: argparse.Namespace) -> int:
     print(f'\n{class_table(results, max(per_class, key=lambda name: per_class[name].objects))}')
     print(f'\n{options.results}: arms.json and the networks')
     return 0
+
+
+def check_form(bundle: Bundle) -> None:
+    """Refuse bundles of other exporters, whose float input and outputs these tables do not know.
+
+    Raises:
+        QuantizationError: naming the command that takes them.
+    """
+    spec = bundle.input
+    ours = (spec.dtype, spec.layout, spec.color, bundle.output.layout) == ('uint8', 'nhwc', 'bgr', 'boxes_scores')
+    if not ours:
+        raise QuantizationError(
+            f'{bundle.name} takes {spec.dtype} {spec.layout} {spec.color} and gives {bundle.output.layout}; this command takes '
+            'bundles of our exporter only: python -m training quantize --explain takes all'
+        )
 
 
 def leaving(source: Path, names: str) -> QuantizeSettings:

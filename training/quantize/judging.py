@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -168,8 +167,3 @@ def interleaved_times(
     for running in loaded.values():
         running.close()
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0))

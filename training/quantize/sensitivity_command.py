@@ -52,11 +52,13 @@ def run(options: argparse.Namespace) -> int:
     from kd_perception.bundles.bundle import load_bundle
     from training.data.root import data_set
     from training.data.spread import images_for, spread
+    from training.quantize.arms_command import check_form
     from training.quantize.mixed import choose
     from training.quantize.qdq import MixedSettings, QuantizeSettings
     from training.quantize.sensitivity import sensitivity, write_table
 
     bundle = load_bundle(options.bundle)
+    check_form(bundle)
     dataset = data_set(options.dataset, options.data)
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     images = images_for(bundle, dataset, 'train', options.images)

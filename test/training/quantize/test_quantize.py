@@ -230,6 +230,12 @@ def test_wrong_options_are_one_line(bundle, dataset, capsys, more, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('command', ['arms', 'sensitivity'])
+def test_tables_of_our_exporter_refuse_others_and_name_what_takes_them(bundle, dataset, capsys, command):
+    assert main([command, str(bundle()), str(dataset), '--threads', '1']) == 1
+    assert 'quantize --explain takes all' in capsys.readouterr().err
+
+
 def test_pictures_in_which_nothing_is_found_are_refused(bundle, tmp_path, capsys):
     for number in range(4):
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((SIDE, SIDE, 3), 9, np.uint8))
