@@ -77,6 +77,14 @@ def test_text_in_charts_stays_inside_them(browser, pages):
     assert browser.run(outside) == []
 
 
+@pytest.mark.parametrize(('width', 'shown'), [(390, True), (1280, False)])
+def test_a_chart_that_is_cut_off_says_that_it_scrolls(browser, pages, width, shown):
+    browser.open(pages / 'full.html', width=width)
+    cut_off = 'const chart = document.querySelector(".timeline"); return chart.scrollWidth > chart.clientWidth'
+    assert browser.run(cut_off) == shown
+    assert browser.run('return getComputedStyle(document.querySelector(".sideways")).display !== "none"') == shown
+
+
 def test_a_click_on_a_heading_sorts_the_table(browser, pages):
     browser.open(pages / 'full.html')
     column = """
