@@ -32,7 +32,7 @@ PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
 DONE = @rm -f $(basename $@).* && touch $@
 # $(call hash,FILES): changes when a file's name or content does.
 hash = $(shell sha256sum $(1) 2>/dev/null | sha256sum | cut -c 1-12)
-MESSAGES := $(shell find interfaces/vision_msgs -name build -prune -o -name '*.egg-info' -prune -o -type f -print | sort)
+MESSAGES := $(shell find interfaces -name build -prune -o -name '*.egg-info' -prune -o -type f -print | sort)
 SHARED   := $(shell find launch config models scripts resource -type f -not -name '*.pyc' | sort)
 
 BASE     := $(VENV)/stamp.$(ROS)
@@ -79,7 +79,7 @@ bench: $(PACKAGE)  ## latency of the stages and of the node on this machine
 
 clean:  ## remove the environment and everything made
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf interfaces/vision_msgs/build interfaces/vision_msgs/*.egg-info
+	rm -rf interfaces/*/build interfaces/*/*.egg-info interfaces/__pycache__
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(BASE):
@@ -96,8 +96,8 @@ $(RUNTIME): | $(BASE)
 	$(DONE)
 
 $(INTERFACES): $(RUNTIME)
-	@echo 'Compiling vision_msgs …'
-	@$(PIP) --no-deps --no-build-isolation --force-reinstall ./interfaces/vision_msgs
+	@echo 'Compiling vision_msgs and tf2_msgs …'
+	@$(PIP) --no-deps --no-build-isolation --force-reinstall ./interfaces/vision_msgs ./interfaces/tf2_msgs
 	$(DONE)
 
 $(DEVELOPMENT): | $(RUNTIME)
@@ -124,8 +124,8 @@ $(RUNTIME): | $(BASE)
 	$(DONE)
 
 $(INTERFACES): $(RUNTIME)
-	@$(VENV)/bin/python -c 'import vision_msgs.msg' 2>/dev/null || \
-	  { echo "kd_perception: no vision_msgs: sudo apt install ros-$$ROS_DISTRO-vision-msgs" >&2; exit 1; }
+	@$(VENV)/bin/python -c 'import tf2_msgs.msg, vision_msgs.msg' 2>/dev/null || \
+	  { echo "kd_perception: no vision_msgs or tf2_msgs: sudo apt install ros-$$ROS_DISTRO-vision-msgs ros-$$ROS_DISTRO-tf2-msgs" >&2; exit 1; }
 	$(DONE)
 
 $(DEVELOPMENT): | $(RUNTIME)

@@ -89,7 +89,7 @@ setup(
     entry_points={
         'console_scripts': [
             f'{name} = {PACKAGE}.cli.console:{name}'
-            for name in ('kd_perception', 'detector_node', 'scene_camera', 'replay_node')
+            for name in ('kd_perception', 'detector_node', 'scene_camera', 'replay_node', 'localizer_node')
         ],
     },
     data_files=[

@@ -16,6 +16,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     'machine': (),
     'detection': (),
     'tracking': ('detection',),
+    'localization': ('detection',),
     'scene': ('detection',),
     'bundles': ('detection',),
     'engines': ('bundles', 'detection'),
@@ -25,7 +26,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     'metrics': ('bags', 'runtime', 'tracking', 'detection'),
     'evaluation': ('metrics', 'bags', 'runtime', 'tracking', 'selection', 'engines', 'bundles', 'detection'),
     'report': ('evaluation', 'metrics', 'bags', 'tracking', 'bundles', 'detection'),
-    'ros': ('bags', 'runtime', 'tracking', 'selection', 'engines', 'bundles', 'scene', 'detection'),
+    'ros': ('bags', 'runtime', 'localization', 'tracking', 'selection', 'engines', 'bundles', 'scene', 'detection'),
     'benchmark': ('selection', 'engines', 'bundles', 'scene', 'detection'),
     'doctor': ('ros', 'benchmark', 'selection', 'engines', 'bundles', 'scene', 'detection'),
     'demo': ('ros', 'report', 'tracking', 'evaluation', 'metrics', 'bags', 'bundles', 'scene', 'detection'),
@@ -38,7 +39,16 @@ ROOMS: dict[str, tuple[str, ...]] = {
 """Room → the rooms that it may import, besides itself and `BASE`. A room stands below those that import it."""
 
 
-ROS = ('rclpy', 'vision_msgs', 'sensor_msgs', 'std_msgs', 'diagnostic_msgs', 'builtin_interfaces')
+ROS = (
+    'rclpy',
+    'tf2_msgs',
+    'geometry_msgs',
+    'vision_msgs',
+    'sensor_msgs',
+    'std_msgs',
+    'diagnostic_msgs',
+    'builtin_interfaces',
+)
 WITH_ROS = ('ros', 'demo', 'doctor')
 NOWHERE = ('torch', 'ultralytics', 'training')
 

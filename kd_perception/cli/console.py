@@ -28,6 +28,11 @@ def replay_node() -> int:
     return run('replay', 'kd_perception.ros.replay', interrupted=0)
 
 
+def localizer_node() -> int:
+    """The node that makes positions of boxes."""
+    return run('localizer', 'kd_perception.ros.localizer_node', interrupted=0)
+
+
 def scene_camera() -> int:
     """The synthetic camera."""
     return run('scene_camera', 'kd_perception.ros.scene_camera', interrupted=0)

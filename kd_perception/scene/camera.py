@@ -26,6 +26,11 @@ class Camera:
         self._phases = rng.uniform(0.0, 2 * np.pi, 4)
         self._sway = rng.uniform(0.5, 3.0)
 
+    def intrinsics(self) -> Matrix:
+        """The (3, 3) camera matrix."""
+        width, height = self._size
+        return np.array([(self._focal, 0, (width - 1) / 2), (0, self._focal, (height - 1) / 2), (0, 0, 1)])
+
     def projection(self, seconds: float) -> Matrix:
         """The (3, 4) matrix from homogeneous world points to homogeneous pixels."""
         waves = np.sin(2 * np.pi * seconds / self._periods + self._phases)
@@ -53,9 +58,7 @@ class Camera:
         to_camera[:2, 3] = -turn.T @ eye
         to_camera[2] = (0.0, 0.0, -1.0, height)
         tilted = np.array([(1, 0, 0), (0, np.cos(tilt), np.sin(tilt)), (0, -np.sin(tilt), np.cos(tilt))])
-        width, height_px = self._size
-        lens = np.array([(self._focal, 0, (width - 1) / 2), (0, self._focal, (height_px - 1) / 2), (0, 0, 1)])
-        return np.asarray(lens @ tilted @ to_camera)
+        return np.asarray(self.intrinsics() @ tilted @ to_camera)
 
 
 def project(projection: Matrix, points: Matrix) -> Matrix:

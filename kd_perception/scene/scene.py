@@ -13,6 +13,7 @@ from kd_perception.scene.camera import Camera, Matrix, project
 from kd_perception.scene.ground import OVERLAY_CANOPY, OVERLAY_LIGHT, paint
 from kd_perception.scene.planning import plan
 from kd_perception.scene.settings import SceneSettings, draw_settings
+from kd_perception.scene.space import SceneSpace, camera_pose, depth_image, vehicles_in_space
 from kd_perception.scene.traffic import Traffic
 from kd_perception.scene.vehicle_parts import Sprite, Vehicle
 
@@ -110,6 +111,19 @@ class Scene:
         truth = Detections(boxes, np.ones(len(boxes), np.float32), class_ids, ids)
         return SceneFrame(self._expose(shaded, k), truth, stamp)
 
+    def space(self, k: int) -> SceneSpace:
+        """Frame number `k` in meters: camera, depth, and the true place of every vehicle in the frame's truth."""
+        stamp = k / self.fps
+        projection, poses = self._camera.projection(stamp), self._traffic.poses(stamp)
+        shown = self.frame(k).truth.track_ids
+        indices = np.zeros(0, np.int64) if shown is None else shown - 1
+        centers, sizes = vehicles_in_space([self._traffic.vehicles[i] for i in indices], poses[indices])
+        near = self._near(poses, projection)
+        solids = [(self._traffic.vehicles[i], _placed(self._traffic.vehicles[i].points, poses[i])) for i in near]
+        depth = depth_image(projection, (self.width, self.height), solids)
+        intrinsics = self._camera.intrinsics()
+        return SceneSpace(intrinsics, *camera_pose(projection, intrinsics), depth, centers, sizes)
+
     def _seen(self, projection: Matrix) -> tuple[Image, Image, Image]:
         """What the camera sees of the bare ground: its colours, its light, and the cover of crowns."""
         matrix = projection[:, [0, 1, 3]] @ self._to_metres
@@ -132,10 +146,7 @@ class Scene:
         counts = [len(vehicles[i].points) for i in near]
         ends = np.cumsum(counts).tolist()
         world = np.concatenate([vehicles[i].points for i in near])
-        pose = np.repeat(poses[near], counts, axis=0)
-        cos, sin = np.cos(pose[:, 2]), np.sin(pose[:, 2])
-        x, y, z = world.T
-        world = np.stack([cos * x - sin * y + pose[:, 0], sin * x + cos * y + pose[:, 1], z], axis=1)
+        world = _placed(world, np.repeat(poses[near], counts, axis=0))
         pixels = project(projection, world)
         world[:, :2] += self._shadow * world[:, 2:]
         world[:, 2] = 0.0
@@ -210,6 +221,14 @@ class Scene:
         )
         colour = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
         return np.clip(colour + (grey[..., None] + 128.5), 0, 255).astype(np.uint8)
+
+
+def _placed(points: NDArray[np.float64], poses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (N, 3) of vehicles with poses (N, 3) or (3,), in the world."""
+    headings = poses[..., 2]
+    cos, sin = np.cos(headings), np.sin(headings)
+    x, y, z = points.T
+    return np.stack([cos * x - sin * y + poses[..., 0], sin * x + cos * y + poses[..., 1], z], axis=1)
 
 
 class _Body:

@@ -63,7 +63,7 @@ def test_training_stays_out(prefix: Path) -> None:
     assert not {'training', 'test', 'benchmarks'} & {path.name for path in site_packages(prefix).iterdir()}
 
 
-PROGRAMS = ('kd_perception', 'detector_node', 'replay_node', 'scene_camera')
+PROGRAMS = ('kd_perception', 'detector_node', 'localizer_node', 'replay_node', 'scene_camera')
 
 
 def test_every_program_is_found_by_ros2_run_and_on_the_path(prefix: Path) -> None:

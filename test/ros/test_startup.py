@@ -10,7 +10,7 @@ import pytest
 from detector_process import wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 
-PROGRAMS = ('start_detector', 'scene_camera', 'replay')
+PROGRAMS = ('start_detector', 'scene_camera', 'replay', 'localizer_node')
 
 
 @pytest.mark.parametrize(
