@@ -114,7 +114,7 @@ $(ENGINES): | $(RUNTIME)
 $(TRAINING): | $(RUNTIME)
 	@echo 'Installing the training set (torch, Ultralytics: AGPL-3.0) …'
 	@$(PIP) --no-deps -r requirements/training.txt
-	@$(PIP) -c requirements/training.txt torch torchvision
+	@$(PIP) $$(grep -E '^torch(vision)?==' requirements/training.txt)
 	$(DONE)
 else
 $(RUNTIME): | $(BASE)

@@ -128,7 +128,10 @@ def read_image(path: Path) -> BgrImage:
     Raises:
         ImageError: it cannot be read, is damaged or broken off, or is no image.
     """
-    stream = read_regular(path, MAX_FILE_BYTES, ImageError)
+    try:
+        stream = read_regular(path, MAX_FILE_BYTES, ImageError)
+    except ImageError as error:  # who asked for the picture names it
+        raise ImageError(str(error).removeprefix(f'{shown(path)} ')) from error
     if check_picture_file(stream, MAX_FILE_PIXELS) is None:
         return decode_compressed(stream, MAX_FILE_PIXELS, upright=True)
     try:

@@ -139,7 +139,7 @@ def test_the_command_leaves_three_files(bundle, one_engine, tmp_path, capsys):
     [
         (['--precisions', 'int4'], 'nothing to measure'),
         (['--engines', 'warp_drive'], 'there is no engine'),
-        (['--images', 'nowhere.png'], 'nowhere.png: the file cannot be read'),
+        (['--images', 'nowhere.png'], 'nowhere.png: cannot be read: No such file'),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(bundle, capsys, arguments, says):
