@@ -16,7 +16,7 @@ from kd_perception.scene import Scene
 from kd_perception.scene.space import SceneSpace
 
 SEEDS = range(12)
-FRAMES = (0, 30)
+FRAMES = (0,)
 WIDTH, HEIGHT = 640, 480
 OBJECTS = 50
 ROUNDS = 201
@@ -66,7 +66,7 @@ def errors_of(scene: Scene, k: int, mode: str, deviation: float) -> tuple[np.nda
     """
     space, truth = scene.space(k), scene.frame(k).truth
     rng = np.random.default_rng((scene.seed, k))
-    boxes = truth.boxes + rng.normal(0.0, deviation, truth.boxes.shape) - 0.5  # corners to pixel centers
+    boxes = truth.boxes + rng.normal(0.0, deviation, truth.boxes.shape)
     camera, pose = camera_of(space)
     if mode == 'depth':
         answers = LOCALIZER.by_depth(boxes, _noisy(space.depth, rng), camera, pose)

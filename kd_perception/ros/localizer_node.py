@@ -74,6 +74,7 @@ class LocalizerNode(Node):
         self._depths: deque[tuple[int, DepthImage]] = deque(maxlen=DEPTH_IMAGES)
         self._depth_fault = ''
         self._waiting: deque[_Waiting] = deque()
+        self._writer = space_messages.Detections3DWriter()
         self._counts: Counter[str] = Counter()
         self._messages: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
@@ -147,7 +148,7 @@ class LocalizerNode(Node):
             else:
                 self._counts[answer.value] += 1
         header = Header(stamp=message.header.stamp, frame_id=self._target or message.header.frame_id)
-        self._publisher.publish(space_messages.detections_3d_message(located, header, pose))
+        self._publisher.publish(self._writer.message(located, header, pose))
         self._messages['published'] += 1
         self._durations.append(time.perf_counter() - begin)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from geometry_msgs.msg import Quaternion
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
-from vision_msgs.msg import BoundingBox3D, Detection2D, Detection2DArray, Detection3D, Detection3DArray
+from vision_msgs.msg import Detection2D, Detection2DArray, Detection3D, Detection3DArray
 
 from kd_perception.errors import MalformedImageError, UnsupportedEncodingError
 from kd_perception.localization.camera import Floats, PinholeCamera
@@ -90,28 +90,35 @@ def boxes_of(message: Detection2DArray) -> Floats:
     return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
 
 
-def detections_3d_message(
-    located: Sequence[tuple[Detection2D, Location]], header: Header, camera_pose: Transform
-) -> Detection3DArray:
-    """Detections with positions.
+class Detections3DWriter:
+    """Makes Detection3DArray messages of parts that it reuses, as `messages.DetectionsWriter` does, and for the same reason."""
 
-    Args:
-        located: detection and where it is; hypotheses and `id` are kept, each hypothesis gets pose and covariance.
-        header: the source's stamp in the target frame.
-        camera_pose: takes the camera's optical frame to the target frame; boxes are turned as the camera is.
-    """
-    x, y, z, w = quaternion_of(camera_pose.rotation).tolist()
-    turn = Quaternion(x=x, y=y, z=z, w=w)
-    parts = []
-    for detection, location in located:
-        px, py, pz = location.position.tolist()
-        width, height, extent = location.size.tolist()
-        pose = Pose(position=Point(x=px, y=py, z=pz), orientation=turn)
-        covariance = np.zeros((6, 6))
-        covariance[:3, :3] = location.covariance
-        for result in detection.results:
-            result.pose.pose = pose
-            result.pose.covariance = covariance.ravel()
-        box = BoundingBox3D(center=pose, size=Vector3(x=width, y=height, z=extent))
-        parts.append(Detection3D(header=header, results=detection.results, bbox=box, id=detection.id))
-    return Detection3DArray(header=header, detections=parts)
+    def __init__(self) -> None:
+        self._parts: list[Detection3D] = []
+
+    def message(
+        self, located: Sequence[tuple[Detection2D, Location]], header: Header, camera_pose: Transform
+    ) -> Detection3DArray:
+        """Detections with positions; valid until the next message is made.
+
+        Args:
+            located: detection and where it is; hypotheses and `id` are kept, each hypothesis gets pose and covariance.
+            header: the source's stamp in the target frame.
+            camera_pose: takes the camera's optical frame to the target frame; boxes are turned as the camera is.
+        """
+        while len(self._parts) < len(located):
+            self._parts.append(Detection3D())
+        parts = self._parts[: len(located)]
+        x, y, z, w = quaternion_of(camera_pose.rotation).tolist()
+        turn = Quaternion(x=x, y=y, z=z, w=w)
+        for part, (detection, location) in zip(parts, located, strict=True):
+            pose, size = part.bbox.center, part.bbox.size
+            pose.orientation = turn
+            pose.position.x, pose.position.y, pose.position.z = location.position.tolist()
+            size.x, size.y, size.z = location.size.tolist()
+            covariance = np.zeros((6, 6))
+            covariance[:3, :3] = location.covariance
+            for result in detection.results:
+                result.pose.pose, result.pose.covariance = pose, covariance.ravel()
+            part.header, part.results, part.id = header, detection.results, detection.id
+        return Detection3DArray(header=header, detections=parts)

@@ -27,7 +27,7 @@ def looking(pitch: float, yaw: float, height: float, x: float = 0.0, y: float = 
 
 
 def test_a_box_in_the_middle_lies_straight_ahead():
-    (found,) = LOCALIZER.by_depth(np.array([(299.5, 219.5, 339.5, 259.5)]), DEPTH, CAMERA, IDENTITY)
+    (found,) = LOCALIZER.by_depth(np.array([(300.0, 220.0, 340.0, 260.0)]), DEPTH, CAMERA, IDENTITY)
     assert found.position == pytest.approx((0, 0, 10))
     assert found.size == pytest.approx((1, 1, 0))
     assert np.sqrt(np.diag(found.covariance)) == pytest.approx((0.05, 0.05, 0.1))
@@ -65,7 +65,7 @@ def test_every_detection_has_a_position_or_a_cause():
     ],
 )
 def test_an_object_on_the_ground_stands_where_its_ray_meets_it(pose, box, expected):
-    (found,) = LOCALIZER.on_ground(np.array([box], np.float64), CAMERA, pose)
+    (found,) = LOCALIZER.on_ground(np.array([box], np.float64) + 0.5, CAMERA, pose)
     if isinstance(expected, Cause):
         assert found is expected
     else:
@@ -82,7 +82,7 @@ def test_an_object_on_the_ground_stands_where_its_ray_meets_it(pose, box, expect
 def test_a_ground_point_is_seen_at_its_pixel(pitch, yaw, height, u, v):
     pose = looking(pitch, yaw, height, 3.0, -7.0)
     localizer = Localizer(LocalizerSettings(max_range=1e9, nadir_angle=90.0))
-    (found,) = localizer.on_ground(np.array([(u - 5, v, u + 5, v)]), CAMERA, pose)
+    (found,) = localizer.on_ground(np.array([(u - 5, v, u + 5, v)]) + 0.5, CAMERA, pose)
     if isinstance(found, Location):
         assert found.position[2] == pytest.approx(0.0, abs=1e-6 * height)
         assert CAMERA.pixels(pose.inverse().apply(found.position[None]))[0] == pytest.approx((u, v), abs=1e-3)

@@ -127,7 +127,7 @@ def test_detections_with_depth_get_a_position_and_keep_all_else(start, image):
     robot.say_where('base', 'camera', (1.0, 0.0, 0.5), AHEAD)
     robot.info.publish(info())
     robot.depth.publish(depth(image, is_bigendian=int(image.dtype.str[0] == '>')))
-    robot.detections.publish(detections((69.5, 49.5, 89.5, 69.5), (19.5, 49.5, 39.5, 69.5)))
+    robot.detections.publish(detections((70.0, 50.0, 90.0, 70.0), (20.0, 50.0, 40.0, 70.0)))
     wait_for(lambda: robot.outputs, 'the positions')
     (output,) = robot.outputs
     assert messages.stamp_ns(output.header) == STAMP
@@ -147,7 +147,7 @@ def test_detections_with_depth_get_a_position_and_keep_all_else(start, image):
 
 def test_detections_wait_for_what_comes_later_in_whatever_order(start):
     robot = start(target_frame='map')
-    robot.detections.publish(detections((69.5, 49.5, 89.5, 69.5)))
+    robot.detections.publish(detections((70.0, 50.0, 90.0, 70.0)))
     robot.say_where('base', 'camera', (0.0, 0.0, 0.0), AHEAD)
     robot.say_where('map', 'base', (0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0), STAMP - 10_000_000, static=False)
     robot.depth.publish(depth(np.full((HEIGHT, WIDTH), 4.0, np.float32), STAMP + 5_000_000))
@@ -161,7 +161,7 @@ def test_on_the_ground_every_detection_is_located_or_counted_by_cause(start):
     robot = start(mode='ground', target_frame='base', max_range=50.0)
     robot.say_where('base', 'camera', (0.0, 0.0, 2.0), AHEAD)
     robot.info.publish(info())
-    robot.detections.publish(detections((69.5, 20.0, 89.5, 79.5), (69.5, 20.0, 89.5, 40.0), (69.5, 20.0, 89.5, 61.0)))
+    robot.detections.publish(detections((70.0, 20.0, 90.0, 80.0), (70.0, 20.0, 90.0, 40.0), (70.0, 20.0, 90.0, 61.5)))
     wait_for(lambda: robot.outputs, 'the positions')
     (found,) = robot.outputs[0].detections
     assert position(found) == pytest.approx((10.0, 0.0, 0.0))
@@ -190,7 +190,7 @@ def test_what_is_missing_is_counted_and_said(start, missing, cause, says):
         robot.depth.publish(depth(image, encoding='rgb8'))
     elif missing != 'depth':
         robot.depth.publish(depth(image))
-    boxes = detections((69.5, 49.5, 89.5, 69.5), (19.5, 49.5, 39.5, 69.5))
+    boxes = detections((70.0, 50.0, 90.0, 70.0), (20.0, 50.0, 40.0, 70.0))
 
     def counted() -> bool:
         """Again and again, since topics have no order among each other."""
@@ -208,7 +208,7 @@ def test_a_frame_without_detections_is_answered_at_once_and_no_transform_is_need
     wait_for(lambda: robot.outputs, 'the empty message')
     robot.info.publish(info())
     robot.depth.publish(depth(np.full((HEIGHT, WIDTH), 4.0, np.float32)))
-    robot.detections.publish(detections((69.5, 49.5, 89.5, 69.5)))
+    robot.detections.publish(detections((70.0, 50.0, 90.0, 70.0)))
     wait_for(lambda: len(robot.outputs) == 2, 'the positions')
     assert position(robot.outputs[1].detections[0]) == pytest.approx((0.0, 0.0, 4.0))
     assert robot.outputs[1].header.frame_id == 'camera'
