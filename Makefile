@@ -32,7 +32,7 @@ PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
 DONE = @rm -f $(basename $@).* && touch $@
 # $(call hash,FILES): changes when a file's name or content does.
 hash = $(shell sha256sum $(1) 2>/dev/null | sha256sum | cut -c 1-12)
-MESSAGES := $(shell find interfaces -name build -prune -o -name '*.egg-info' -prune -o -type f -print | sort)
+MESSAGES := $(shell find interfaces -name build -prune -o -name __pycache__ -prune -o -name '*.egg-info' -prune -o -type f -print | sort)
 SHARED   := $(shell find launch config models scripts resource -type f -not -name '*.pyc' | sort)
 
 BASE     := $(VENV)/stamp.$(ROS)
