@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kd_perception.errors import KdPerceptionError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WAKE_PERIOD_S = 0.1
+"""Longest time until a signal is noticed that another thread was given."""
 
 
 def end_at_once_on_signals(last_words: str) -> None:
@@ -73,7 +75,7 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
     # The main thread does nothing but wait: there, every signal is obeyed at once, also the second one.
     spinning = threading.Thread(target=spin, args=(executor,), name='executor', daemon=True)
     spinning.start()
-    asked_to_end.get()
+    _await(asked_to_end)
     is_ending.set()
     executor.shutdown(timeout_sec=0.5)
     spinning.join(0.5)
@@ -86,6 +88,13 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         raise failures[0]
     _end_despite_threads()
     return 0
+
+
+def _await(asked_to_end: queue.SimpleQueue[None]) -> None:
+    """Wait for an entry. The system may give a signal to any thread, which does not wake this one: it looks by itself."""
+    while True:
+        with suppress(queue.Empty):
+            return asked_to_end.get(timeout=WAKE_PERIOD_S)
 
 
 @contextmanager
