@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +31,8 @@ def claim_domain() -> tuple[int, IO[str]]:
     raise RuntimeError('all 101 ROS domains are in use by other test processes')
 
 
+# A shell that starts us in the background has SIGINT ignored, here and in all that we start; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Test processes beside each other must not hear each other.
 DOMAIN, _CLAIM = claim_domain()
 os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
