@@ -56,8 +56,11 @@ demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SO
 test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(if $(TRAINING_TESTS),$(TRAINING))  ## the robot's half of the tests, or those under TESTS=path
 	$(RUN) -m pytest $(or $(TESTS),$(PARALLEL) test $(addprefix --ignore=,$(OFFLINE)))
 
-test-all: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, training and studies too, with coverage by line and branch
-	$(RUN) -m pytest $(PARALLEL) --cov test
+test-all: test $(TRAINING)  ## all tests: the robot's half, then training and studies, one after the other
+	$(RUN) -m pytest $(OFFLINE)
+
+coverage: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## the robot's half again, with coverage by line and branch
+	$(RUN) -m pytest $(PARALLEL) --cov=kd_perception --cov-branch test $(addprefix --ignore=,$(OFFLINE))
 
 test-arm: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(ARM_ROOT)  ## emulated Arm processors detect what this one does (Linux with apt)
 	KD_ARM_ROOT='$(ARM)' $(RUN) -m pytest test/arm
@@ -163,4 +166,4 @@ $(DOCS): | $(BASE)
 	@$(VENV)/docs/bin/python -m pip --disable-pip-version-check -qq install --no-deps -r requirements/docs.txt
 	$(DONE)
 
-.PHONY: help demo test test-all test-arm fuzz lint docs bench clean
+.PHONY: help demo test test-all coverage test-arm fuzz lint docs bench clean
