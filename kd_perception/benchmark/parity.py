@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from kd_perception.detection.detections import Detections
+from kd_perception.detection.overlap import iou
 
 SAME_OBJECT_IOU = 0.5
 
@@ -47,21 +47,10 @@ def compare(reference: Sequence[Detections], found: Sequence[Detections]) -> Par
 
 def _pairs(ours: Detections, theirs: Detections) -> list[tuple[int, int, float]]:
     """Counterparts, the best overlapping first; each detection has at most one."""
-    overlap = _iou(ours.boxes, theirs.boxes) * (ours.class_ids[:, None] == theirs.class_ids[None])
+    overlap = iou(ours.boxes, theirs.boxes) * (ours.class_ids[:, None] == theirs.class_ids[None])
     pairs = []
     while overlap.size and overlap.max() >= SAME_OBJECT_IOU:
         i, j = (int(index) for index in np.unravel_index(overlap.argmax(), overlap.shape))
         pairs.append((i, j, float(overlap[i, j])))
         overlap[i] = overlap[:, j] = 0
     return pairs
-
-
-def _iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """IoU of every box of `a` (N, 4) with every one of `b` (M, 4), in double precision: equal boxes have exactly 1."""
-    wide = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    low, high = np.maximum(wide[0][..., :2], wide[1][..., :2]), np.minimum(wide[0][..., 2:], wide[1][..., 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) for boxes in wide]
-    union = areas[0] + areas[1] - shared
-    result: npt.NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return result

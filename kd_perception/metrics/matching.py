@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.detection.detections import Detections
+from kd_perception.detection.overlap import iou, share_inside
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -93,35 +94,10 @@ def assign(detections: Detections, objects: Detections, iou_threshold: float) ->
     return taken
 
 
-def iou(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> FloatArray:
-    """Intersection over union (N, M) of two sets of boxes x1, y1, x2, y2; 0 where both are empty."""
-    common, area_a, area_b = _overlap(first, second)
-    union = area_a[:, None] + area_b[None] - common
-    shares: FloatArray = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return shares
-
-
 def excused(detections: Detections, truth: GroundTruth) -> BoolArray:
     """Detections of which half or more lies in a crowd of their class or in an ignored region."""
     crowd = truth.objects.select(truth.crowd)
-    inside_crowd = _share_inside(detections.boxes, crowd.boxes)
+    inside_crowd = share_inside(detections.boxes, crowd.boxes)
     inside_crowd[detections.class_ids[:, None] != crowd.class_ids[None]] = 0
-    inside = np.concatenate([inside_crowd, _share_inside(detections.boxes, truth.ignored)], axis=1)
+    inside = np.concatenate([inside_crowd, share_inside(detections.boxes, truth.ignored)], axis=1)
     return np.asarray((inside >= 0.5).any(axis=1))
-
-
-def _share_inside(boxes: npt.NDArray[np.float32], regions: npt.NDArray[np.float32]) -> FloatArray:
-    """(N, M) share of each box's area that lies in each region."""
-    common, area, _ = _overlap(boxes, regions)
-    shares: FloatArray = np.divide(common, area[:, None], out=np.zeros_like(common), where=area[:, None] > 0)
-    return shares
-
-
-def _overlap(
-    first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Common area (N, M), and the areas (N,) and (M,)."""
-    a, b = first.astype(np.float64).reshape(-1, 4), second.astype(np.float64).reshape(-1, 4)
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    common = np.maximum(sides, 0).prod(axis=-1)
-    return common, (a[:, 2:] - a[:, :2]).prod(axis=-1), (b[:, 2:] - b[:, :2]).prod(axis=-1)

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_perception.detection.detections import Detections
+from kd_perception.detection.overlap import iou
 from kd_perception.errors import EvaluationError
-from kd_perception.tracking.bytetrack import iou
 
 Ids = npt.NDArray[np.int64]
 
@@ -139,6 +139,6 @@ def _numbered(ids: Sequence[Ids]) -> tuple[list[Ids], int]:
 
 
 def _similarity(frame: TrackedFrame) -> npt.NDArray[np.float64]:
-    overlap = iou(frame.truth.boxes.astype(np.float64), frame.found.boxes.astype(np.float64))
+    overlap = iou(frame.truth.boxes, frame.found.boxes)
     same: npt.NDArray[np.float64] = overlap * (frame.truth.class_ids[:, None] == frame.found.class_ids[None])
     return same

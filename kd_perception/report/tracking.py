@@ -10,9 +10,10 @@ import numpy as np
 
 from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.detection.detections import NO_TRACK, Detections
+from kd_perception.detection.overlap import iou, share_inside
 from kd_perception.evaluation.results import BagResult
 from kd_perception.metrics.tracking import TrackedFrame, tracking_figures
-from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings, iou
+from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings
 
 INSIDE = 0.5
 """Share of a detection that lies in a crowd or an ignored region from which on it is not judged."""
@@ -75,13 +76,8 @@ def _lies_in(found: Detections, regions: np.ndarray[Any, Any], objects: Detectio
     """Which detections lie in a region without hitting an object."""
     if not len(regions) or not len(found):
         return np.zeros(len(found), np.bool_)
-    boxes = found.boxes.astype(np.float64)
-    low = np.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    hits = iou(boxes, objects.boxes.astype(np.float64)).max(axis=1, initial=0.0) >= INSIDE
-    result: np.ndarray[Any, Any] = (shared >= INSIDE * area[:, None]).any(axis=1) & ~hits
+    hits = iou(found.boxes, objects.boxes).max(axis=1, initial=0.0) >= INSIDE
+    result: np.ndarray[Any, Any] = (share_inside(found.boxes, regions) >= INSIDE).any(axis=1) & ~hits
     return result
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_perception.detection.detections import NO_TRACK, Detections, TrackIds
+from kd_perception.detection.overlap import iou
 from kd_perception.tracking.motion import BoxMotion, Floats
 
 OTHER_CLASS = 0.3
@@ -184,15 +185,3 @@ def _match(
         if tracks[track] and rows[detection] < 0:
             tracks[track] = False
             rows[detection] = track
-
-
-def iou(a: Floats, b: Floats) -> Floats:
-    """IoU of every box of `a` (N, 4) with every one of `b` (M, 4): (N, M)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    sides = np.maximum(high - low, 0)
-    shared = sides[..., 0] * sides[..., 1]
-    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b))
-    union = area_a[:, None] + area_b[None] - shared
-    result: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return result

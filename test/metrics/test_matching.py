@@ -5,7 +5,8 @@ import pytest
 
 from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.detection.detections import Detections
-from kd_perception.metrics.matching import iou, judge, match
+from kd_perception.detection.overlap import iou
+from kd_perception.metrics.matching import judge, match
 
 SQUARE = (0, 0, 10, 10)
 FAR = (100, 100, 110, 110)

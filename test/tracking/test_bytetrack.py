@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd_perception.detection.detections import NO_TRACK, Detections
-from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings, iou
+from kd_perception.detection.overlap import iou
+from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings
 from kd_perception.tracking.motion import BoxMotion
 
 

@@ -15,9 +15,10 @@ from kd_perception import engines
 from kd_perception.bundles.bundle import Bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
+from kd_perception.detection.overlap import iou
 from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.accuracy import measure
-from kd_perception.metrics.matching import assign, iou
+from kd_perception.metrics.matching import assign
 from training.export import parity as parities
 from training.export.parity import MATCH_IOU, Parity, compare
 from training.measure import LOWEST_SCORE, with_file

@@ -83,6 +83,7 @@ def parity(module, networks, images):
 def test_torch_float_and_int8_that_agree_are_recorded(module, files, images):
     record = parity(module, files(0.98), images)
     assert record['fp32'] == {
+        'compared': True,
         'images': 1,
         'asked': 2,
         'found': 1.0,
