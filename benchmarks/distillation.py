@@ -18,10 +18,12 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import machine, report
+from training.data.augment import AugmentSettings
 from training.data.dataset import read_classes
 from training.data.scenes import SceneSetSettings, prepare
-from training.distill.settings import AugmentSettings, DistillSettings, FitSettings, TermSettings
-from training.distill.trainer import FitJob, fit
+from training.distill.settings import DistillSettings, TermSettings
+from training.fit.loop import FitJob, fit
+from training.fit.settings import FitSettings
 from training.models.weights import build_network, save_weights
 from training.prune.pruning import PruneSettings, prune
 

@@ -16,12 +16,12 @@ from kd_perception.cli.console import guard
 from kd_perception.detection.tiles import OFF, OVERLAP, parse
 from kd_perception.errors import BundleError, KdPerceptionError
 from kd_perception.machine.cores import physical_cores
-from training import run_command
 from training.commands import add_dataset, add_places, declare
 from training.data import prepare_command
 from training.errors import FirstProcessFailed, Interrupted, TrainingError
 from training.prune import sensitivity_command as prune_sensitivity_command
 from training.quantize import arms_command, quantize_command, sensitivity_command, thresholds_command
+from training.run import command as run_command
 from training.study import command as study_command
 
 EPILOG = """\

@@ -42,7 +42,7 @@ def overrides_of(options: argparse.Namespace, recipe: Path) -> dict[str, Any]:
     Raises:
         RecipeError: no `name=value`, or no rehearsal in the recipe.
     """
-    from training.recipe_document import parse_overrides, rehearsal
+    from training.run.document import parse_overrides, rehearsal
 
     return {**(rehearsal(recipe) if options.rehearse else {}), **parse_overrides(options.set)}
 

@@ -31,7 +31,7 @@ RECORD = 'step.json'
 
 
 class Processes(Protocol):
-    """What is asked of the processes of a run; `training.distill.processes.Group` is several.
+    """What is asked of the processes of a run; `training.fit.processes.Group` is several.
 
     Attributes:
         first: whether this one takes locks and writes files.

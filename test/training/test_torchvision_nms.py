@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from training.models import torchvision_nms  # noqa: E402
+from training import torchvision_nms  # noqa: E402
 
 
 def plain_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:

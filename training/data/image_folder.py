@@ -21,8 +21,8 @@ from torch import Tensor
 
 from kd_perception.detection.image import decode_compressed
 from kd_perception.errors import ImageError
+from training import torchvision_nms
 from training.errors import DataError
-from training.models import torchvision_nms
 from training.ranges import SHARE, Range
 from training.schema import added
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from training.errors import FitError
+from training.models import structure
 from training.models.weights import build_network
 from training.models.yolov4.network import YOLOv4
-from training.prune import structure
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel

@@ -17,17 +17,17 @@ from training.distill.bundle_teacher import BundleTeacher
 from training.distill.confidence import Truth
 from training.distill.controls import other_images
 from training.distill.gradients import GradientLengths
-from training.distill.job import FitJob
 from training.distill.outputs import Outputs, Probe, branches_of
-from training.distill.processes import Group
-from training.distill.replay import HEAD, Recorder, Replay, hash_of, key_of
-from training.distill.schedule import Schedule
-from training.distill.seeding import seeded
 from training.distill.settings import DistillSettings
 from training.distill.teacher import Teacher
+from training.distill.teacher_cache import HEAD, Recorder, Replay, hash_of, key_of
 from training.distill.teacher_terms import AnyTeacher, TeacherTerms, TermLoss
 from training.errors import FitError
+from training.fit.job import FitJob
+from training.fit.processes import Group
+from training.fit.schedule import Schedule
 from training.schema import counted
+from training.seeding import seeded
 
 NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
 """The record of a training without a teacher."""

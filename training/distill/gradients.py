@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.distill.processes import Group
 from training.distill.settings import DistillSettings, GradientRatio
 from training.distill.teacher_terms import TermLoss
 from training.errors import FitError
+from training.fit.processes import Group
 
 EVERY = 100
 """Steps between two measurements."""

@@ -23,8 +23,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from training import torchvision_nms
 from training.errors import ExportError
-from training.models import torchvision_nms
 from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, deployed
 
 torchvision_nms.ensure()

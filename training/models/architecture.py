@@ -19,8 +19,8 @@ os.environ.setdefault('YOLO_AUTOINSTALL', '0')
 import torch
 import yaml
 
+from training import torchvision_nms
 from training.errors import WeightsError
-from training.models import torchvision_nms
 from training.models.yolov4 import architecture as yolov4
 from training.schema import nearest
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import WeightsError
+from training.models import structure
 from training.models.architecture import build_network
 from training.models.yolov4.network import YOLOv4
-from training.prune import structure
 
 FEW = 0.001
 """The score of fresh classes at first: nearly all anchors show none."""

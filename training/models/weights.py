@@ -19,6 +19,7 @@ from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from training.errors import PruneError, WeightsError
+from training.models import structure
 from training.models.architecture import (
     build_network,
     checked_architecture,
@@ -26,7 +27,6 @@ from training.models.architecture import (
     of_ultralytics,
 )
 from training.models.yolov4.network import YOLOv4
-from training.prune import structure
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel

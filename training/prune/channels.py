@@ -18,9 +18,9 @@ import torch
 import torch_pruning
 from torch import nn
 
+from training import torchvision_nms
 from training.errors import PruneError
-from training.models import torchvision_nms
-from training.prune import structure
+from training.models import structure
 
 torchvision_nms.ensure()
 

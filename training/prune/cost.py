@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from training.models import torchvision_nms
+from training import torchvision_nms
 from training.models.yolov4.network import YOLOv4, deployed
 from training.prune.channels import branches, level_maps
 

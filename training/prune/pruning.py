@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from training.errors import PruneError
 from training.export.onnx_export import export
-from training.prune import structure
+from training.models import structure
 from training.prune.channels import Group, Indices, groups, head_maps, kept_levels, remove
 from training.prune.cost import Cost, cost, count_gflops, count_parameters, measure_latency
 from training.ranges import COUNT, POSITIVE, Range, one_of

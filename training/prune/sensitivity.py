@@ -13,7 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from training.errors import PruneError
-from training.prune import structure
+from training.models import structure
 from training.prune.channels import groups, head_maps, remove
 from training.prune.cost import count_parameters
 from training.prune.pruning import PruneSettings, choose, importance

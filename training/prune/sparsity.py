@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.prune import structure
+from training.models import structure
 from training.prune.channels import groups
 from training.ranges import SHARE, Range, one_of
 from training.schema import renewed

@@ -29,8 +29,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from training import torchvision_nms
 from training.errors import QuantizationError
-from training.models import torchvision_nms
 from training.quantize.calibration import Image, Range
 from training.quantize.qdq import FUSING, QuantizeSettings, weight_levels
 

@@ -170,7 +170,7 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
         RecipeError, StudyError: the recipe has no such section or no such arm.
     """
     from training.data.root import data_root
-    from training.recipe import load_recipe
+    from training.run.recipe import load_recipe
 
     common = overrides_of(options, options.recipe)
     recipe = load_recipe(options.recipe, common)
@@ -203,7 +203,7 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
 def _settings_hash(recipe: Path) -> str:
     """Of all settings of a recipe but its arms: an arm more does not make the others anew, nor does a comment."""
     from training.data.sampling import NAMES, SESSIONS
-    from training.recipe_document import read_document, with_weights
+    from training.run.document import read_document, with_weights
 
     document = with_weights(read_document(recipe))
     for name in ('arms', 'baseline'):

@@ -12,18 +12,18 @@ from training.data.crops import CropSettings, write_crops
 from training.data.image_folder import ImageFolder, PictureFiles, read_splits
 from training.data.sources import SourceSettings, prepare
 from training.distill.answers import keep
-from training.distill.classification import (
+from training.distill.classifier_methods import MethodSettings
+from training.errors import StudyError
+from training.fit.classifier import (
     ClassifyJob,
     ClassifySettings,
     accuracy,
     fit_classifier,
     shown,
 )
-from training.distill.classifier_methods import MethodSettings
-from training.errors import StudyError
 from training.models.yolov4.backbones import BACKBONES, Classifier, mebibytes, parameter_count
 from training.models.yolov4.classifier_files import load_classifier
-from training.recipe_document import override, read_document
+from training.run.document import override, read_document
 from training.schema import nearest, read
 from training.steps import Result, Step, Steps, fingerprint
 

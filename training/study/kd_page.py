@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from training.data.root import data_root
 from training.errors import StudyError
-from training.recipe_document import parse_overrides
+from training.run.document import parse_overrides
 from training.schema import nearest
 from training.steps import Steps
 from training.study.kd_comparison import PLAIN, Comparison, ComparisonRecipe, load_comparison, run_cell

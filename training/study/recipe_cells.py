@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training import stages
-from training.bundling import write_plain_bundle
 from training.errors import RecipeError, StudyError
-from training.pipeline import Pipeline
-from training.recipe import is_folder, load_recipe
+from training.run import stages
+from training.run.bundling import write_plain_bundle
+from training.run.plan import Pipeline
+from training.run.recipe import is_folder, load_recipe
+from training.run.stages import WEIGHTS
 from training.schema import nearest
-from training.stages import WEIGHTS
 from training.steps import Step, Steps, digest
 from training.study.plan import Result, Study, kept_as
 

@@ -12,16 +12,10 @@ from tiny_training import SIZE, write_pictures
 
 torch = pytest.importorskip('torch')
 
-from training.data.loader import (  # noqa: E402
-    Batches,
-    BatchPlan,
-    ImageSet,
-    clip_boxes,
-    label_file,
-    read_yolo_labels,
-)
+from training.data.augment import AugmentSettings  # noqa: E402
+from training.data.loader import Batches, BatchPlan, ImageSet  # noqa: E402
 from training.data.picture_cache import InMemory  # noqa: E402
-from training.distill.settings import AugmentSettings  # noqa: E402
+from training.data.yolo_labels import clip_boxes, label_file, read_yolo_labels  # noqa: E402
 from training.errors import DataError  # noqa: E402
 
 STILL = AugmentSettings(mosaic=0, scale=0, translate=0, fliplr=0, hsv_h=0, hsv_s=0, hsv_v=0)

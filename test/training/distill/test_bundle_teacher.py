@@ -12,9 +12,10 @@ from tiny_training import CLASSES, SIZE, architecture, columns  # noqa: E402
 
 from training.distill.bundle_teacher import BundleTeacher, class_places  # noqa: E402
 from training.distill.outputs import QUERIES  # noqa: E402
-from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
-from training.distill.trainer import FitJob, fit  # noqa: E402
+from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.errors import FitError, LossError  # noqa: E402
+from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import load_network  # noqa: E402
 
 MAP = {'bright': 'tall', 'blue': 'wide'}

@@ -13,11 +13,12 @@ from tiny_training import columns, write_pictures, write_telling_network
 
 from training.distill.controls import CONTROLS, other_images, untrained
 from training.distill.outputs import Outputs
-from training.distill.settings import DistillSettings, FitSettings, TermSettings
-from training.distill.trainer import FitJob, fit
+from training.distill.settings import DistillSettings, TermSettings
 from training.errors import FitError
+from training.fit.loop import FitJob, fit
+from training.fit.settings import FitSettings
+from training.models import structure
 from training.models.weights import build_network, load_network, save_weights
-from training.prune import structure
 
 TINY = {
     'nc': 2,

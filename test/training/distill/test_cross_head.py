@@ -8,10 +8,11 @@ from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns, write_ne
 
 from training.distill.cross_head import CrossHead, cross_layers, head_of  # noqa: E402
 from training.distill.outputs import Probe, branches_of  # noqa: E402
-from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
-from training.distill.trainer import FitJob, Group, fit  # noqa: E402
-from training.distill.trainer import _Run as Run  # noqa: E402
+from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.errors import LossError  # noqa: E402
+from training.fit.loop import FitJob, Group, fit  # noqa: E402
+from training.fit.loop import _Run as Run  # noqa: E402
+from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import build_network, load_network  # noqa: E402
 
 SETTINGS = FitSettings(image_size=SIZE, batch=4, steps=2, warmup_steps=0, precision='float32', ema_decay=0.0)

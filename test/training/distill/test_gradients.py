@@ -9,11 +9,12 @@ torch = pytest.importorskip('torch')
 from tiny_training import CLASSES, SIZE, architecture, columns  # noqa: E402
 
 from training.distill.gradients import GradientLengths  # noqa: E402
-from training.distill.settings import DistillSettings, FitSettings, GradientRatio, TermSettings  # noqa: E402
+from training.distill.settings import DistillSettings, GradientRatio, TermSettings  # noqa: E402
 from training.distill.teacher_terms import TeacherTerm, TermLoss  # noqa: E402
-from training.distill.trainer import FitJob, fit  # noqa: E402
-from training.distill.trainer import _Run as Run  # noqa: E402
 from training.errors import Interrupted, RecipeError  # noqa: E402
+from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.loop import _Run as Run  # noqa: E402
+from training.fit.settings import FitSettings  # noqa: E402
 from training.schema import counted, read  # noqa: E402
 
 SETTINGS = FitSettings(image_size=SIZE, batch=4, steps=4, warmup_steps=0, precision='float32', checkpoint_steps=1)

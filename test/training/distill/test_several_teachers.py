@@ -10,18 +10,19 @@ from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
 
 torch = pytest.importorskip('torch')
 
-from training.distill import trainer  # noqa: E402
 from training.distill.confidence import Truth, doubts, errors, rank  # noqa: E402
 from training.distill.losses import make  # noqa: E402
 from training.distill.outputs import Outputs, Shape  # noqa: E402
-from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
-from training.distill.signals import Signals  # noqa: E402
+from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.distill.teacher_terms import scaled  # noqa: E402
-from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.distill.weighting import REFERENCE_STEPS, Learned  # noqa: E402
 from training.errors import FitError, Interrupted, RecipeError  # noqa: E402
+from training.fit import loop as trainer  # noqa: E402
+from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.settings import FitSettings  # noqa: E402
+from training.fit.signals import Signals  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
-from training.recipe import StageRecipe  # noqa: E402
+from training.run.recipe import StageRecipe  # noqa: E402
 from training.schema import counted, read  # noqa: E402
 
 SETTINGS = FitSettings(image_size=SIZE, batch=2, steps=3, warmup_steps=0, precision='float32', ema_decay=0.0)

@@ -9,11 +9,12 @@ torch = pytest.importorskip('torch')
 
 from training.distill.losses import make, make_levels  # noqa: E402
 from training.distill.outputs import Outputs, Probe, branches_of, layer_names, measure_shape  # noqa: E402
-from training.distill.settings import DistillSettings, FitSettings, TermSettings  # noqa: E402
+from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.terms import make_term  # noqa: E402
-from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import LossError  # noqa: E402
+from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.prune.sparsity import SparsitySettings  # noqa: E402
 

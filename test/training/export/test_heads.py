@@ -11,9 +11,9 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 from training.errors import ExportError  # noqa: E402
 from training.export.heads import SigmoidMish, boxes_scores  # noqa: E402
 from training.export.onnx_export import check_parity, export  # noqa: E402
+from training.models import structure  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.models.yolov4.network import YOLOv4, decode  # noqa: E402
-from training.prune import structure  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')

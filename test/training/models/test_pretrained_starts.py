@@ -12,9 +12,9 @@ pytest.importorskip('ultralytics')
 
 from tiny_training import CLASSES, RTDETR, architecture, write_network, write_pictures  # noqa: E402
 
-from training.distill.settings import FitSettings  # noqa: E402
-from training.distill.trainer import FitJob, fit  # noqa: E402
 from training.errors import WeightsError  # noqa: E402
+from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.settings import FitSettings  # noqa: E402
 from training.models.transfer import class_outputs, with_classes  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
 from training.models.yolov4.backbones import make_backbone  # noqa: E402

@@ -15,8 +15,8 @@ from networks import artifact_entry, bundle_document  # noqa: E402
 from tiny_detectors import CLASSES, SIDE, detector  # noqa: E402
 
 from training.errors import PruneError, RecipeError  # noqa: E402
+from training.models import structure  # noqa: E402
 from training.models.weights import load_network, read_kept, save_weights  # noqa: E402
-from training.prune import structure  # noqa: E402
 from training.prune.channels import groups, head_maps, level_maps  # noqa: E402
 from training.prune.cost import count_parameters  # noqa: E402
 from training.prune.pruning import METHODS, PruneSettings, choose, importance, lamp, prune  # noqa: E402

@@ -10,8 +10,8 @@ from tiny_detectors import CLASSES, SIDE, detector  # noqa: E402
 
 from training.__main__ import main  # noqa: E402
 from training.errors import PruneError  # noqa: E402
+from training.models import structure  # noqa: E402
 from training.models.weights import save_weights  # noqa: E402
-from training.prune import structure  # noqa: E402
 from training.prune.channels import groups  # noqa: E402
 from training.prune.pruning import PruneSettings  # noqa: E402
 from training.prune.sensitivity import draw, output_drift, sensitivity, write_table  # noqa: E402

@@ -7,7 +7,7 @@ torch = pytest.importorskip('torch')
 from tiny_detectors import detector  # noqa: E402
 
 from training.errors import RecipeError  # noqa: E402
-from training.prune import structure  # noqa: E402
+from training.models import structure  # noqa: E402
 from training.prune.sparsity import SparsityPenalty, SparsitySettings, draw_gammas, gammas  # noqa: E402
 from training.schema import counted, read  # noqa: E402
 

@@ -14,7 +14,7 @@ from kd_perception.detection.detector import Detector  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.aerial_traffic import CLASSES  # noqa: E402
 from training.data.dataset import read_split  # noqa: E402
-from training.recipe import load_recipe  # noqa: E402
+from training.run.recipe import load_recipe  # noqa: E402
 
 ONE_THREAD = ('--threads', '1')
 ONE_SEED = ('--seeds', '0', '--workers', '0', '--cell-threads', '1')

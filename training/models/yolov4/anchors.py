@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kd_perception.bags.sources import read_image
 from kd_perception.errors import ImageError
-from training.data.loader import label_file, read_yolo_labels
+from training.data.yolo_labels import label_file, read_yolo_labels
 from training.errors import DataError
 
 Sizes = npt.NDArray[np.float64]

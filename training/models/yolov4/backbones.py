@@ -15,8 +15,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from training import torchvision_nms
 from training.errors import WeightsError
-from training.models import torchvision_nms
 from training.models.yolov4.csp_darknet import CSPDarknet53
 from training.schema import nearest
 

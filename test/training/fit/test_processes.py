@@ -1,0 +1,95 @@
+"""Two processes train one network, started by torch's own launcher."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tiny_training import CLASSES, architecture, columns, write_network, write_pictures
+
+torch = pytest.importorskip('torch')
+
+from training.models.weights import load_network  # noqa: E402
+
+SCRIPT = """
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+from torch import distributed
+from tiny_training import CLASSES, SIZE, architecture
+from training.fit import loop as trainer
+from training.fit.settings import FitSettings
+from training.distill.settings import DistillSettings, TermSettings
+from training.errors import Interrupted
+
+torch.set_num_threads(1)
+distributed.init_process_group('gloo')
+folder = Path(sys.argv[1])
+settings = FitSettings(image_size=SIZE, batch=4, steps=4, warmup_steps=0, precision='float32')
+terms = DistillSettings((TermSettings('cwd', adapter='conv_bn'), TermSettings('bckd')))
+pictures = sorted((folder / 'images').glob('*.png'))
+job = trainer.FitJob(architecture(), CLASSES, pictures, settings, teacher=folder / 'teacher.pt', distill=terms)
+
+finish = trainer._Run.finish
+def compared(run):
+    for value in [*run.student.state_dict().values(), *run.terms.state_dict().values()]:
+        both = [torch.empty_like(value) for _ in range(2)]
+        distributed.all_gather(both, value.contiguous())
+        assert torch.equal(*both)
+    return finish(run)
+trainer._Run.finish = compared
+
+trainer.fit(job, folder / 'whole')
+asked = trainer._Run._stop_asked
+trainer._Run._stop_asked = lambda run, signals: run.group.any(run.group.rank == 1 and run.step == 2)
+try:
+    trainer.fit(job, folder / 'parts')
+    raise SystemExit('not interrupted')
+except Interrupted:
+    trainer._Run._stop_asked = asked
+trainer.fit(job, folder / 'parts')
+
+# A gradient that overflows float16 in one process alone: all leave that step out.
+backward = trainer._Run._backward
+def overflowing(run, batch, part):
+    values = backward(run, batch, part)
+    if run.group.rank == 1 and run.step == 1:
+        next(run.student.parameters()).grad.fill_(float('inf'))
+    return values
+trainer._Run._backward = overflowing
+half = dataclasses.replace(settings, precision='float16', ema_decay=0.0)
+trainer.fit(trainer.FitJob(architecture(), CLASSES, pictures, half), folder / 'half')
+trainer._Run._backward = backward
+try:
+    odd = trainer.FitJob(architecture(), CLASSES, pictures, FitSettings(image_size=SIZE, batch=3, steps=1))
+    trainer.fit(odd, folder / 'odd')
+    raise SystemExit('a batch of 3 was shared by 2')
+except trainer.FitError as error:
+    assert 'cannot be shared by 2 processes' in str(error)
+"""
+
+
+def test_two_processes_agree_and_resume(tmp_path, repository):
+    write_pictures(tmp_path, 8)
+    write_network(tmp_path / 'teacher.pt', architecture(width=0.1875))
+    (tmp_path / 'run.py').write_text(SCRIPT)
+    path = os.pathsep.join([str(repository), str(repository / 'test')])
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    launched = subprocess.run(
+        [*launcher, str(tmp_path / 'run.py'), str(tmp_path)],
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert columns(whole / 'log.csv')['step'] == ['1', '2', '3', '4']
+    assert (whole / 'log.csv').read_bytes() == (parts / 'log.csv').read_bytes()
+    assert (whole / 'weights.pt').read_bytes() == (parts / 'weights.pt').read_bytes()
+    assert load_network(whole / 'weights.pt')[1] == CLASSES
+    assert 'inf' in columns(tmp_path / 'half/log.csv')['gradient']
+    assert all(value.isfinite().all() for value in load_network(tmp_path / 'half/weights.pt')[0].state_dict().values())
