@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from training.data import aerial_traffic, bdd100k, boxes_csv, coco, dtld, scenes, visdrone, yolo_layout
+from training.data import aerial_traffic, bdd100k, boxes_csv, coco, dtld, fashion_scenes, scenes, visdrone, yolo_layout
 from training.data.aerial_traffic import TileSettings
 from training.data.class_rules import ClassRules, class_rules
 from training.data.conversion import ConversionSettings, convert
+from training.data.fashion_scenes import FashionSceneSettings
 from training.data.picture import Level, Picture, Source, grouped
 from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
 from training.data.tiling import GridSettings
 from training.errors import DataError
 from training.ranges import COUNT, Range, one_of
+from training.schema import added
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class SourceSettings:
 
     Attributes:
         format: dtld, bdd100k, visdrone, coco, csv, yolo; scenes for synthetic frames; aerial_traffic for the photographs of
-            that name, of which tiles are drawn at random scales.
+            that name, of which tiles are drawn at random scales; fashion_scenes for scenes of Fashion-MNIST's garments.
         path: folder of the data set, relative to the data root; not for scenes.
         classes: the classes to learn in the order of their ids, or one preset, `vru`; all of the source if empty.
         class_map: class to learn, or `ignore`, by the source's name.
@@ -37,6 +39,7 @@ class SourceSettings:
         grid: cut pictures into tiles of a grid.
         tiles: how the random tiles of aerial_traffic are drawn.
         scenes: how many frames are drawn, and which; validation gets `val_share` of their number besides.
+        fashion: how the scenes of fashion_scenes are drawn.
         inclusive: BDD100K's x2 and y2 belong to the box, as in its COCO export.
         every: of videos every so many frames are taken.
         link: hard links instead of copies.
@@ -55,6 +58,7 @@ class SourceSettings:
     grid: GridSettings | None = None
     tiles: TileSettings | None = None
     scenes: SceneSetSettings | None = None
+    fashion: FashionSceneSettings | None = added(None)
     inclusive: bool = False
     every: int = 1
     link: bool = False
@@ -67,10 +71,9 @@ class SourceSettings:
         COUNT.check(every=self.every)
         if not self.path and self.format != 'scenes':
             raise ValueError(f'the format {self.format} needs the path of the data set')
-        drawn = self.format in ('scenes', 'aerial_traffic')
-        if drawn and (self.classes or self.class_map or self.ignored or self.grid or self.session_pattern):
+        if self.format in DRAWN and (self.classes or self.class_map or self.ignored or self.grid or self.session_pattern):
             raise ValueError(f'the format {self.format} takes no classes, class_map, ignored, grid, session_pattern')
-        for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes')):
+        for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes'), ('fashion', 'fashion_scenes')):
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
 
@@ -83,7 +86,9 @@ READERS: Mapping[str, Callable[[Path, SourceSettings], Source]] = {
     'csv': lambda folder, settings: boxes_csv.read(folder, every=settings.every),
     'yolo': lambda folder, settings: yolo_layout.read(folder),
 }
-FORMATS = (*READERS, 'scenes', 'aerial_traffic')
+DRAWN = ('scenes', 'aerial_traffic', 'fashion_scenes')
+"""Formats whose pictures are drawn anew; they have classes of their own."""
+FORMATS = (*READERS, *DRAWN)
 
 
 def prepare(
@@ -109,6 +114,8 @@ def prepare(
         return scenes.prepare_splits(target, settings.scenes or SceneSetSettings(), settings.val_share)
     if settings.format == 'aerial_traffic':
         return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings())
+    if settings.format == 'fashion_scenes':
+        return fashion_scenes.prepare(folder, target, settings.fashion or FashionSceneSettings())
     source = read_source(settings, folder)
     severe = [problem for problem in source.problems if problem.level == Level.BROKEN]
     if severe and not settings.skip_broken:
