@@ -85,22 +85,32 @@ def prepare(source: Path, target: Path, settings: FashionSceneSettings) -> dict[
     Raises:
         DataError: no Fashion-MNIST there (the message says what to install), or damaged files.
     """
+    require_items(source)
     counts = {'train': settings.count, 'val': settings.val_count}
     garments = {split: read_items(source, PARTS[split]) for split, count in counts.items() if count}
     return {split: write_split(target, split, CLASSES, scenes(*garments[split], split, settings)) for split in garments}
+
+
+def require_items(folder: Path) -> None:
+    """Raise DataError, saying what to install, unless all files of Fashion-MNIST are in a folder."""
+    missing = next((file for part in PARTS.values() for file in _files(folder, part) if not file.is_file()), None)
+    if missing is not None:
+        raise DataError(
+            f'{missing} is missing: `apt install dataset-fashion-mnist` puts Fashion-MNIST into {PACKAGE_FOLDER}, give that'
+        )
+
+
+def _files(folder: Path, part: str) -> tuple[Path, Path]:
+    return folder / f'{part}-images-idx3-ubyte.gz', folder / f'{part}-labels-idx1-ubyte.gz'
 
 
 def read_items(folder: Path, part: str) -> tuple[Items, Items]:
     """The garments of a part, `train` or `t10k`: pictures uint8 (N, 28, 28), bright on black, and class ids (N).
 
     Raises:
-        DataError: as `prepare`.
+        DataError: damaged files, or those of another set.
     """
-    files = [folder / f'{part}-images-idx3-ubyte.gz', folder / f'{part}-labels-idx1-ubyte.gz']
-    if missing := next((file for file in files if not file.is_file()), None):
-        raise DataError(
-            f'{missing} is missing: `apt install dataset-fashion-mnist` puts Fashion-MNIST into {PACKAGE_FOLDER}, give that'
-        )
+    files = _files(folder, part)
     images, labels = read_idx(files[0], 3), read_idx(files[1], 1)
     if not len(images) or images.shape[1:] != (ITEM_PX, ITEM_PX):
         raise DataError(f'{files[0]} holds pictures of shape {images.shape}, not (N, {ITEM_PX}, {ITEM_PX})')

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from training.data.checking import CheckReport
     from training.data.sources import SourceSettings
 
-FORMATS = ('dtld', 'bdd100k', 'visdrone', 'coco', 'csv', 'yolo', 'scenes')
+FORMATS = ('dtld', 'bdd100k', 'visdrone', 'coco', 'csv', 'yolo', 'scenes', 'fashion_scenes')
+DRAWN = ('scenes', 'fashion_scenes')
 EPILOG = """\
 The prepared folder is in Ultralytics' layout (images, labels, data.yaml), with COCO annotations that also hold crowds and
 ignored regions, and the folder overview with statistics and contact sheets. Interrupted, the same command goes on.
@@ -31,6 +32,7 @@ examples:
   python -m training prepare my_photos --format yolo --out out/data/mine --split-by session --session-pattern '^([^_]+)'
   python -m training prepare vehicles_240 --format csv --out out/data/vehicles --class-map Ambulance=Truck
   python -m training prepare --format scenes --out out/data/scenes --count 500 --size 480
+  python -m training prepare /usr/share/datasets/fashion-mnist --format fashion_scenes --out out/data/fashion --count 2000 --size 128
   python -m training prepare my_photos --format yolo --check      what is wrong, and nothing is written
   python -m training prepare out/data/mine --check                the same for a prepared folder
   python -m training prepare out/data/mine --crops out/data/mine_crops      its objects, one folder a class
@@ -102,8 +104,11 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('single formats')
     group.add_argument('--inclusive', action='store_true', help='bdd100k: w = x2 - x1 + 1, as in its COCO export')
     group.add_argument('--every', type=int, default=1, metavar='N', help='csv of videos: every Nth frame')
-    group.add_argument('--count', type=int, default=1000, help='scenes: frames for training; %(default)s by default')
-    group.add_argument('--size', type=int, default=480, help='scenes: side of a frame; %(default)s by default')
+    group.add_argument(
+        '--count', type=int, help='scenes, fashion_scenes: pictures for training; 1000 or 2000 by default'
+    )
+    group.add_argument('--val-count', type=int, help='fashion_scenes: for validation; 1000 by default')
+    group.add_argument('--size', type=int, help='scenes, fashion_scenes: side of a picture; 480 or 128 by default')
 
 
 def run(options: argparse.Namespace) -> int:
@@ -142,8 +147,8 @@ def _check(options: argparse.Namespace) -> CheckReport:
     from training.data.checking import check
     from training.data.sources import read_source
 
-    if options.format == 'scenes':
-        raise DataError('scenes are drawn; there is nothing to check before they are prepared')
+    if options.format in DRAWN:
+        raise DataError(f'{options.format} are drawn; there is nothing to check before they are prepared')
     if options.format:
         # As it is: no validation is drawn, which could fail before anything is looked at.
         source = read_source(replace(_settings(options), val_share=0.0), options.source)
@@ -163,6 +168,7 @@ def _settings_of(option: str) -> Iterator[None]:
 
 def _settings(options: argparse.Namespace) -> SourceSettings:
     from training.data.class_rules import read_class_map
+    from training.data.fashion_scenes import FashionSceneSettings
     from training.data.scenes import SceneSetSettings
     from training.data.sources import SourceSettings
     from training.data.tiling import GridSettings
@@ -170,6 +176,8 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
     with _settings_of('--tile'):
         tiling = (options.overlap, options.min_visible, options.empty_tiles)
         grid = None if options.tile is None else GridSettings(options.tile, *tiling)
+    drawn = {name: getattr(options, name) for name in ('count', 'size') if getattr(options, name) is not None}
+    validation = {} if options.val_count is None else {'val_count': options.val_count}
     with _settings_of(f'--format {options.format}'):
         return SourceSettings(
             format=options.format,
@@ -182,7 +190,10 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
             val_share=options.val_share,
             seed=options.seed,
             grid=grid,
-            scenes=SceneSetSettings(options.count, options.size) if options.format == 'scenes' else None,
+            scenes=SceneSetSettings(**drawn) if options.format == 'scenes' else None,
+            fashion=FashionSceneSettings(**drawn, **validation, seed=options.seed)
+            if options.format == 'fashion_scenes'
+            else None,
             inclusive=options.inclusive,
             every=options.every,
             link=options.link,

@@ -71,7 +71,9 @@ class SourceSettings:
         COUNT.check(every=self.every)
         if not self.path and self.format != 'scenes':
             raise ValueError(f'the format {self.format} needs the path of the data set')
-        if self.format in DRAWN and (self.classes or self.class_map or self.ignored or self.grid or self.session_pattern):
+        if self.format in DRAWN and (
+            self.classes or self.class_map or self.ignored or self.grid or self.session_pattern
+        ):
             raise ValueError(f'the format {self.format} takes no classes, class_map, ignored, grid, session_pattern')
         for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes'), ('fashion', 'fashion_scenes')):
             if getattr(self, name) is not None and self.format != owner:
@@ -127,6 +129,12 @@ def prepare(
     for (kind, level), problems in grouped(source.problems).items():
         report(f'{level.name.lower()}: {kind}: {len(problems)}, e.g. {problems[0]}')
     return convert(source.pictures, target, how, report)
+
+
+def require(settings: SourceSettings, folder: Path) -> None:
+    """Raise DataError, saying what to install, where a source that everybody installs alike is not there."""
+    if settings.format == 'fashion_scenes':
+        fashion_scenes.require_items(folder)
 
 
 def read_source(settings: SourceSettings, folder: Path) -> Source:

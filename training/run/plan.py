@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec
 from training.data.crops import CropSettings, write_crops
 from training.data.dataset import Image
 from training.data.sampling import ALL, NAMES
+from training.data.sources import require
 from training.errors import RecipeError
 from training.models.yolov4.backbones import is_backbone
 from training.quantize.qdq import qat_form
@@ -61,6 +62,8 @@ class Pipeline:
     def prepare(self, name: str) -> Step:
         """A labelled set in our form."""
         settings = self.recipe.data[name]
+        if not self.planning:
+            require(settings, self.data / settings.path)
         source = self._fingerprint(self.data / settings.path) if settings.path else ''
         return Step(
             f'prepare {name}',
