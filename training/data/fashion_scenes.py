@@ -187,7 +187,7 @@ class _Painter:
         own = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         for _ in range(TRIES):
             x, y = (int(place) for place in self.rng.integers(0, self.settings.size - len(item) + 1, 2))
-            box = [int(edge) for edge in own + [x, y, x, y]]
+            box = [int(edge) for edge in own + np.array([x, y, x, y])]
             if not any(self._overlap(box, other) for other in boxes):
                 self._paste(canvas, item, x, y, 0.45)
                 return box

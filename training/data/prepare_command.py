@@ -32,7 +32,7 @@ examples:
   python -m training prepare my_photos --format yolo --out out/data/mine --split-by session --session-pattern '^([^_]+)'
   python -m training prepare vehicles_240 --format csv --out out/data/vehicles --class-map Ambulance=Truck
   python -m training prepare --format scenes --out out/data/scenes --count 500 --size 480
-  python -m training prepare /usr/share/datasets/fashion-mnist --format fashion_scenes --out out/data/fashion --count 2000 --size 128
+  python -m training prepare /usr/share/datasets/fashion-mnist --format fashion_scenes --out out/data/fashion
   python -m training prepare my_photos --format yolo --check      what is wrong, and nothing is written
   python -m training prepare out/data/mine --check                the same for a prepared folder
   python -m training prepare out/data/mine --crops out/data/mine_crops      its objects, one folder a class

@@ -58,7 +58,7 @@ class SourceSettings:
     grid: GridSettings | None = None
     tiles: TileSettings | None = None
     scenes: SceneSetSettings | None = None
-    fashion: FashionSceneSettings | None = added(None)
+    fashion: FashionSceneSettings | None = added(None)  # noqa: RUF009 (frozen)
     inclusive: bool = False
     every: int = 1
     link: bool = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ Exit status: 0 all cells are done, 1 a cell failed, 130 interrupted.
 examples:
   python -m training study paired training/recipes/s4_small.yaml --arms plain cwd logits --seeds 0 1 2
   python -m training study paired RECIPE --seeds 0 1 2 3 4 --workers 2 --metric map50 map --report docs/results/s4.md
+  python -m training study paired RECIPE --resample 1000                     is it the test pictures' luck?
   python -m training study paired RECIPE --against gflops                    mAP over GFLOPs, the teachers beside the arms
   python -m training study paired RECIPE --scheduler tcp://10.0.0.5:8786     on a Dask cluster with the same paths
   python -m training study paired training/recipes/s2_aerial.yaml --rehearse  every arm in seconds: does all of it run?
@@ -82,6 +84,13 @@ def add_paired(kinds: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default=[],
         metavar='RECIPE',
         help='other recipes whose finished cells the pictures over a cost show too',
+    )
+    parser.add_argument(
+        '--resample',
+        type=int,
+        default=0,
+        metavar='N',
+        help='also the interval of mAP50-95 over N samples of the test pictures; 1000 is usual, 0 leaves it out',
     )
     add_study_options(parser)
     parser.set_defaults(command=_run_paired)
@@ -142,7 +151,18 @@ def _run_paired(options: argparse.Namespace) -> int:
 
     study = recipe_study(options, run_cell)
     title = f'{options.recipe.stem}: {", ".join(study.arms)}'
-    return run_study(study, options, title, lambda: _beside(study, options))
+    beside, section = functools.partial(_beside, study, options), functools.partial(_over_pictures, study, options)
+    return run_study(study, options, title, beside, section)
+
+
+def _over_pictures(study: Study, options: argparse.Namespace, results: Sequence[Result]) -> str:
+    """The page's section on the test pictures, where it is asked for."""
+    from training.study.over_pictures import markdown, over_pictures
+
+    if options.resample < 1:
+        return ''
+    intervals = over_pictures(study, results, options.resample, options.confidence)
+    return markdown(intervals, study.baseline, options.resample, options.confidence)
 
 
 def _beside(study: Study, options: argparse.Namespace) -> dict[str, list[Result]]:

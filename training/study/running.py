@@ -26,11 +26,13 @@ def run_study(
     options: argparse.Namespace,
     title: str,
     beside: Callable[[], Mapping[str, Sequence[Result]]] = dict,
+    section: Callable[[Sequence[Result]], str] = lambda results: '',
 ) -> int:
     """Run what is missing with a progress bar, write the page with its pictures, print the tables; returns the exit status.
 
     Args:
         beside: what else the pictures over a cost show, by group; asked once all cells are done.
+        section: what else the page says of the finished cells, Markdown.
     """
     from training.study.paired import missing_cells, run
     from training.study.tables import make_report
@@ -53,7 +55,8 @@ def run_study(
         return 1
     command = shlex.join(['python', '-m', 'training', *sys.argv[1:]])
     report = make_report(study, outcome, title, options.metric, options.confidence, command)
-    _publish(report, options.report or study.folder / 'report.md', options.against, beside())
+    page = options.report or study.folder / 'report.md'
+    _publish(report, page, options.against, beside(), section(outcome.results))
     return 1 if outcome.failures else 0
 
 
@@ -67,13 +70,17 @@ def _show_plan(study: Study) -> int:
     return 0
 
 
-def _publish(report: Report, page: Path, cost: str | None, beside: Mapping[str, Sequence[Result]]) -> None:
+def _publish(
+    report: Report, page: Path, cost: str | None, beside: Mapping[str, Sequence[Result]], section: str
+) -> None:
     from training.study.tables import metric_table, write_report
 
     pictures = [file.name for file in _pictures(report, page, cost, beside) if file.suffix == '.png']
-    write_report(report, page, pictures)
+    write_report(report, page, pictures, section)
     for metric in report.metrics:
         print(f'{metric}\n{metric_table(report, metric)}\n')
+    if section:
+        print(f'{section}\n')
     print(f'written: {os.path.relpath(page)}')
 
 

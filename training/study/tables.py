@@ -105,10 +105,11 @@ def is_winner(comparison: Comparison) -> bool:
     return comparison.verdict == (BELOW if lower_is_better(comparison.metric) else ABOVE)
 
 
-def markdown(report: Report, pictures: Collection[str] = ()) -> str:
-    """The page: where it was run, a table for each metric, failures, pictures by their names beside the page."""
+def markdown(report: Report, pictures: Collection[str] = (), section: str = '') -> str:
+    """The page: where it was run, a table for each metric, a section more, failures, pictures by their names beside it."""
     parts = [f'# {report.title}', header(report)]
     parts += [f'## {metric}\n\n{metric_table(report, metric)}' for metric in report.metrics]
+    parts += [section] if section else []
     parts += [f'![{Path(name).stem.replace("_", " ")}]({name})' for name in pictures]
     if report.failures:
         parts.append('## Failed\n\n' + '\n'.join(f'- {_one_line(str(failure))}' for failure in report.failures))
@@ -235,9 +236,9 @@ def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def write_report(report: Report, page: Path, pictures: Collection[str] = ()) -> None:
+def write_report(report: Report, page: Path, pictures: Collection[str] = (), section: str = '') -> None:
     """Write the page, and beside it `<page>_cells.csv` and `<page>_comparisons.csv`."""
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(markdown(report, pictures), encoding='utf-8')
+    page.write_text(markdown(report, pictures, section), encoding='utf-8')
     for kind, text in (('cells', cells_csv(report)), ('comparisons', comparisons_csv(report))):
         page.with_name(f'{page.stem}_{kind}.csv').write_text(text, encoding='utf-8')

@@ -247,6 +247,21 @@ def test_arms_share_what_they_have_in_common(photographs, recipe, tmp_path, teac
         cell_weights(recipe, 'cwd', 'tuned', 1, tmp_path / 'out', photographs)
 
 
+def test_a_study_is_judged_on_samples_of_the_pictures_once(
+    photographs, recipe, tmp_path, capsys, teachers_may_know_nothing
+):
+    command = ['study', 'paired', str(recipe), '--seeds', '0', '--workers', '0', '--cell-threads', '1']
+    command += ['--metric', 'map', '--resample', '20', *options(tmp_path, photographs)[:4]]
+    for made in (2, 0):
+        assert main(command) == 0
+        printed = capsys.readouterr().out
+        assert printed.count('resample distilled fp32 …') == made
+    section = (tmp_path / 'out/tiny/study/report.md').read_text().partition('## map over test pictures')[2]
+    found = re.search(r'\| cwd \| (\S+) \[(\S+), (\S+)\] \| 1 \|', section)
+    assert found
+    assert len(set(found.groups())) == 1  # of one photograph all samples are alike
+
+
 def test_a_stage_trains_as_int8_will_compute_and_keeps_the_ranges_it_began_with(photographs, recipe, tmp_path):
     document = yaml.safe_load(recipe.read_text())
     document['stages'] = {
