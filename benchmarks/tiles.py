@@ -10,7 +10,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ def _laid_out(parts: Sequence[Detections], corners: Sequence[np.ndarray]) -> Det
 
 def measure(bundle: Bundle, engine: Engine, frames: Frames, overlap: float, rounds: int) -> list[Row]:
     """One row a grid: nearly everything is detected for the accuracy, and times are those at the artifact's own threshold."""
-    everything = replace(bundle.thresholds, score=LOWEST_SCORE)
+    everything = bundle.thresholds.down_to(LOWEST_SCORE)
     detectors = [
         Detector(bundle, engine, max_detections=frames.most, tiling=parse(grid, overlap)) for grid in frames.grids
     ]

@@ -71,6 +71,29 @@ def bright_cells(poison: int | None = None) -> onnx.ModelProto:
     return model
 
 
+def doubles() -> onnx.ModelProto:
+    """`bright_cells` that reports each bright cell a second time, as class 1 with 0.8 of its score."""
+    model = bright_cells()
+    graph = model.graph
+    for node in graph.node:
+        for number, name in enumerate(node.output):
+            if name in ('boxes', 'scores'):
+                node.output[number] = f'single_{name}'
+    other_class = numpy_helper.from_array(np.array([[0, 0.8], [0, 0]], np.float32), 'other_class')
+    graph.initializer.append(other_class)
+    graph.node.extend(
+        [
+            helper.make_node('MatMul', ['single_scores', 'other_class'], ['second_scores']),
+            helper.make_node('Concat', ['single_scores', 'second_scores'], ['scores'], axis=1),
+            helper.make_node('Concat', ['single_boxes', 'single_boxes'], ['boxes'], axis=1),
+        ]
+    )
+    for output in graph.output:
+        output.type.tensor_type.shape.dim[1].dim_value = 32
+    onnx.checker.check_model(model)
+    return model
+
+
 def bundle_document(**changes: Any) -> dict[str, Any]:
     """A valid bundle.yaml for `bright_cells`, with the given top-level keys replaced."""
     return {

@@ -14,7 +14,7 @@ from kd_perception import engines
 from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.bundles.bundle import BUNDLE_FILE, FLOAT, Artifact, Bundle, write_bundle
 from kd_perception.bundles.bundle_yaml import read
-from kd_perception.detection.detections import Detections
+from kd_perception.detection.detections import Detections, FloatArray
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.tiles import Tiling
 from kd_perception.engines.options import EngineOptions
@@ -49,11 +49,11 @@ class Behaviour:
     calibration_error: float
 
     @classmethod
-    def of(cls, judged: Judged, threshold: float) -> Behaviour:
-        """The behaviour at a score threshold."""
+    def of(cls, judged: Judged, threshold: float, lowest: FloatArray | None = None) -> Behaviour:
+        """The behaviour at a score threshold; `lowest` (C,) are those of each class where they differ."""
         fixed = at_recall(judged, FIXED_RECALL)
         return cls(
-            operating_point(judged, threshold).false_alarms_per_image,
+            operating_point(judged, threshold, lowest).false_alarms_per_image,
             None if fixed is None else fixed.precision,
             calibration(judged, LOWEST_CALIBRATED_SCORE).error,
         )
@@ -162,15 +162,16 @@ def measure_artifact(
     most = protocol_of(protocol).max_detections or bundle.output.max_detections
     how: Any = {'threads': threads, 'tiling': tiling, 'protocol': protocol}
     found, truth = detect_split(bundle, artifact, dataset, split, **how)
-    threshold = bundle.thresholds_of(artifact).score
-    accuracy = measure(found, truth, bundle.classes, score_threshold=threshold, max_detections=most)
+    thresholds = bundle.thresholds_of(artifact)
+    threshold, lowest = thresholds.score, thresholds.scores_of(bundle.classes)
+    accuracy = measure(found, truth, bundle.classes, score_threshold=threshold, lowest=lowest, max_detections=most)
     compared = None
     if against is not None:
         original = against.artifact('onnxruntime', FLOAT)
         reference, _ = detect_split(against, original, dataset, split, **how)
         paired = paired_difference(found, reference, truth, len(bundle.classes), max_detections=most)
         compared = FloatComparison(original.sha256, accuracy.map - paired.difference, paired)
-    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold), compared)
+    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold, lowest), compared)
 
 
 def float_bundle(bundle: Bundle, artifact: Artifact) -> Bundle | None:
@@ -199,7 +200,7 @@ def detect_split(
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
         DataError: no such split.
     """
-    thresholds = replace(bundle.thresholds_of(artifact), score=LOWEST_SCORE)
+    thresholds = bundle.thresholds_of(artifact).down_to(LOWEST_SCORE)
     rules = protocol_of(protocol)
     local = threading.local()
     detectors: list[Detector] = []

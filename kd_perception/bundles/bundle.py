@@ -11,7 +11,8 @@ from typing import Any
 
 from kd_perception.bundles import bundle_yaml
 from kd_perception.bundles.regular_file import inside
-from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
+from kd_perception.detection.network import InputSpec, OutputSpec
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.errors import BundleError
 from kd_perception.regular_file import PATH_ERRORS, read_regular, shown, why
 
@@ -53,8 +54,8 @@ class Artifact:
     """One file of the bundle: the network for one engine in one precision, with what was measured of it.
 
     Attributes:
-        thresholds: its own `score` and `iou`, for a score of another precision means something else; what is missing is the
-            bundle's. `rule` tells how they were chosen.
+        thresholds: its own `score` and `class_scores`, for a score of another precision means something else, and `iou`, where
+            it is missing the bundle's. `rule` tells how they were chosen.
     """
 
     engine: str
@@ -112,7 +113,14 @@ class Bundle:
     def thresholds_of(self, artifact: Artifact) -> Thresholds:
         """The operating point of an artifact: its own where it has one, else the bundle's."""
         own = artifact.thresholds
-        return Thresholds(own.get('score', self.thresholds.score), own.get('iou', self.thresholds.iou))
+        if not own:
+            return self.thresholds
+        return replace(
+            self.thresholds,
+            score=own['score'],
+            iou=own.get('iou', self.thresholds.iou),
+            class_scores=own.get('class_scores', {}),
+        )
 
     def operated_as(self, artifact: Artifact) -> Bundle:
         """The bundle with an artifact's operating point in place of its own: what whoever runs that artifact works with."""
@@ -210,6 +218,8 @@ def _bundle(folder: Path, checked: bundle_yaml.Document) -> Bundle:
             inside(folder, artifact.file, BUNDLE_FILE)
         except BundleError as error:
             raise checked.error(('artifacts', number, 'file'), str(error)) from error
+        _check_class_scores(checked, ('artifacts', number, 'thresholds'), artifact.thresholds)
+    _check_class_scores(checked, ('thresholds',), document['thresholds'])
     spec = dict(document['input'])
     for key in ('mean', 'std'):
         if key in spec:
@@ -230,6 +240,14 @@ def _bundle(folder: Path, checked: bundle_yaml.Document) -> Bundle:
         artifacts=artifacts,
         provenance=document.get('provenance', {}),
     )
+
+
+def _check_class_scores(checked: bundle_yaml.Document, place: bundle_yaml.Place, thresholds: dict[str, Any]) -> None:
+    """Raise BundleError where a threshold is that of a class that the bundle does not have."""
+    for name in thresholds.get('class_scores', {}):
+        if name not in checked.values['classes']:
+            has = ', '.join(checked.values['classes'])
+            raise checked.error((*place, 'class_scores', name), f'there is no such class; the bundle has {has}')
 
 
 def write_bundle(folder: str | os.PathLike[str], document: dict[str, Any]) -> Bundle:

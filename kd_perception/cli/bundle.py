@@ -6,6 +6,7 @@ import argparse
 
 from kd_perception.bundles.bundle import find_bundle, load_bundle
 from kd_perception.cli import bundle_create
+from kd_perception.detection.thresholds import Thresholds
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,12 +35,17 @@ def _show(options: argparse.Namespace) -> int:
     print(f'  license   {bundle.license}')
     print(f'  classes   {", ".join(bundle.classes)}')
     print(f'  input     {spec.width}x{spec.height} {spec.color} {spec.dtype} {spec.layout}, {spec.resize}')
-    print(f'  output    {bundle.output.layout}, score ≥ {bundle.thresholds.score:g}, IoU {bundle.thresholds.iou:g}')
+    print(f'  output    {bundle.output.layout}, {_thresholds(bundle.thresholds)}')
     print(f'  {"artifact":24}{"size":>10}{"mAP50":>8}{"mAP":>8}  hash')
     for artifact in bundle.artifacts:
         size = len(bundle.read(artifact))
         map50, map_ = (f'{artifact.metrics[key]:.3f}' if key in artifact.metrics else '–' for key in ('map50', 'map'))
         name = f'{artifact.engine}/{artifact.precision}'
-        own = f', score ≥ {bundle.thresholds_of(artifact).score:g}' if artifact.thresholds else ''
+        own = f', {_thresholds(bundle.thresholds_of(artifact))}' if artifact.thresholds else ''
         print(f'  {name:24}{size / 2**20:6.2f} MiB{map50:>8}{map_:>8}  {artifact.sha256[:12]}… verified{own}')
     return 0
+
+
+def _thresholds(at: Thresholds) -> str:
+    classes = ''.join(f', {name} ≥ {score:g}' for name, score in at.class_scores.items())
+    return f'score ≥ {at.score:g}{classes}, IoU {at.iou:g}{" among all classes" if at.is_class_agnostic else ""}'

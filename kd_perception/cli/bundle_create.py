@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from kd_perception.bundles.foreign.class_names import class_names
 from kd_perception.bundles.foreign.options import ACTIVATIONS, AUTO, LAYOUTS, Channels, ImportOptions
-from kd_perception.cli.detector_options import image_size
+from kd_perception.cli.detector_options import add_suppression, image_size
 from kd_perception.cli.pictures import add_picture, read_pictures
 from kd_perception.detection.letterbox import MODES
+from kd_perception.detection.thresholds import PER_CLASS, suppression_entry
 
 if TYPE_CHECKING:
     from kd_perception.detection.image import BgrImage
@@ -59,6 +60,7 @@ def add_command(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     create.add_argument('--license', '--licence', default='', help='license of the weights, if the file does not say')
     create.add_argument('--score', type=_share, default=0.25, help='score threshold (default: %(default)s)')
     create.add_argument('--iou', type=_share, default=0.6, help='IoU threshold of NMS (default: %(default)s)')
+    add_suppression(create, default=PER_CLASS)
     create.set_defaults(run=run)
 
 
@@ -138,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
         box_format=options.box_format,
         normalized=options.normalized,
         activation=options.activation,
-        thresholds={'score': options.score, 'iou': options.iou},
+        thresholds={'score': options.score, 'iou': options.iou, **suppression_entry(options.suppression)},
     )
     pictures = read_pictures(options.picture)
     imported = import_network(options.model, options.out, wanted, pictures)

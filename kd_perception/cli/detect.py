@@ -42,7 +42,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument('inputs', nargs='+', type=Path, metavar='INPUT', help='image, folder of images, or video')
     add_detector_options(parser)
     parser.add_argument('--out', type=Path, default=Path('out/detections'), help='folder (default: %(default)s)')
-    parser.add_argument('--score', type=_score, help="lowest score kept, 0 to 1 (default: the bundle's threshold)")
+    parser.add_argument('--score', type=_score, help="lowest score kept, 0 to 1 (default: the bundle's thresholds)")
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON files only')
     parser.set_defaults(run=run)
 
@@ -98,7 +98,9 @@ def _detector(options: argparse.Namespace) -> Detector:
     selection = select(load_bundle(find_bundle(options.bundle)), request)
     thresholds = selection.bundle.thresholds
     if options.score is not None:
-        thresholds = replace(thresholds, score=options.score)
+        thresholds = thresholds.down_to(options.score)
+    if options.suppression:
+        thresholds = replace(thresholds, suppression=options.suppression)
     return Detector(selection.bundle, selection.load(), thresholds, tiling=tiling)
 
 

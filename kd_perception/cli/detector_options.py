@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from kd_perception.detection.thresholds import SUPPRESSIONS
 from kd_perception.detection.tiles import OFF, OVERLAP
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Add --bundle, --engine, --precision, --threads, --tiles and --tile-overlap."""
+    """Add --bundle, --engine, --precision, --threads, --tiles, --tile-overlap and --suppression."""
     parser.add_argument('--bundle', default='aerial_traffic', help='folder or name (default: %(default)s)')
     parser.add_argument(
         '--engine',
@@ -30,6 +31,18 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         default=OVERLAP,
         metavar='SHARE',
         help='least share of a tile that the next one shows too, 0 to 0.5 (default: %(default)s)',
+    )
+    add_suppression(parser, default='')
+
+
+def add_suppression(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add --suppression; empty is the bundle's."""
+    parser.add_argument(
+        '--suppression',
+        choices=SUPPRESSIONS,
+        default=default,
+        help='which boxes NMS compares: those of one class, or all, so that no object is reported as two classes '
+        f'(default: {default or "what the bundle says"})',
     )
 
 

@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = _jobs(options)
     jobs[0].tiling()  # what nobody can read is refused before anything runs
     selection = jobs[0].selection()
-    bundle, artifact = selection.bundle, selection.artifact
+    bundle, artifact = jobs[0].operated(selection.bundle), selection.artifact
     jobs = [job.pinned(selection) for job in jobs]
     with closing(_Bar(options)) as bar:
         try:
@@ -197,6 +197,7 @@ def _jobs(options: argparse.Namespace) -> list[Any]:
             threads=threads,
             tiles=options.tiles,
             tile_overlap=options.tile_overlap,
+            suppression=options.suppression,
             journal=(options.out / 'frames' / name).resolve(),
             resume=options.resume,
             ahead=READ_AHEAD if options.mode == 'every' else 0,

@@ -213,8 +213,8 @@ def _is_settled(recorder: Recorder, ended: float) -> bool:
 
 def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
     model = recorder.statuses.get('model', {})
-    compared = recorder.detections, recorder.truth, recorder.classes, CLASS_NAMES, recorder.threshold
-    map50, by_class = accuracy(*compared)
+    compared = recorder.detections, recorder.truth, recorder.classes, CLASS_NAMES
+    map50, by_class = accuracy(*compared, recorder.threshold)
     is_tracked = any(found.track_ids is not None for found in recorder.detections.values())
     return Summary(
         source=name,

@@ -141,7 +141,6 @@ def tracking(
     truth: Mapping[int, Detections],
     names: Sequence[str],
     true_names: Sequence[str],
-    threshold: float,
 ) -> dict[str, Any] | None:
     """The ids that were published against those of the ground truth; None where either has none. See `accuracy`.
 
@@ -150,7 +149,7 @@ def tracking(
     if not is_available():
         return None
     pairs = _pairs(detections, truth, names, true_names)
-    frames = [judged_frame(GroundTruth.of(there), found, threshold) for found, there in pairs]
+    frames = [judged_frame(GroundTruth.of(there), found) for found, there in pairs]
     if not any(len(frame.truth_ids) for frame in frames) or not any(len(frame.ids) for frame in frames):
         return None
     return {name: round(value, 4) for name, value in tracking_figures(frames).to_json().items()}

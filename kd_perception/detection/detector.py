@@ -12,9 +12,10 @@ from kd_perception.detection.decoding import decode_output
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.engine import Array, Engine
 from kd_perception.detection.letterbox import Letterbox
-from kd_perception.detection.network import InputSpec, NetworkSpec, Thresholds
+from kd_perception.detection.network import InputSpec, NetworkSpec
 from kd_perception.detection.nms import nms
 from kd_perception.detection.stage_times import StageTimes
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.detection.tile_merging import merge
 from kd_perception.detection.tiles import Plan, Tiling
 
@@ -115,7 +116,7 @@ class Detector:
         """One tile after the other through the same buffers: our networks take a batch of one."""
         passes = [self._detect_whole(tile.of(image)) for tile in plan.passes]
         started = time.perf_counter()
-        found = merge([detections for detections, _ in passes], plan, self.thresholds.iou, self.max_detections)
+        found = merge([detections for detections, _ in passes], plan, self.thresholds, self.max_detections)
         times = StageTimes(
             preprocess=sum(stages.preprocess for _, stages in passes),
             infer=sum(stages.infer for _, stages in passes),
@@ -170,15 +171,15 @@ class Detector:
         found = decode_output(
             spec.layout,
             outputs,
-            score_threshold=thresholds.score,
+            score_threshold=thresholds.lowest,
             box_format=spec.box_format,
             class_count=len(self.bundle.classes),
         )
-        if spec.layout != 'end2end':
-            found = nms(found, thresholds.iou, self.max_detections)
-        found = replace(
-            found.select(slice(self.max_detections)), boxes=letterbox.to_source(found.boxes[: self.max_detections])
-        )
+        agnostic = thresholds.is_class_agnostic
+        if spec.layout != 'end2end' or agnostic:  # end2end networks have compared the boxes of one class themselves
+            found = nms(found, thresholds.iou, len(found), agnostic)
+        found = found.select(thresholds.reported(found, self.bundle.classes)).select(slice(self.max_detections))
+        found = replace(found, boxes=letterbox.to_source(found.boxes))
         height, width = letterbox.source_size[1], letterbox.source_size[0]
         return found.clipped(width, height)
 

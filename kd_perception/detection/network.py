@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from kd_perception.detection.thresholds import Thresholds
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -45,14 +47,6 @@ class OutputSpec:
     layout: str
     box_format: str = 'xyxy'
     max_detections: int = 300
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Operating point: the lowest score that is reported, and the IoU from which NMS suppresses."""
-
-    score: float
-    iou: float
 
 
 class NetworkSpec(Protocol):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from kd_perception.detection.detections import Detections, FloatArray, IntArray
 from kd_perception.detection.nms import nms
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.detection.tiles import Plan
 
 COVERED = 0.7
@@ -64,13 +65,13 @@ class _Parts:
         return Detections(self.boxes, self.scores, self.class_ids)
 
 
-def merge(found: Sequence[Detections], plan: Plan, iou_threshold: float, max_detections: int) -> Detections:
+def merge(found: Sequence[Detections], plan: Plan, thresholds: Thresholds, max_detections: int) -> Detections:
     """One box for each object.
 
     Args:
         found: what was found in each of the plan's passes, in the pass's pixels.
         plan: where they lie.
-        iou_threshold: of the NMS.
+        thresholds: IoU of the NMS, and whether boxes of different classes may be one object.
         max_detections: at most so many come back.
 
     Returns:
@@ -79,12 +80,13 @@ def merge(found: Sequence[Detections], plan: Plan, iou_threshold: float, max_det
     if plan.has_whole:
         found = [*found[:-1], _large(found[-1], LONG_ENOUGH_PX / plan.whole_scale)]
     slack = BORDER_PX / plan.scale
+    agnostic = thresholds.is_class_agnostic
     parts = _parts(found, plan, slack)
     if len(parts.scores) == 0:
         return Detections.empty()
-    parts = _join(parts, slack)
-    parts = parts.select(~_covered(parts))
-    return nms(parts.detections(), iou_threshold, max_detections)
+    parts = _join(parts, slack, agnostic)
+    parts = parts.select(~_covered(parts, agnostic))
+    return nms(parts.detections(), thresholds.iou, max_detections, agnostic)
 
 
 def _large(found: Detections, least: float) -> Detections:
@@ -104,11 +106,12 @@ def _parts(found: Sequence[Detections], plan: Plan, slack: float) -> _Parts:
     return _Parts(boxes, scores, class_ids, tile, origin, near & inner)
 
 
-def _join(parts: _Parts, slack: float) -> _Parts:
+def _join(parts: _Parts, slack: float, agnostic: bool) -> _Parts:
     """Put together what faces each other over a seam and fills the overlap of both tiles."""
     at_seam = np.flatnonzero(parts.is_part)
     pieces = parts.select(parts.is_part)
-    pairs = np.argwhere(_facing(pieces, 0, slack) | _facing(pieces, 1, slack))
+    facing = _facing(pieces, 0, slack) | _facing(pieces, 1, slack)
+    pairs = np.argwhere(facing & _same_class(pieces.class_ids, pieces.class_ids, agnostic))
     if len(pairs) == 0:
         return parts
     label = np.arange(len(at_seam))
@@ -137,28 +140,28 @@ def _facing(parts: _Parts, axis: int, slack: float) -> BoolArray:
     aligned = common >= ALIGNED * np.minimum(length[:, None], length[None, :])
     weaker = np.minimum(parts.scores[:, None], parts.scores[None, :])
     stronger = np.maximum(parts.scores[:, None], parts.scores[None, :])
-    same = (parts.class_ids[:, None] == parts.class_ids[None, :]) & (weaker >= LIKE_SCORES * stronger)
-    result: BoolArray = ahead & first & second & aligned & same
+    result: BoolArray = ahead & first & second & aligned & (weaker >= LIKE_SCORES * stronger)
     return result
 
 
 def _union(parts: _Parts, group: npt.NDArray[np.intp], origin: int, slack: float) -> _Parts:
-    """One box for the parts of a group, with the best of their scores; cut where its outermost parts are."""
+    """One box for the parts of a group, with the best of their scores and its class; cut where its outermost parts are."""
     boxes, tiles, cut = parts.boxes[group], parts.tiles[group], parts.cut[group]
+    best = group[parts.scores[group].argmax()][None]
     box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     hull = np.concatenate([tiles[:, :2].min(axis=0), tiles[:, 2:].max(axis=0)])
     still_cut = (cut & (np.abs(boxes - box) <= slack) & (tiles == hull)).any(axis=0)
     return _Parts(
         box[None],
-        parts.scores[group].max(keepdims=True),
-        parts.class_ids[group[:1]],
+        parts.scores[best],
+        parts.class_ids[best],
         hull[None],
         np.array([origin], np.int32),
         still_cut[None],
     )
 
 
-def _covered(parts: _Parts) -> BoolArray:
+def _covered(parts: _Parts, agnostic: bool) -> BoolArray:
     """(N,): whether a box is only a part of what a larger box of another tile shows."""
     boxes, area = parts.boxes, np.prod(parts.boxes[:, 2:] - parts.boxes[:, :2], axis=1)
     covered = np.zeros(len(area), bool)
@@ -171,8 +174,14 @@ def _covered(parts: _Parts) -> BoolArray:
         width = np.minimum(part[..., 2], other[..., 2]) - np.maximum(part[..., 0], other[..., 0])
         height = np.minimum(part[..., 3], other[..., 3]) - np.maximum(part[..., 1], other[..., 1])
         common = np.maximum(width, 0) * np.maximum(height, 0)
-        same = parts.class_ids[mine, None] == parts.class_ids[others]
+        same = _same_class(parts.class_ids[mine], parts.class_ids[others], agnostic)
         sure = parts.scores[others] >= LIKE_SCORES * parts.scores[mine, None]
         fuller = (area[others] > area[mine, None]) & (common >= COVERED * area[mine, None])
         covered[mine] = np.any(fuller & same & sure, axis=1)
     return covered
+
+
+def _same_class(first: IntArray, second: IntArray, agnostic: bool) -> BoolArray:
+    """(N, M): whether two boxes may be one object by their classes."""
+    same: BoolArray = agnostic | (first[:, None] == second[None, :])
+    return same

@@ -16,7 +16,7 @@ from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.engine import Array, EngineInfo
-from kd_perception.detection.network import Thresholds
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError, KdPerceptionError
 from kd_perception.machine import host
@@ -207,10 +207,10 @@ def _reference(bundle: Bundle, frames: Sequence[Array]) -> tuple[Thresholds, lis
         if artifact.precision == 'fp32' and engines.can_run(REFERENCE, artifact):
             with closing(Detector(bundle, engines.load(bundle, artifact, engine=REFERENCE))) as detector:
                 usual = detector.thresholds
-                detector.thresholds = replace(usual, score=min(LOWEST_SCORE, usual.score))
+                detector.thresholds = usual.down_to(min(LOWEST_SCORE, usual.lowest))
                 found = [detector.detect(frame)[0] for frame in frames]
             best = max((float(f.scores[0]) for f in found if len(f)), default=0.0)
-            thresholds = usual if best >= usual.score else replace(usual, score=max(best / 2, LOWEST_SCORE))
+            thresholds = usual.down_to(usual.score if best >= usual.score else max(best / 2, LOWEST_SCORE))
             return thresholds, [f.select(f.scores >= thresholds.score) for f in found]
     raise EngineError(f'{bundle.name} has no FP32 artifact for {REFERENCE}, and so nothing to compare with')
 

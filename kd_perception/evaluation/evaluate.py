@@ -16,7 +16,7 @@ from typing import Any
 from kd_perception.bags.ground_truth import align
 from kd_perception.bags.reader import BagFrame, BagImages, open_bag
 from kd_perception.bags.truth_sources import read_ground_truth
-from kd_perception.bundles.bundle import Artifact, load_bundle
+from kd_perception.bundles.bundle import Artifact, Bundle, load_bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.image import BgrImage
@@ -52,6 +52,7 @@ class Job:
         threads: CPU threads inside one inference.
         tiles: `off`, `auto` or a grid, see `kd_perception.detection.tiles.parse`; no budget holds `auto` back here.
         tile_overlap: see `kd_perception.detection.tiles.Tiling`.
+        suppression: one of `SUPPRESSIONS`; empty takes the bundle's.
         journal: file that keeps the results frame by frame; None keeps none.
         resume: go on with the journal of an interrupted run.
         max_map_drop: the accuracy gate, see `kd_perception.selection.selection.Request`.
@@ -70,6 +71,7 @@ class Job:
     threads: int = 0
     tiles: str = OFF
     tile_overlap: float = OVERLAP
+    suppression: str = ''
     journal: Path | None = None
     resume: bool = False
     max_map_drop: float = 1.0
@@ -86,6 +88,12 @@ class Job:
             family=False,
         )
         return select(load_bundle(self.bundle), request)
+
+    def operated(self, bundle: Bundle) -> Bundle:
+        """The bundle with the job's suppression in place of its own."""
+        if not self.suppression:
+            return bundle
+        return replace(bundle, thresholds=replace(bundle.thresholds, suppression=self.suppression))
 
     def tiling(self) -> Tiling | None:
         """How large frames are cut; what is decided is reported on stderr.
@@ -107,8 +115,8 @@ def run_job(job: Job, progress: Progress | None = None) -> BagResult:
         BagError, BundleError, EngineError: the bag or the detector cannot be used; says why.
     """
     selection = job.selection()
-    thresholds = replace(selection.bundle.thresholds, score=LOWEST_SCORE)
-    detector = Detector(selection.bundle, selection.load(), thresholds, tiling=job.tiling())
+    bundle = job.operated(selection.bundle)
+    detector = Detector(bundle, selection.load(), bundle.thresholds.down_to(LOWEST_SCORE), tiling=job.tiling())
     detector.warm_up()
     try:
         return _run(job, detector, selection.artifact, progress or (lambda done, total: None))
@@ -127,6 +135,8 @@ def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -
         'artifact': artifact.sha256,
         'engine': f'{info.engine} {info.precision}',
         'score': LOWEST_SCORE,
+        'iou': detector.thresholds.iou,
+        'suppression': detector.thresholds.suppression,
         'tiles': f'{job.tiles}, overlap {job.tile_overlap:g}',
     }
     try:

@@ -25,10 +25,9 @@ def write_detections(result: BagResult, bundle: Bundle, target: Path) -> None:
             if found is None:
                 continue
             bag.copy(frame.message)
-            kept = found.detections.select(found.detections.scores >= bundle.thresholds.score)
+            kept = found.detections.select(bundle.thresholds.reported(found.detections, bundle.classes))
             if index == 0:
-                threshold = bundle.thresholds.score
-                bag.label_info('/label_info', found.stamp_ns, bundle.classes, threshold)
+                bag.label_info('/label_info', found.stamp_ns, bundle.classes, bundle.thresholds.score)
             bag.detections('/detections', found.stamp_ns, kept, frame.frame_id, frame.received_ns)
             try:
                 picture = draw(frame.decode().copy(), kept, bundle.classes)

@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_perception.bags.ground_truth import GroundTruth
-from kd_perception.detection.detections import Detections
+from kd_perception.detection.detections import Detections, FloatArray
 from kd_perception.metrics.average_precision import SIZES, average_precisions
 from kd_perception.metrics.matching import judge
 from kd_perception.metrics.operating_point import operating_point
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ def measure(
     class_names: Sequence[str],
     *,
     score_threshold: float,
+    lowest: FloatArray | None = None,
     max_detections: int = 300,
 ) -> Accuracy:
     """Compare detections with ground truth, image by image.
@@ -108,6 +107,7 @@ def measure(
         truth: what is there, in the same order.
         class_names: name of every class id that occurs.
         score_threshold: 0 … 1.
+        lowest: score threshold of each class (C,) where they differ, see `Thresholds.scores_of`.
         max_detections: most detections counted per image and class, the best first.
 
     Raises:
@@ -128,7 +128,7 @@ def measure(
         for name, count, ap in zip(class_names, judged.objects, table[:, :, 0].T, strict=True)
     }
     present = table[:, judged.objects > 0, :]
-    point = operating_point(judged, score_threshold)
+    point = operating_point(judged, score_threshold, lowest)
     return Accuracy(
         images=len(truth),
         objects=int(judged.objects.sum()),
@@ -142,7 +142,7 @@ def measure(
     )
 
 
-def _mean_of_known(precisions: FloatArray) -> float | None:
+def _mean_of_known(precisions: npt.NDArray[np.float64]) -> float | None:
     known = precisions[precisions > -1]
     return float(known.mean()) if known.size else None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kd_perception.detection.detections import FloatArray
 from kd_perception.metrics.matching import Judged
 
 CALIBRATION_BINS = 10
@@ -30,9 +31,9 @@ class OperatingPoint:
     false_alarms_per_image: float
 
 
-def operating_point(judged: Judged, threshold: float) -> OperatingPoint:
-    """Behaviour at a given threshold."""
-    kept = judged.scores >= threshold
+def operating_point(judged: Judged, threshold: float, lowest: FloatArray | None = None) -> OperatingPoint:
+    """Behaviour at a given threshold; `lowest` (C,) are those of each class where they differ."""
+    kept = judged.scores >= (threshold if lowest is None else lowest[judged.class_ids])
     found, right, objects = int(kept.sum()), int(judged.right[kept].sum()), int(judged.objects.sum())
     precision = right / found if found else 0.0
     recall = right / objects if objects else 0.0

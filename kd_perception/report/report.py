@@ -71,6 +71,7 @@ def make_report(
             'sha256': artifact.sha256,
             'input': [bundle.input.width, bundle.input.height],
             'classes': list(bundle.classes),
+            'thresholds': {**asdict(bundle.thresholds), 'class_scores': dict(bundle.thresholds.class_scores)},
             **(results[0].engine if results else {}),
         },
         'bags': [_bag_summary(result) for result in results],
@@ -85,7 +86,7 @@ def make_report(
         detections, truth = [f.detections for f, _ in judgeable], [there for _, there in judgeable]
         report['accuracy'] = accuracy_figures(detections, truth, bundle)
     if tracker:
-        report['tracking'] = tracking_section(results, bundle.thresholds.score, tracker)
+        report['tracking'] = tracking_section(results, bundle, tracker)
     if streaming:
         report['streaming'] = streaming_figures(results, bundle, streaming)
     return report
@@ -93,12 +94,13 @@ def make_report(
 
 def accuracy_figures(detections: Sequence[Detections], truth: Sequence[GroundTruth], bundle: Bundle) -> dict[str, Any]:
     """COCO accuracy, behaviour at the bundle's threshold and at a fixed recall, calibration, and curves."""
-    threshold = bundle.thresholds.score
+    threshold, lowest = bundle.thresholds.score, bundle.thresholds.scores_of(bundle.classes)
     accuracy = measure(
         detections,
         truth,
         bundle.classes,
         score_threshold=threshold,
+        lowest=lowest,
         max_detections=bundle.output.max_detections,
     )
     judged = judge(detections, truth, len(bundle.classes))
@@ -109,11 +111,11 @@ def accuracy_figures(detections: Sequence[Detections], truth: Sequence[GroundTru
         'map50': accuracy.map50,
         'map': accuracy.map,
         'per_class': {
-            name: {**asdict(entry), **_class_point(judged.of_class(index), threshold)}
+            name: {**asdict(entry), **_class_point(judged.of_class(index), float(lowest[index]))}
             for index, (name, entry) in enumerate(accuracy.per_class.items())
         },
         'per_size': accuracy.per_size,
-        'at_threshold': asdict(operating_point(judged, threshold)),
+        'at_threshold': asdict(operating_point(judged, threshold, lowest)),
         'at_recall': {'recall_wanted': FIXED_RECALL, **(asdict(fixed) if fixed else {})},
         'calibration': asdict(calibration(judged, threshold)),
         'curve': precision_recall_curve(judged),

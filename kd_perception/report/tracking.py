@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bags.ground_truth import GroundTruth
+from kd_perception.bundles.bundle import Bundle
 from kd_perception.detection.detections import NO_TRACK, Detections
 from kd_perception.detection.overlap import iou, share_inside
 from kd_perception.evaluation.results import BagResult
@@ -28,14 +29,12 @@ def tracked(detections: Sequence[Detections], stamps_ns: Sequence[int], settings
     ]
 
 
-def tracking_section(
-    results: Sequence[BagResult], threshold: float, settings: TrackerSettings
-) -> dict[str, Any] | None:
+def tracking_section(results: Sequence[BagResult], bundle: Bundle, settings: TrackerSettings) -> dict[str, Any] | None:
     """The report's section `tracking`: figures of every bag whose ground truth has ids, and of all together.
 
     Args:
         results: of the bags.
-        threshold: lowest score that is published; weaker detections only continue tracks.
+        bundle: its thresholds say what is published; weaker detections only continue tracks.
         settings: of the tracker.
 
     Returns:
@@ -46,7 +45,9 @@ def tracking_section(
         frames = [frame for frame in result.frames if not frame.rejected]
         found = tracked([frame.detections for frame in frames], [frame.stamp_ns for frame in frames], settings)
         judged = [
-            judged_frame(result.truth[frame.stamp_ns], detections, threshold)
+            judged_frame(
+                result.truth[frame.stamp_ns], detections.select(bundle.thresholds.reported(detections, bundle.classes))
+            )
             for frame, detections in zip(frames, found, strict=True)
             if frame.stamp_ns in result.truth
         ]
@@ -61,13 +62,13 @@ def tracking_section(
     }
 
 
-def judged_frame(truth: GroundTruth, found: Detections, threshold: float) -> TrackedFrame:
-    """What is compared: objects with an id, and published tracks outside of crowds and ignored regions."""
+def judged_frame(truth: GroundTruth, found: Detections) -> TrackedFrame:
+    """What is compared: objects with an id, and tracks of what was published outside of crowds and ignored regions."""
     objects = truth.objects.select(~truth.crowd)
     ids = np.zeros(len(objects), np.int64) if objects.track_ids is None else objects.track_ids
     elsewhere = np.concatenate([truth.objects.boxes[truth.crowd], truth.ignored])
     track_ids = np.zeros(len(found), np.int64) if found.track_ids is None else found.track_ids
-    kept = (found.scores >= threshold) & (track_ids != NO_TRACK) & ~_lies_in(found, elsewhere, objects)
+    kept = (track_ids != NO_TRACK) & ~_lies_in(found, elsewhere, objects)
     named = ids != NO_TRACK
     return TrackedFrame(objects.select(named), ids[named], found.select(kept), track_ids[kept])
 

@@ -62,11 +62,11 @@ def worst_frames(results: Sequence[BagResult], bundle: Bundle, count: int = 6) -
 
     Args:
         results: with ground truth, or there is nothing to judge.
-        bundle: its score threshold applies.
+        bundle: its score thresholds apply.
         count: most frames to return.
     """
     verdicts = [
-        _judge(result, frame, result.truth[frame.stamp_ns], bundle.thresholds.score)
+        _judge(result, frame, result.truth[frame.stamp_ns], bundle)
         for result in results
         for frame in result.frames
         if not frame.rejected and frame.stamp_ns in result.truth
@@ -76,8 +76,8 @@ def worst_frames(results: Sequence[BagResult], bundle: Bundle, count: int = 6) -
     return sorted(pictures, key=lambda picture: -len(picture.missed) - len(picture.false_alarms))
 
 
-def _judge(result: BagResult, frame: FrameResult, truth: GroundTruth, threshold: float) -> _Verdict:
-    found = frame.detections.select(frame.detections.scores >= threshold)
+def _judge(result: BagResult, frame: FrameResult, truth: GroundTruth, bundle: Bundle) -> _Verdict:
+    found = frame.detections.select(bundle.thresholds.reported(frame.detections, bundle.classes))
     objects = truth.objects.select(~truth.crowd)
     of = assign(found, objects, _IOU)
     right = of >= 0

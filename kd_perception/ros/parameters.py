@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from kd_perception import engines
-from kd_perception.detection import box_filter, tiles
+from kd_perception.detection import box_filter, thresholds, tiles
 from kd_perception.ros.parameter_spec import ParameterError, ParameterSpec, shown
 from kd_perception.selection.selection import AUTO
 
@@ -58,8 +58,8 @@ def check_region(text: str) -> None:
 def check_class_thresholds(entries: list[str]) -> None:
     """Raise ParameterError where `class_thresholds` cannot be read."""
     try:
-        box_filter.parse_class_scores(entries)
-    except box_filter.BoxFilterError as error:
+        thresholds.parse_class_scores(entries)
+    except thresholds.ClassScoreError as error:
         raise ParameterError(str(error)) from error
 
 

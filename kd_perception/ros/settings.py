@@ -10,7 +10,8 @@ from typing import Any
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.parameter import Parameter
 
-from kd_perception.detection.box_filter import BoxFilter, parse_class_scores, parse_region
+from kd_perception.detection.box_filter import BoxFilter, parse_region
+from kd_perception.detection.thresholds import parse_class_scores
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros.parameter_node import ParameterNode
 from kd_perception.runtime.frame import FrameOptions
@@ -95,29 +96,29 @@ class Settings:
             max_age_ms=self._node.setting('max_age_ms'),
             score=self._node.setting('score_threshold'),
             iou=self._node.setting('iou_threshold'),
+            suppression='' if self._node.setting('suppression') == 'bundle' else self._node.setting('suppression'),
+            class_scores=parse_class_scores(self._node.setting('class_thresholds')),
             max_detections=self._node.setting('max_detections'),
-            boxes=self.boxes(),
+            boxes=self._boxes(),
             tracker=self._tracker(),
         )
 
-    def boxes(self, changes: dict[str, Any] | None = None) -> BoxFilter:
-        """Which boxes are published, with or without changes to come."""
-
-        def setting(name: str) -> Any:
-            return self._node.setting(name, changes)
-
+    def _boxes(self) -> BoxFilter:
         return BoxFilter(
-            class_scores=parse_class_scores(setting('class_thresholds')),
-            classes=tuple(filter(None, setting('classes'))),
-            region=parse_region(setting('region')),
-            min_side=setting('min_box_pixels'),
+            classes=tuple(filter(None, self._node.setting('classes'))),
+            region=parse_region(self._node.setting('region')),
+            min_side=self._node.setting('min_box_pixels'),
         )
 
     def unknown_classes(self, changes: dict[str, Any] | None = None) -> str:
         """Which classes the parameters name that the model does not know, in a sentence; empty when there is none."""
         known = self._classes()
-        unknown = self.boxes(changes).unknown_classes(known) if known else []
-        if not unknown:
+        named = {
+            *filter(None, self._node.setting('classes', changes)),
+            *parse_class_scores(self._node.setting('class_thresholds', changes)),
+        }
+        unknown = sorted(named - set(known))
+        if not known or not unknown:
             return ''
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f'; did you mean {near[0]!r}?' if near else ''

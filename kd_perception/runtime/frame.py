@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kd_perception.detection.box_filter import BoxFilter
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage
-from kd_perception.detection.network import Thresholds
 from kd_perception.detection.stage_times import StageTimes
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.runtime.frame_counters import FrameCounters
 from kd_perception.tracking.bytetrack import TrackerSettings
 
@@ -65,33 +66,39 @@ class FrameOptions:
 
     Attributes:
         max_age_ms: older frames are dropped as stale; 0 drops none.
-        score, iou: thresholds; negative takes the bundle's.
+        score: lowest score of all classes; negative takes the bundle's, and those that it has for single classes.
+        iou: of NMS; negative takes the bundle's.
+        suppression: one of `SUPPRESSIONS`; empty takes the bundle's.
+        class_scores: class name → its own lowest score, in place of any other.
         max_detections: most boxes per frame.
-        boxes: which boxes are published; its `score` is replaced by the one above.
+        boxes: which of them are published.
         tracker: how objects are tracked; None tracks none.
     """
 
     max_age_ms: float = 0.0
     score: float = -1.0
     iou: float = -1.0
+    suppression: str = ''
+    class_scores: Mapping[str, float] = field(default_factory=dict)
     max_detections: int = 300
     boxes: BoxFilter = field(default_factory=BoxFilter)
     tracker: TrackerSettings | None = None
 
     def thresholds(self, bundle: Thresholds) -> Thresholds:
         """What is published: the thresholds, those of the bundle where nothing else is asked for."""
-        return Thresholds(bundle.score if self.score < 0 else self.score, bundle.iou if self.iou < 0 else self.iou)
-
-    def box_filter(self, bundle: Thresholds) -> BoxFilter:
-        """Which boxes are published."""
-        return replace(self.boxes, score=self.thresholds(bundle).score)
+        base = bundle if self.score < 0 else bundle.down_to(self.score)
+        return Thresholds(
+            base.score,
+            bundle.iou if self.iou < 0 else self.iou,
+            self.suppression or bundle.suppression,
+            {**base.class_scores, **self.class_scores},
+        )
 
     def detector_thresholds(self, bundle: Thresholds) -> Thresholds:
         """What the detector works with: a tracker also uses what is too weak to be published."""
-        lowest = self.box_filter(bundle).lowest_score
-        if self.tracker is not None:
-            lowest = min(lowest, self.tracker.low_score)
-        return Thresholds(lowest, self.thresholds(bundle).iou)
+        published = self.thresholds(bundle)
+        tracked = published.lowest if self.tracker is None else self.tracker.low_score
+        return published.down_to(min(published.lowest, tracked))
 
 
 class Frame:

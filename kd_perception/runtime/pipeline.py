@@ -238,8 +238,8 @@ class Pipeline:
             seconds = source.seconds(frame.message) or frame.received
             detections = self._tracking.update(source.slot, model, detections, seconds, options.tracker)
         size = (image.shape[1], image.shape[0])
-        wanted = options.box_filter(bundle.thresholds).wanted(detections, bundle.classes, size)
-        kept = detections.select(wanted)
+        reported = options.thresholds(bundle.thresholds).reported(detections, bundle.classes)
+        kept = detections.select(reported & options.boxes.wanted(detections, bundle.classes, size))
         times.track = 1e3 * (time.monotonic() - started)
         return kept
 

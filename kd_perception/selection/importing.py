@@ -32,7 +32,8 @@ from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector, InputBuffer
 from kd_perception.detection.engine import Engine
 from kd_perception.detection.image import BgrImage
-from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
+from kd_perception.detection.network import InputSpec, OutputSpec
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.errors import BundleError, EngineError
 from kd_perception.regular_file import PATH_ERRORS, read_regular, shown, why
 from kd_perception.scene import Scene
@@ -282,7 +283,7 @@ def _scenes() -> dict[str, BgrImage]:
 def _detect(detector: Detector, pictures: Mapping[str, BgrImage]) -> dict[str, Detections]:
     """Detections at the bundle's threshold; everything down to nearly nothing is decoded and looked at."""
     usual = detector.thresholds
-    detector.thresholds = replace(usual, score=min(_LOWEST_SCORE, usual.score))
+    detector.thresholds = usual.down_to(min(_LOWEST_SCORE, usual.score))
     all_of_them = {name: detector.detect(picture)[0] for name, picture in pictures.items()}
     detector.thresholds = usual
     return {name: found.select(found.scores >= usual.score) for name, found in all_of_them.items()}

@@ -7,7 +7,7 @@ import yaml
 from networks import artifact_entry, bundle_document, make_bundle, metrics
 
 from kd_perception.bundles.bundle import BUNDLE_FILE, find_bundle, load_bundle, write_bundle
-from kd_perception.detection.network import Thresholds
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.errors import BundleError
 
 
@@ -38,12 +38,16 @@ def test_an_artifact_may_have_an_operating_point_of_its_own(bundle):
         artifacts=[
             artifact_entry(bundle.folder, 'bright_cells.onnx'),
             {**entry, 'thresholds': {'score': 0.3, 'rule': rule}},
-            {**entry, 'precision': 'w4', 'thresholds': {'score': 0.2, 'iou': 0.7}},
+            {**entry, 'precision': 'w4', 'thresholds': {'score': 0.2, 'iou': 0.7, 'class_scores': {'blue': 0.1}}},
         ],
     )
     again = load_bundle(bundle.folder)
     points = [again.operated_as(artifact).thresholds for artifact in again.artifacts]
-    assert points == [again.thresholds, Thresholds(0.3, again.thresholds.iou), Thresholds(0.2, 0.7)]
+    assert points == [
+        again.thresholds,
+        Thresholds(0.3, again.thresholds.iou),
+        Thresholds(0.2, 0.7, class_scores={'blue': 0.1}),
+    ]
     assert again.artifacts[1].thresholds['rule'] == rule
 
 
@@ -63,6 +67,12 @@ def test_a_wrong_operating_point_of_an_artifact_is_named(bundle, thresholds):
         ({'surprise': 1}, 'surprise'),
         ({'thresholds': {'score': 1.5, 'iou': 0.5}}, 'thresholds.score'),
         ({'thresholds': {'score': float('nan'), 'iou': 0.5}}, 'finite number'),
+        ({'thresholds': {'score': 0.5, 'iou': 0.5, 'suppression': 'none'}}, 'thresholds.suppression'),
+        ({'thresholds': {'score': 0.5, 'iou': 0.5, 'class_scores': {'blue': 2}}}, 'thresholds.class_scores.blue'),
+        (
+            {'thresholds': {'score': 0.5, 'iou': 0.5, 'class_scores': {'green': 0.3}}},
+            'class_scores.green: .*no such class',
+        ),
         ({'output': {'layout': 'magic'}}, 'output.layout'),
         ({'input': {**bundle_document()['input'], 'width': 0}}, 'input.width'),
         ({'input': {**bundle_document()['input'], 'dtype': 'float32', 'std': [1, 0, 1]}}, 'input.std'),

@@ -1,4 +1,4 @@
-"""Which boxes pass: by class, score, place and size."""
+"""Which boxes pass: by class, place and size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd_perception.detection.box_filter import BoxFilter, BoxFilterError, inside, parse_class_scores, parse_region
+from kd_perception.detection.box_filter import BoxFilter, BoxFilterError, inside, parse_region
 from kd_perception.detection.detections import Detections
 
 NAMES = ('car', 'truck', 'bus')
@@ -21,11 +21,7 @@ FOUND = Detections(
     ('box_filter', 'kept'),
     [
         (BoxFilter(), [0, 1, 2]),
-        (BoxFilter(score=0.5), [0, 1]),
-        (BoxFilter(score=0.5, class_scores={'bus': 0.3}), [0, 1, 2]),
-        (BoxFilter(score=0.1, class_scores={'car': 0.95}), [1, 2]),
         (BoxFilter(classes=('truck', 'bus')), [1, 2]),
-        (BoxFilter(classes=('truck', 'bus'), score=0.4), [1]),
         (BoxFilter(min_side=10.0), [0, 1, 2]),
         (BoxFilter(min_side=10.5), []),
         (BoxFilter(region=((0.5, 0.5), (1, 0.5), (1, 1), (0.5, 1))), [1, 2]),
@@ -37,10 +33,8 @@ def test_what_passes(box_filter, kept):
 
 
 def test_nothing_found():
-    full = BoxFilter(0.5, {'car': 0.2}, ('car',), ((0, 0), (1, 0), (1, 1)), 4.0)
+    full = BoxFilter(('car',), ((0, 0), (1, 0), (1, 1)), 4.0)
     assert full.wanted(Detections.empty(), NAMES, (100, 100)).tolist() == []
-    assert full.lowest_score == 0.2
-    assert full.unknown_classes(('bus',)) == ['car']
 
 
 @pytest.mark.parametrize(
@@ -51,17 +45,9 @@ def test_regions_that_cannot_be_read(text):
         parse_region(text)
 
 
-@pytest.mark.parametrize('entries', [['car'], ['=0.4'], ['car=x'], ['car=1.5'], ['car=nan'], ['car=0.1', 'car=0.2']])
-def test_class_thresholds_that_cannot_be_read(entries):
-    with pytest.raises(BoxFilterError, match='NAME=SCORE'):
-        parse_class_scores(entries)
-
-
 def test_what_can_be_read():
     assert parse_region('off') == ()
     assert parse_region('0,0.4  1,0.4 1,1') == ((0, 0.4), (1, 0.4), (1, 1))
-    assert parse_class_scores(['']) == {}
-    assert parse_class_scores(['car=0.4', 'a=b=1']) == {'car': 0.4, 'a=b': 1.0}
 
 
 unit = st.integers(0, 64).map(lambda value: value / 64)

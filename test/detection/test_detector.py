@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from networks import SIZE, artifact_entry, bright_cells, bundle_document, image_with_cells, make_bundle
+from networks import SIZE, artifact_entry, bright_cells, bundle_document, doubles, image_with_cells, make_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import write_bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import MAX_PLANS, Detector, InputBuffer
-from kd_perception.detection.network import InputSpec, Thresholds
+from kd_perception.detection.network import InputSpec
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.detection.tiles import parse
 from kd_perception.errors import EngineError
 
@@ -50,6 +51,54 @@ def test_scores_fall_and_thresholds_are_live(tmp_path):
     assert len(bright.detect(image)[0]) == 1
     bright.thresholds, bright.max_detections = Thresholds(0.1, 0.5), 1
     assert len(bright.detect(image)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ('thresholds', 'class_ids'),
+    [
+        ({}, [0, 1]),
+        ({'suppression': 'per_class'}, [0, 1]),
+        ({'suppression': 'all_classes'}, [0]),
+        ({'class_scores': {'blue': 0.81}}, [0]),
+        ({'score': 0.9, 'class_scores': {'blue': 0.79}}, [0, 1]),
+        ({'class_scores': {'bright': 1.0, 'blue': 0.9}}, [0]),
+        ({'suppression': 'all_classes', 'class_scores': {'blue': 0.1}}, [0]),
+    ],
+)
+def test_one_object_as_two_classes(tmp_path, thresholds, class_ids):
+    stated = {'score': 0.5, 'iou': 0.5, **thresholds}
+    found, _ = detector(make_bundle(tmp_path, network=doubles(), thresholds=stated)).detect(image_with_cells(5))
+    assert found.class_ids.tolist() == class_ids
+
+
+def test_what_is_suppressed_first_and_then_too_weak_for_its_class_is_gone(tmp_path):
+    """So the score alone says what is published, however low a tracker or an evaluation looks."""
+    stated = {'score': 0.5, 'iou': 0.5, 'suppression': 'all_classes', 'class_scores': {'bright': 0.9}}
+    image = (0.85 * image_with_cells(5)).astype(np.uint8)
+    assert len(detector(make_bundle(tmp_path, network=doubles(), thresholds=stated)).detect(image)[0]) == 0
+
+
+def test_the_most_detections_are_counted_after_the_scores_of_the_classes(tmp_path):
+    stated = {'score': 0.5, 'iou': 0.5, 'class_scores': {'bright': 1.0}}
+    bright = detector(make_bundle(tmp_path, network=doubles(), thresholds=stated))
+    bright.max_detections = 1
+    assert bright.detect((0.99 * image_with_cells(5)).astype(np.uint8))[0].class_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize(('suppression', 'class_ids'), [('per_class', [0, 1, 0]), ('all_classes', [0, 0])])
+def test_networks_with_a_selection_of_their_own_report_doubles_too(tmp_path, suppression, class_ids):
+    rows = [[[0, 0, 20, 20, 0.9, 0], [1, 0, 20, 20, 0.8, 1], [40, 40, 60, 60, 0.7, 0]]]
+    graph = helper.make_graph(
+        [helper.make_node('Constant', [], ['rows'], value=numpy_helper.from_array(np.array(rows, np.float32)))],
+        'three_rows',
+        [helper.make_tensor_value_info('image', TensorProto.UINT8, [1, SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info('rows', TensorProto.FLOAT, [1, 3, 6])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)])
+    model.ir_version = 9
+    thresholds = {'score': 0.5, 'iou': 0.5, 'suppression': suppression}
+    bundle = make_bundle(tmp_path, network=model, output={'layout': 'end2end'}, thresholds=thresholds)
+    assert detector(bundle).detect(image_with_cells())[0].class_ids.tolist() == class_ids
 
 
 def test_a_black_frame_gives_nothing(tmp_path):

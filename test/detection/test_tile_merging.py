@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_perception.detection.detections import Detections
+from kd_perception.detection.thresholds import ALL_CLASSES, Thresholds
 from kd_perception.detection.tile_merging import merge
 from kd_perception.detection.tiles import Plan, Tile, cut
 
@@ -30,7 +31,7 @@ def seen(objects: Detections, tile: Tile) -> Detections:
 
 
 def merged(plan: Plan, found: list[Detections]) -> Detections:
-    return merge(found, plan, 0.6, 300)
+    return merge(found, plan, Thresholds(0.0, 0.6), 300)
 
 
 def rows(found: Detections) -> list[list[float]]:
@@ -114,6 +115,22 @@ def test_other_classes_are_other_objects():
     assert sorted(found.boxes.tolist()) == [[50, 10, 110, 30], [90, 10, 150, 30]]
 
 
+@pytest.mark.parametrize(
+    ('left', 'right', 'expected'),
+    [
+        ([[50, 10, 110, 30]], [[0, 10, 60, 30]], [[50, 10, 150, 30]]),  # joined
+        ([[95, 10, 110, 30]], [[5, 10, 50, 30]], [[95, 10, 140, 30]]),  # a part of what the other tile shows whole
+        ([[92, 10, 108, 30]], [[2, 10, 18, 30]], [[92, 10, 108, 30]]),  # both show it whole
+    ],
+)
+def test_with_all_classes_two_classes_are_one_object_of_the_surer_one(left, right, expected):
+    sides = [detections(left, [0.6], [0]), detections(right, [0.9], [1])]
+    found = merge(sides, SEAM, Thresholds(0.0, 0.6, ALL_CLASSES), 300)
+    assert found.boxes.tolist() == expected
+    assert found.scores.tolist() == pytest.approx([0.9])
+    assert found.class_ids.tolist() == [1]
+
+
 def test_noise_does_not_swallow_a_part_or_stretch_it():
     sure = detections([[80, 10, 110, 30]], [0.9])
     noise = detections([[0, 5, 90, 90]], [0.01])
@@ -123,7 +140,7 @@ def test_noise_does_not_swallow_a_part_or_stretch_it():
 
 def test_the_best_come_first_and_no_more_than_asked_for():
     both = [detections([[0, 0, 9, 9], [20, 0, 29, 9]], [0.4, 0.8]), detections([[50, 0, 59, 9]], [0.6])]
-    found = merge(both, SEAM, 0.6, 2)
+    found = merge(both, SEAM, Thresholds(0.0, 0.6), 2)
     np.testing.assert_allclose(found.scores, [0.8, 0.6])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import CELLS, image_with_cells, make_bundle
+from networks import CELLS, doubles, image_with_cells, make_bundle
 
 from kd_perception.bags.reader import open_bag, read_detections
 from kd_perception.bags.writer import BagWriter
@@ -66,6 +66,28 @@ def test_realtime_puts_sap_beside_ap(tmp_path, bundle):
     assert report['accuracy']['map50'] == pytest.approx(1)
     assert report['streaming']['sap50'] < 0.2  # the bright cell has jumped on before any result is ready
     assert report['streaming']['superseded'] > 0
+
+
+@pytest.mark.parametrize(
+    ('of_bundle', 'arguments', 'precision', 'suppression'),
+    [
+        ({}, (), 0.5, 'per_class'),
+        ({}, ('--suppression', 'all_classes'), 1.0, 'all_classes'),
+        ({'suppression': 'all_classes'}, (), 1.0, 'all_classes'),
+        ({'suppression': 'all_classes'}, ('--suppression', 'per_class'), 0.5, 'per_class'),
+        ({'class_scores': {'blue': 0.9}}, (), 1.0, 'per_class'),
+    ],
+)
+def test_doubles_are_false_alarms(tmp_path, of_bundle, arguments, precision, suppression):
+    thresholds = {'score': 0.5, 'iou': 0.5, **of_bundle}
+    bundle = make_bundle(tmp_path / 'doubles', network=doubles(), thresholds=thresholds).folder
+    bag = write_bag(tmp_path / 'bag', [1, 5, 9, 10])
+    status, report = evaluate(tmp_path, bundle, bag, '--write-bag', *arguments)
+    assert status == 0
+    assert report['accuracy']['at_threshold']['precision'] == pytest.approx(precision)
+    assert report['bundle']['thresholds'] == {'class_scores': {}, **thresholds, 'suppression': suppression}
+    written = read_detections(tmp_path / 'out' / 'bag_detections', '/detections')
+    assert {len(found) for found in written.values()} == {round(1 / precision)}
 
 
 def test_large_frames_are_seen_in_tiles(tmp_path, bundle, capsys):

@@ -86,6 +86,6 @@ def test_crowds_and_ignored_regions_are_not_judged():
         np.zeros(4),
         np.array([1, 2, 3, 4]),
     )
-    frame = judged_frame(truth, found, threshold=0.5)
+    frame = judged_frame(truth, found)
     assert frame.truth_ids.tolist() == [4]
     assert frame.ids.tolist() == [1, 4]

@@ -48,6 +48,7 @@ TABLE = {
     'annotated_transport': Row('false', 'h264', "''"),
     'score_threshold': Row('true', '.nan'),
     'iou_threshold': Row('high', '1.01'),
+    'suppression': Row('[1]', 'classes', "''"),
     'max_detections': Row("'many'", '0'),
     'classes': Row('[1.5]', f'[{LONG}]', '[]', is_default=True),
     'class_thresholds': Row('[0.4]', '[car=high]', '[]', is_default=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from networks import SIZE, image_with_cells, make_bundle
+from networks import SIZE, doubles, image_with_cells, make_bundle
 from rclpy.parameter import Parameter
 
 
@@ -78,6 +78,35 @@ def test_which_boxes_are_published_is_live(start_node, settings, kept):
     node = start_node()
     set_now(node, **settings)
     assert cells_of(node, 0, 6, 15) == kept
+
+
+@pytest.mark.parametrize(
+    ('of_bundle', 'settings', 'classes'),
+    [
+        ({}, {}, ['0', '1']),
+        ({}, {'suppression': 'all_classes'}, ['0']),
+        ({'suppression': 'all_classes'}, {}, ['0']),
+        ({'suppression': 'all_classes'}, {'suppression': 'per_class'}, ['0', '1']),
+        ({'suppression': 'all_classes'}, {'tracker': 'bytetrack'}, ['0']),
+        ({'class_scores': {'blue': 0.9}}, {}, ['0']),
+        ({'class_scores': {'blue': 0.9}}, {'tracker': 'bytetrack'}, ['0']),
+        ({'class_scores': {'blue': 0.9}}, {'class_thresholds': ['blue=0.7']}, ['0', '1']),
+        ({'class_scores': {'blue': 0.9}}, {'score_threshold': 0.5}, ['0', '1']),
+        (
+            {'class_scores': {'blue': 0.9}},
+            {'score_threshold': 0.5, 'class_thresholds': ['bright=1.1e-1', 'blue=0.81']},
+            ['0'],
+        ),
+    ],
+)
+def test_doubles_and_scores_of_classes_are_the_bundles_or_the_parameters(
+    start_node, tmp_path, of_bundle, settings, classes
+):
+    make_bundle(tmp_path / 'doubles', network=doubles(), thresholds={'score': 0.5, 'iou': 0.5, **of_bundle})
+    node = start_node(model=str(tmp_path / 'doubles'))
+    set_now(node, **settings)
+    found = node.client.detect(image_with_cells(5)).detections
+    assert sorted(d.results[0].hypothesis.class_id for d in found) == classes
 
 
 def test_class_id_may_be_the_name(start_node):

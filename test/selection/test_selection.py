@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import write_bundle
-from kd_perception.detection.network import Thresholds
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import BundleError, EngineError
 from kd_perception.selection.selection import Request, family, select

@@ -6,7 +6,6 @@ Its layers are out of reach, so it teaches by `query_targets`: every confident d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ class BundleTeacher:
         self._classes = len(classes)
         artifact = self._bundle.artifact('onnxruntime', 'auto')
         engine = engines.load(self._bundle, artifact, EngineOptions(threads=torch.get_num_threads()))
-        thresholds = replace(self._bundle.thresholds_of(artifact), score=LEAST_SCORE)
+        thresholds = self._bundle.thresholds_of(artifact).down_to(LEAST_SCORE)
         self._detector = Detector(self._bundle, engine, thresholds, max_detections=MOST)
 
     def layer_names(self, layers: Sequence[int | str]) -> tuple[str, ...]:

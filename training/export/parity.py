@@ -21,8 +21,9 @@ from kd_perception.bundles.bundle import Bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.engine import EngineInfo
-from kd_perception.detection.network import InputSpec, OutputSpec, Thresholds
+from kd_perception.detection.network import InputSpec, OutputSpec
 from kd_perception.detection.overlap import iou
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.matching import assign
 from training.errors import ExportError

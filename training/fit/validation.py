@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from kd_perception.bags.ground_truth import GroundTruth
-from kd_perception.bundles.bundle import Thresholds
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.engine import EngineInfo
+from kd_perception.detection.thresholds import Thresholds
 from kd_perception.metrics.accuracy import measure
 from training.data.dataset import image_files, read_split
 from training.data.spread import spread

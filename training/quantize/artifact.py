@@ -55,7 +55,7 @@ def judge_artifact(
         return Judgement()
     sample = [item.image for item in islice(read_split(pictures.dataset, 'val'), PARITY_IMAGES)]
     float_artifact = bundle.artifact('onnxruntime', 'fp32')
-    low = replace(bundle, thresholds=replace(bundle.thresholds, score=FAINT))  # what is looked for may have fallen
+    low = replace(bundle, thresholds=bundle.thresholds.down_to(FAINT))  # what is looked for may have fallen
     wanted = detections_of(low, bundle.folder / float_artifact.file, 'fp32', sample)
     check(file, wanted, detections_of(low, file, 'int8', sample, engine), parity.QUANTIZED)
     quantized = with_file(bundle, file, 'int8', engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ class Judge:
     def _detect(self, file: Path, precision: str) -> list[Detections]:
         one = with_file(self._bundle, file, precision, self._engine)
         engine = engines.load(one, one.artifacts[0], EngineOptions(threads=self._threads))
-        detector = Detector(one, engine, replace(self._bundle.thresholds, score=LOWEST_SCORE))
+        detector = Detector(one, engine, self._bundle.thresholds.down_to(LOWEST_SCORE))
         try:
             return [detector.detect(image)[0] for image in self._pictures.judged]
         finally:

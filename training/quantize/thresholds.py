@@ -131,7 +131,10 @@ def by_rule(bundle: Bundle, rule: Rule, judged: Sequence[tuple[Artifact, Judged]
     Raises:
         BundleError, QuantizationError: see `choose`.
     """
-    before = [operating_point(one, bundle.thresholds_of(artifact).score) for artifact, one in judged]
+    before = []
+    for artifact, one in judged:
+        own = bundle.thresholds_of(artifact)
+        before.append(operating_point(one, own.score, own.scores_of(bundle.classes)))
     reference = None
     if isinstance(rule, Match):
         reference = next((k for k, (artifact, _) in enumerate(judged) if artifact.precision == rule.precision), None)
@@ -168,7 +171,7 @@ def write(bundle: Bundle, rule: Rule, chosen: Chosen, measured_on: str, command:
         after = change.after
         figures = {'precision': round(after.precision, 4), 'recall': round(after.recall, 4)}
         entry['thresholds'] = {
-            **entry.get('thresholds', {}),
+            **{key: value for key, value in entry.get('thresholds', {}).items() if key != 'class_scores'},
             'score': after.threshold,
             'rule': {
                 **describe(rule),

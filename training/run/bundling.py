@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kd_perception.bundles.bundle import Bundle, write_bundle
+from kd_perception.detection.thresholds import suppression_entry
 from training.data.dataset import read_classes
 from training.data.spread import spread_images
 from training.run.recipe import Recipe
@@ -100,7 +101,7 @@ def _document(
             'pad': 114,
         },
         'output': {'layout': 'boxes_scores', 'box_format': 'xyxy', 'max_detections': about.max_detections},
-        'thresholds': {'score': about.score, 'iou': about.iou},
+        'thresholds': {'score': about.score, 'iou': about.iou, **suppression_entry(about.suppression)},
         'artifacts': [
             {
                 'engine': 'onnxruntime',

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
+from kd_perception.detection.thresholds import PER_CLASS
 from training.data.crops import CropSettings, write_crops
 from training.data.dataset import Image
 from training.data.sampling import ALL, NAMES
@@ -152,6 +153,8 @@ class Pipeline:
         settings = [bundle.score, bundle.iou]
         if (bundle.max_detections, protocol) != (MAX_DETECTIONS, COCO):
             settings += [bundle.max_detections, protocol]
+        if bundle.suppression != PER_CLASS:
+            settings.append(bundle.suppression)
         return Step(
             f'measure {name} {precision}',
             settings,

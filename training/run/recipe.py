@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kd_perception.detection.thresholds import PER_CLASS, SUPPRESSIONS
 from training.data.crops import CropSettings
 from training.data.protocols import PROTOCOLS
 from training.data.sampling import ALL, SAMPLES, SESSIONS, ImageRange
@@ -194,6 +195,7 @@ class BundleRecipe:
         family: bundles of one family stand in for each other; the recipe's name by default.
         stage: the stage whose weights go into the bundle; the last by default.
         max_detections: of a frame at most; crowded scenes may need more.
+        suppression: which boxes NMS compares, those of one class (`per_class`) or all (`all_classes`).
     """
 
     description: str
@@ -207,9 +209,12 @@ class BundleRecipe:
     family: str = ''
     stage: str | None = None
     max_detections: int = added(MAX_DETECTIONS)
+    suppression: str = added(PER_CLASS)
 
     def __post_init__(self) -> None:
         Range(least=1, most=10_000).check(max_detections=self.max_detections)
+        if self.suppression not in SUPPRESSIONS:
+            raise ValueError(f'suppression {self.suppression!r} is not one of {", ".join(SUPPRESSIONS)}')
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 Channels = tuple[float, float, float]
 
@@ -49,4 +50,4 @@ class ImportOptions:
     box_format: str = ''
     normalized: bool | None = None
     activation: str = ''
-    thresholds: dict[str, float] = field(default_factory=lambda: {'score': 0.25, 'iou': 0.6})
+    thresholds: dict[str, Any] = field(default_factory=lambda: {'score': 0.25, 'iou': 0.6})

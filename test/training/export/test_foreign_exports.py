@@ -15,7 +15,7 @@ from kd_perception.bundles.bundle import load_bundle  # noqa: E402
 from kd_perception.cli.main import main  # noqa: E402
 from kd_perception.detection.detector import Detector  # noqa: E402
 from kd_perception.detection.letterbox import Letterbox  # noqa: E402
-from kd_perception.detection.network import Thresholds  # noqa: E402
+from kd_perception.detection.thresholds import Thresholds  # noqa: E402
 
 WIDTH, HEIGHT, CLASSES = 128, 96, 3
 RTDETR = {
