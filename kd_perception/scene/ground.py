@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from kd_perception.scene.clutter import Clutter
 from kd_perception.scene.layout import Building, Layout, Points, Road
 from kd_perception.scene.settings import SceneSettings
 
@@ -59,9 +60,19 @@ class _Painter:
         self._mark_stalls()
         self._mark_circle()
         self._details()
+        clutter = Clutter(
+            self._layout,
+            self._settings.clutter,
+            self._shadow,
+            lambda outline, c: self._fill(self._bgr, outline, c),
+            self._rng,
+        )
+        clutter.on_roads()
+        clutter.beside_roads()
         self._shadows()
         for building in self._layout.buildings:
             self._furnish_roof(building)
+        clutter.on_roofs()
         self._plant()
         overlay = np.where(self._canopy > 0, 127 + (self._canopy >> 1), self._light >> 1).astype(np.uint8)
         return np.dstack([self._bgr, overlay])

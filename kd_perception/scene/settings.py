@@ -32,6 +32,8 @@ class SceneSettings:
         parked: share of parking space in use, 0 to 1.
         greenness: 0 is dry or built up, 1 is lush.
         mix: shares of the classes car, truck, bus, minibus, cyclist among moving vehicles.
+        clutter: how much lies about that looks like a vehicle and is none: traffic islands, kerbs, arrows, stairs, kiosks, roof
+            boxes; 1 is a busy place, 0 none.
     """
 
     layout: str = 'crossing'
@@ -52,6 +54,7 @@ class SceneSettings:
     parked: float = 0.6
     greenness: float = 0.6
     mix: tuple[float, float, float, float, float] = (0.68, 0.08, 0.07, 0.10, 0.07)
+    clutter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -60,6 +63,8 @@ class SceneSettings:
             raise ValueError(f'ground_sample_distance is {self.ground_sample_distance} m; it must be 0.02 to 1.0')
         if not 0.0 <= self.tilt <= 30.0:
             raise ValueError(f'tilt is {self.tilt} degrees; it must be 0 to 30')
+        if not 0.0 <= self.clutter <= 3.0:
+            raise ValueError(f'clutter is {self.clutter}; it must be 0 to 3')
 
 
 def draw_settings(seed: int) -> SceneSettings:

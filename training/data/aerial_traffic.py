@@ -16,8 +16,12 @@ import cv2
 import numpy as np
 
 from kd_perception.detection.detections import Detections
+from training.data.class_rules import ClassRules, class_rules, reclassed
 from training.data.dataset import Image, LabelledImage, ground_truth, read_split, write_split
+from training.data.pasting import Cutout, cutouts, paste
 from training.errors import DataError
+from training.ranges import SHARE, Range
+from training.schema import added
 
 CLASSES = ('car', 'truck', 'bus', 'minibus', 'cyclist')
 CAR = CLASSES.index('car')
@@ -41,6 +45,10 @@ class TileSettings:
         grey_share: share of tiles in which what one photograph leaves free stays grey, as the letterbox leaves it.
         blur_share: share of tiles that are blurred slightly, as frames in flight are.
         seed: of all that is drawn.
+        paste_share: share of the crops into which vehicles of other photographs are pasted; first a class is drawn, so that
+            buses are as many as cars. See `training.data.pasting`.
+        paste_most: vehicles pasted into one crop at most.
+        spoil_share: share of tiles with a cheap camera's noise and compression.
     """
 
     size: int = 480
@@ -53,6 +61,13 @@ class TileSettings:
     grey_share: float = 0.15
     blur_share: float = 0.3
     seed: int = 0
+    paste_share: float = added(0.0)
+    paste_most: int = added(3)
+    spoil_share: float = added(0.0)
+
+    def __post_init__(self) -> None:
+        SHARE.check(paste_share=self.paste_share, spoil_share=self.spoil_share)
+        Range(least=1, most=100).check(paste_most=self.paste_most)
 
 
 def session(name: str) -> str:
@@ -60,8 +75,11 @@ def session(name: str) -> str:
     return re.sub(r'[-_]?\d+$', '', name)
 
 
-def prepare(source: Path, target: Path, settings: TileSettings) -> dict[str, int]:
+def prepare(source: Path, target: Path, settings: TileSettings, rules: ClassRules | None = None) -> dict[str, int]:
     """Cut training tiles and copy the validation photographs unchanged.
+
+    Args:
+        rules: what becomes of the classes; None keeps them.
 
     Returns:
         Number of images per split.
@@ -75,9 +93,11 @@ def prepare(source: Path, target: Path, settings: TileSettings) -> dict[str, int
     shared = {session(item.name) for item in train} & {session(item.name) for item in validation}
     if shared:
         raise DataError(f'sessions {", ".join(sorted(shared))} lie in train and in val; the metrics would be worthless')
+    rules = rules or class_rules(CLASSES)
+    drawn, kept = reclassed(tiles(train, settings), CLASSES, rules), reclassed(validation, CLASSES, rules)
     return {
-        'train': write_split(target, 'train', CLASSES, tiles(train, settings)),
-        'val': write_split(target, 'val', CLASSES, validation, jpeg_quality=98),
+        'train': write_split(target, 'train', rules.classes, drawn),
+        'val': write_split(target, 'val', rules.classes, kept, jpeg_quality=98),
     }
 
 
@@ -98,7 +118,11 @@ def tiles(photographs: list[LabelledImage], settings: TileSettings) -> Iterator[
     for photograph in photographs:
         sessions.setdefault(session(photograph.name), []).append(photograph)
     lengths = {name: _car_length(members) for name, members in sessions.items()}
-    cutter = _Cutter(sessions, lengths, settings, rng)
+    pasted: dict[int, list[Cutout]] = {}
+    if settings.paste_share:
+        for cutout in [cutout for name, members in sessions.items() for cutout in cutouts(members, lengths[name])]:
+            pasted.setdefault(cutout.class_id, []).append(cutout)
+    cutter = _Cutter(sessions, lengths, settings, rng, pasted)
     for index in range(settings.count):
         yield LabelledImage(f'{index:05d}', *cutter.tile())
 
@@ -118,6 +142,7 @@ class _Cutter:
     car_lengths: dict[str, float]
     settings: TileSettings
     rng: np.random.Generator
+    cutouts: dict[int, list[Cutout]]
 
     def tile(self) -> tuple[Image, Detections]:
         """One tile, turned by a random multiple of 90°. What a small photograph leaves free is mostly filled from others."""
@@ -139,6 +164,8 @@ class _Cutter:
             regions += [region for region in free if filled and min(region[2:]) >= MIN_STRIP]
         if rng.random() < self.settings.blur_share:
             image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.1)), np.uint8)
+        if self.settings.spoil_share and rng.random() < self.settings.spoil_share:
+            image = _spoiled(image, rng)
         quarter_turns = int(rng.integers(4))
         boxes = turn(np.concatenate([objects.boxes for objects in placed]), size, quarter_turns)
         class_ids = np.concatenate([objects.class_ids for objects in placed])
@@ -161,7 +188,23 @@ class _Cutter:
         new_width, new_height = min(width, round((x2 - x1) * zoom)), min(height, round((y2 - y1) * zoom))
         image = _resize(photograph.image[y1:y2, x1:x2], new_width, new_height, rng)
         boxes = (boxes - [x1, y1, x1, y1]) * np.tile([new_width / (x2 - x1), new_height / (y2 - y1)], 2)
+        if self.cutouts and rng.random() < settings.paste_share:
+            boxes, class_ids = self._with_pasted(image, boxes, class_ids, zoom * car_length)
         return LabelledImage(photograph.name, image, ground_truth(boxes, class_ids))
+
+    def _with_pasted(
+        self, image: Image, boxes: np.ndarray, class_ids: np.ndarray, car_length: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and classes with those of vehicles that are pasted into the image, which is changed."""
+        rng = self.rng
+        shadow = tuple(rng.uniform(-0.22, 0.22, 2)) if rng.random() < 0.6 else (0.0, 0.0)
+        for _ in range(rng.integers(1, self.settings.paste_most + 1)):
+            of_class = self.cutouts[int(rng.choice(sorted(self.cutouts)))]
+            cutout = of_class[rng.integers(len(of_class))]
+            box = paste(image, boxes, cutout, car_length, shadow, rng)
+            if box is not None:
+                boxes, class_ids = np.concatenate([boxes, box[None]]), np.append(class_ids, cutout.class_id)
+        return boxes, class_ids
 
 
 def _centre(objects: Detections, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
@@ -201,6 +244,14 @@ def _resize(image: Image, width: int, height: int, rng: np.random.Generator) -> 
     """Resize half of the pieces as the runtime's letterbox does it, half with area averaging."""
     how = cv2.INTER_LINEAR if width >= image.shape[1] or rng.random() < 0.5 else cv2.INTER_AREA
     return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+
+
+def _spoiled(image: Image, rng: np.random.Generator) -> Image:
+    """Sensor noise, then JPEG blocks."""
+    noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(1, 8))
+    noisy = (image + noise).clip(0, 255).astype(np.uint8)
+    _, packed = cv2.imencode('.jpg', noisy, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 85))])
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
 
 
 def turn(boxes: np.ndarray, size: int, quarter_turns: int) -> np.ndarray:

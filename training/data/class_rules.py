@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import yaml
 
 from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject, GroundTruth
 from kd_perception.detection.detections import Detections
-from training.data.dataset import ground_truth
+from training.data.dataset import LabelledImage, ground_truth
 from training.errors import DataError
 from training.schema import nearest
 
@@ -93,6 +93,21 @@ def class_rules(
     if not learnt:
         raise DataError('no class is left to learn; see the class map and what is ignored')
     return ClassRules(learnt, {name: target for name, target in targets.items() if target in (*learnt, IGNORED)})
+
+
+def reclassed(items: Iterable[LabelledImage], names: Sequence[str], rules: ClassRules) -> Iterator[LabelledImage]:
+    """Pictures whose class ids count `names`, with those of the rules; ignored ones become regions, the others background."""
+    targets = [rules.targets.get(name.casefold()) for name in names]
+    ids = np.array([rules.classes.index(t) if t is not None and t != IGNORED else -1 for t in targets], np.int32)
+    ignored = np.array([target == IGNORED for target in targets])
+    for item in items:
+        objects = item.objects
+        if not len(objects):
+            yield item
+            continue
+        new, regions = ids[objects.class_ids], objects.boxes[ignored[objects.class_ids]]
+        kept = ground_truth(objects.boxes[new >= 0], new[new >= 0])
+        yield replace(item, objects=kept, ignored=np.concatenate([item.ignored, regions]))
 
 
 def read_class_map(words: Sequence[str]) -> dict[str, str]:

@@ -71,10 +71,10 @@ class SourceSettings:
         COUNT.check(every=self.every)
         if not self.path and self.format != 'scenes':
             raise ValueError(f'the format {self.format} needs the path of the data set')
-        if self.format in DRAWN and (
-            self.classes or self.class_map or self.ignored or self.grid or self.session_pattern
-        ):
-            raise ValueError(f'the format {self.format} takes no classes, class_map, ignored, grid, session_pattern')
+        if self.format in DRAWN and (self.ignored or self.grid or self.session_pattern):
+            raise ValueError(f'the format {self.format} takes no ignored, grid, session_pattern')
+        if self.format == 'fashion_scenes' and (self.classes or self.class_map):
+            raise ValueError(f'the format {self.format} takes no classes, class_map')
         for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes'), ('fashion', 'fashion_scenes')):
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
@@ -112,12 +112,13 @@ def prepare(
     """
     folder = data_root / settings.path
     _refuse_overlap(folder, target, settings)
-    if settings.format == 'scenes':
-        return scenes.prepare_splits(target, settings.scenes or SceneSetSettings(), settings.val_share)
-    if settings.format == 'aerial_traffic':
-        return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings())
     if settings.format == 'fashion_scenes':
         return fashion_scenes.prepare(folder, target, settings.fashion or FashionSceneSettings())
+    if settings.format in DRAWN:
+        rules = class_rules(aerial_traffic.CLASSES, classes=settings.classes, class_map=settings.class_map)
+        if settings.format == 'scenes':
+            return scenes.prepare_splits(target, settings.scenes or SceneSetSettings(), settings.val_share, rules)
+        return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings(), rules)
     source = read_source(settings, folder)
     severe = [problem for problem in source.problems if problem.level == Level.BROKEN]
     if severe and not settings.skip_broken:

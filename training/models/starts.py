@@ -70,6 +70,36 @@ def fresh_yolov4(
     return network
 
 
+MEASURED_PICTURES = 64
+"""Of which the statistics of normalisations are measured, where a bundle holds none any more."""
+
+
+def of_bundle(architecture: str, classes: Sequence[str], folder: Path, images: Sequence[Path], image_size: int) -> Any:
+    """The float network of a bundle that our exporter wrote, to train on.
+
+    Args:
+        architecture: the one that it was exported from.
+        classes: to detect.
+        images: of the training; some of them say how the layers' values are spread.
+        image_size: of the training in pixels.
+
+    Raises:
+        BundleError, WeightsError: see `training.models.bundle_weights`.
+    """
+    import numpy as np
+    import torch
+
+    from kd_perception.bags.sources import read_image
+    from training.data.spread import letterboxed, spread
+    from training.models.bundle_weights import network_of_bundle
+
+    shown = letterboxed(map(read_image, spread(images, MEASURED_PICTURES)), image_size, image_size)
+    pictures = [
+        torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None] / 255 for image in shown
+    ]
+    return network_of_bundle(folder, architecture, classes, pictures)
+
+
 def quantization_aware(file: Path, calibration: Sequence[Image], settings: QuantizeSettings) -> Any:
     """A trained network that computes as INT8 with these settings will, its ranges set by those images."""
     from training.models.weights import load_network

@@ -264,6 +264,7 @@ class Pipeline:
                 stage.backbone or '',
                 stage.widen or '',
                 stage.average or '',
+                stage.bundle or '',
             )
             if source.endswith(WEIGHTS_FILES) or is_folder(source)
         ]
@@ -286,6 +287,7 @@ class Pipeline:
             sample=(self.recipe.sample, self.recipe.seed),
             backbone=None if stage.backbone is None else self.weights_file(stage.backbone),
             narrow=None if stage.widen is None else self.weights_file(stage.widen),
+            bundle=None if stage.bundle is None else self._file(stage.bundle),
             answers=self.steps.root / 'answers',
             calibration=self._calibration() if stage.qat else None,
             quantized=self.recipe.quantize,

@@ -73,6 +73,8 @@ class StageRecipe:
         average: a detector with whose weights those of `start` are averaged, half and half; such a stage does not train.
         qat: quantization-aware: it trains as INT8 will compute, its ranges set by the recipe's calibration images.
         widen: a narrower detector, a stage or a weights file, with whose knowledge the wider one of the model file begins.
+        bundle: a bundle of ours (`models/aerial_traffic`) with whose float network that of the model file begins, which must be
+            the architecture that it was exported from; outputs of classes that both have go over by name.
         images: labelled images by data set: how many, `[from, to]`, or `all`; the recipe's `sample` says which.
         unlabelled: images by data set of which only the teacher's word is taken: sets without labels, or with labels that are
             left aside.
@@ -101,6 +103,7 @@ class StageRecipe:
     qat: bool = added(False)
     average: str | None = added(None)
     teachers: Mapping[str, str] = added(default_factory=dict)
+    bundle: str | None = added(None)
 
     def __post_init__(self) -> None:
         if self.classify is not None:
@@ -124,8 +127,10 @@ class StageRecipe:
                 raise ValueError(f'a teacher cannot be called {name!r}: letters, digits and _ suit the log')
         if (not self.taught_by) != (self.distill is None):
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
-        if (self.backbone or self.anchors or self.widen) and not self.start.endswith('.yaml'):
-            raise ValueError('backbone, anchors and widen go with a fresh network: start from a model file (.yaml)')
+        if (self.backbone or self.anchors or self.widen or self.bundle) and not self.start.endswith('.yaml'):
+            raise ValueError(
+                'backbone, anchors, widen and bundle go with a fresh network: start from a model file (.yaml)'
+            )
         if self.qat and self.start.endswith(('.yaml', *WEIGHTS_FILES)):
             raise ValueError('qat goes on from a stage that was trained in float: name it as start')
         if self.unlabelled and self.distill is None:
@@ -150,6 +155,7 @@ class StageRecipe:
             'qat',
             'average',
             'teachers',
+            'bundle',
         )
         if others := [name for name in names if getattr(self, name)]:
             raise ValueError(f'a stage that trains a classifier takes none of {", ".join(others)}')

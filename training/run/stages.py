@@ -15,7 +15,7 @@ from training.data.spread import letterboxed, spread_images
 from training.data.unlabelled import UnlabelledSettings
 from training.data.unlabelled import extract as extract_pictures
 from training.errors import RecipeError, WeightsError
-from training.models.starts import fresh_yolov4, quantization_aware, widened
+from training.models.starts import fresh_yolov4, of_bundle, quantization_aware, widened
 from training.prune.pruning import PruneSettings
 from training.quantize import ptq, qdq
 from training.quantize.calibration import calibration_hash
@@ -51,6 +51,7 @@ def train(
     sample: tuple[str, int],
     backbone: Path | None = None,
     narrow: Path | None = None,
+    bundle: Path | None = None,
     answers: Path | None = None,
     calibration: Sequence[Image] | None = None,
     quantized: qdq.QuantizeSettings | None = None,
@@ -67,6 +68,7 @@ def train(
         sample: how images are drawn where a set has more than the stage takes, and the seed of that; see `data.sampling`.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
         narrow: a narrower detector's weights, with which a fresh network begins.
+        bundle: a bundle of ours, with whose float network a fresh one begins.
         answers: folder where what teachers say is kept for all stages, arms and seeds, if `distill` says so.
         calibration: images that set the ranges in which the network trains as INT8 will compute; None trains in float.
         quantized: how INT8 will compute.
@@ -85,6 +87,8 @@ def train(
         student = fresh_yolov4(str(start), classes, backbone, boxes_of, stage.fit.image_size, seed)
     elif narrow is not None:
         student = widened(str(start), classes, narrow, seed)
+    elif bundle is not None:
+        student = of_bundle(str(start), classes, bundle, images, stage.fit.image_size)
     elif calibration is not None:
         student = quantization_aware(Path(start), calibration, quantized or qdq.QuantizeSettings())
     job = FitJob(

@@ -1,0 +1,136 @@
+"""The float network of a bundle that our exporter wrote, as a network that trains on.
+
+The exporter keeps the names of the tensors, so they find their places again. It folds every normalisation into the convolution
+before it; here the convolution takes the folded weights, and the normalisation first passes its input through, with the folded
+bias as its shift. Training normalises by the statistics of its batches, which would then undo what the scales had learned: so
+the statistics of some pictures are measured, and scale and shift are set such that they cancel. The detector stays the same,
+and in training nearly so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import torch
+from torch import Tensor, nn
+
+from kd_perception.bundles.bundle import FLOAT, load_bundle
+from training.errors import WeightsError
+from training.models.architecture import build_network
+from training.models.transfer import with_classes
+
+LARGEST_FILE = 500_000_000
+BRANCHES = {'cv2': 'box_branches', 'cv3': 'score_branches'}
+"""The branches of Ultralytics' head, and what the exporter calls them."""
+
+
+def network_of_bundle(folder: Path, architecture: str, classes: Sequence[str], pictures: Sequence[Tensor] = ()) -> Any:
+    """A network of that architecture that detects what the float network of a bundle detects.
+
+    Args:
+        folder: of the bundle, which must hold an fp32 network of ours.
+        architecture: the one that it was exported from, `yolov8n.yaml`; a file or a name of Ultralytics.
+        classes: to detect; outputs of classes that the bundle has go over by name, the others begin afresh.
+        pictures: float32 (N, 3, H, W), RGB in 0 … 1, of which the statistics of the normalisations are measured.
+
+    Raises:
+        BundleError: no bundle, or one without a float network.
+        WeightsError: the tensors do not fit the architecture.
+    """
+    bundle = load_bundle(folder)
+    network = build_network(architecture, bundle.classes)
+    stored = _convolutions(folder / bundle.artifact('onnxruntime', FLOAT).file)
+    _fill(network, stored, folder, architecture)
+    if pictures:
+        _measure_statistics(network, pictures)
+    if tuple(classes) == tuple(bundle.classes):
+        return network.eval()
+    return with_classes(network, bundle.classes, classes).network
+
+
+def _convolutions(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Weight and bias of every convolution by the name of the weight; biases that are equal share a tensor in the file."""
+    if file.stat().st_size > LARGEST_FILE:
+        raise WeightsError(f'{file} has {file.stat().st_size / 1e6:.0f} MB, more than {LARGEST_FILE / 1e6:g}')
+    graph = onnx.load(str(file), load_external_data=False).graph
+    stored = {item.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(item))) for item in graph.initializer}
+    inputs = [tuple(node.input) for node in graph.node if node.op_type == 'Conv' and len(node.input) == 3]
+    return {
+        weight.removesuffix('.weight'): (stored[weight], stored[bias])
+        for _, weight, bias in inputs
+        if weight in stored and bias in stored
+    }
+
+
+@torch.no_grad()
+def _fill(network: Any, stored: Mapping[str, tuple[Tensor, Tensor]], folder: Path, architecture: str) -> None:
+    """Put the stored convolutions in their places, and let normalisations pass."""
+    modules = dict(network.named_modules())
+    last = len(network.model) - 1
+    first = True
+    for name, module in modules.items():
+        if not isinstance(module, nn.Conv2d) or name.endswith('.dfl.conv'):
+            continue
+        where = _exported_name(name, last)
+        if where not in stored or stored[where][0].shape != module.weight.shape:
+            raise WeightsError(f'{folder} does not fit {architecture}: {where} is missing or has another shape')
+        weight, bias = stored[where]
+        # The first convolution takes bytes in blue, green, red; ours takes 0 … 1 in red, green, blue.
+        module.weight.copy_(weight.flip(1) * 255 if first else weight)
+        first = False
+        if module.bias is not None:
+            module.bias.copy_(bias)
+            continue
+        _pass_through(modules[f'{name.removesuffix(".conv")}.bn'], bias)
+
+
+def _exported_name(name: str, last: int) -> str:
+    number, _, rest = name.removeprefix('model.').partition('.')
+    if int(number) != last:
+        return f'body.layers.{number}.{rest}'
+    branch, _, inner = rest.partition('.')
+    return f'head.{BRANCHES.get(branch, branch)}.{inner}'
+
+
+def _pass_through(normalisation: nn.Module, shift: Tensor) -> None:
+    assert isinstance(normalisation, nn.BatchNorm2d)
+    assert normalisation.running_mean is not None
+    assert normalisation.running_var is not None
+    normalisation.weight.fill_(1.0)
+    normalisation.bias.copy_(shift)
+    normalisation.running_mean.zero_()
+    normalisation.running_var.fill_(1.0 - normalisation.eps)
+
+
+@torch.no_grad()
+def _measure_statistics(network: nn.Module, pictures: Sequence[Tensor]) -> None:
+    """Give every normalisation the mean and variance of its input, and the scale and shift that cancel them."""
+    sums: dict[nn.BatchNorm2d, Tensor] = {}
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        value = inputs[0].double().transpose(0, 1).flatten(1)
+        moments = torch.stack([torch.full((len(value),), float(value.shape[1])), value.sum(1), (value**2).sum(1)])
+        assert isinstance(layer, nn.BatchNorm2d)
+        sums[layer] = sums.get(layer, torch.zeros_like(moments)) + moments
+
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_pre_hook(add) for layer in layers]
+    network.eval()
+    for batch in pictures:
+        network(batch)
+    for hook in hooks:
+        hook.remove()
+    for layer, (count, total, squares) in sums.items():
+        mean = total / count
+        variance = (squares / count - mean**2).clamp(min=1e-8)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+        layer.bias.add_(mean)
+        layer.weight.copy_((variance + layer.eps).sqrt())
