@@ -17,6 +17,7 @@ from training.data.spread import images_for
 from training.errors import StudyError
 from training.measure import LOWEST_CALIBRATED_SCORE, detect_split, with_file
 from training.quantize.calibration import Image
+from training.quantize.fewer_bits import fewer_bits
 from training.quantize.ptq import quantize
 from training.quantize.qdq import MixedSettings, QuantizeSettings, ranges_of_start
 from training.schema import nearest, read
@@ -24,6 +25,8 @@ from training.steps import digest
 from training.study.plan import Study
 
 FLOAT, TRAINED = 'fp32', 'qat'
+SIMULATED = {'w6a6': 6, 'w6a6_per_tensor': 6, 'w5a5': 5, 'w5a5_per_tensor': 5}
+"""Bits of the arms that no engine computes in; they are run where they are named."""
 NO_LIMIT = 1 << 40
 """Bytes; the mixed arm is limited by its number of layers."""
 
@@ -41,6 +44,10 @@ def arms_of(mixed_layers: int) -> dict[str, QuantizeSettings | None]:
         'percentile_head_float': QuantizeSettings(method='percentile'),
         'mixed': QuantizeSettings(mixed=MixedSettings(NO_LIMIT, most_layers=mixed_layers)),
         TRAINED: QuantizeSettings(),
+        **{
+            name: QuantizeSettings(per_channel=not name.endswith('per_tensor'), last_convolutions_float=False)
+            for name in SIMULATED
+        },
     }
 
 
@@ -123,7 +130,8 @@ def study_of(network: Network, measuring: Measuring, folder: Path, arms: Sequenc
         network: the network.
         measuring: how.
         folder: of the whole study.
-        arms: names of some of them; empty takes all. The float network always joins, `qat` where there are weights.
+        arms: names of some of them; empty takes all but the simulated. The float network always joins, `qat` where there are
+            weights.
 
     Raises:
         StudyError: no such arm.
@@ -133,7 +141,7 @@ def study_of(network: Network, measuring: Measuring, folder: Path, arms: Sequenc
     for name in arms:
         if name not in known:
             raise StudyError(f'there is no arm {name!r}{nearest(name, known)}; arms are {", ".join(known)}')
-    chosen = [name for name in known if not arms or name in arms or name == FLOAT]
+    chosen = [name for name in known if (name in arms if arms else name not in SIMULATED) or name == FLOAT]
     arguments: dict[str, dict[str, Any]] = {}
     for name in chosen:
         if name == TRAINED and network.trained is None:
@@ -143,6 +151,7 @@ def study_of(network: Network, measuring: Measuring, folder: Path, arms: Sequenc
             'arm': name,
             'settings': None if settings is None else asdict(settings),
             'trained': _digest(network.trained) if name == TRAINED and network.trained else None,
+            **({'bits': SIMULATED[name]} if name in SIMULATED else {}),
         }
     bundle = load_bundle(network.bundle)
     return Study(
@@ -202,6 +211,7 @@ def run_cell(
     trained: str | None,
     seed: int,
     threads: int,
+    bits: int = 8,
 ) -> dict[str, Any]:
     """Quantize by an arm, detect on the split through the runtime's path, and tell what the detector is worth.
 
@@ -221,6 +231,8 @@ def run_cell(
             left = quantize(source, target, pictures, wanted)
         else:
             left = quantize_trained(loaded, source, Path(str(weights)), target, pictures, wanted)
+        if bits < 8:
+            fewer_bits(target, bits)
         notes = {'float_nodes': left}
         one = with_file(loaded, target, 'int8')
     return {**behaviour(one, Path(dataset), split, recall, threads), **notes}

@@ -14,6 +14,7 @@ same command goes on with what is missing, and so does one with more networks, s
 
 arms: fp32, then min-max with one thing changed each, last convolutions in INT8 too: per_tensor, per_channel, entropy, percentile;
 with these in float: head_float, percentile_head_float, mixed (more layers in float, by measured sensitivity), qat (given weights)
+simulated, only where named: w6a6, w5a5 (weights and activations of 6 or 5 bits), w6a6_per_tensor, w5a5_per_tensor
 
 A network is a bundle, or an arm of a recipe's paired study: NAME=RECIPE.yaml stands for the cells NAME of that study, one network
 for each of --seeds.
@@ -50,7 +51,9 @@ def add_int8(kinds: Any) -> None:
         '--qat-stage', metavar='STAGE', help='of the recipes: whose weights these are; trained where that was not done'
     )
     parser.add_argument('--baseline', metavar='NAME', help='with which networks are compared; the first by default')
-    parser.add_argument('--arms', nargs='+', default=[], metavar='ARM', help='all by default; fp32 always joins')
+    parser.add_argument(
+        '--arms', nargs='+', default=[], metavar='ARM', help='all but the simulated by default; fp32 always joins'
+    )
     parser.add_argument('--images', type=int, default=64, help='calibration images; %(default)s by default')
     parser.add_argument(
         '--recall', type=float, default=0.9, help='for precision and false alarms; %(default)s by default'

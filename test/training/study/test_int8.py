@@ -93,6 +93,14 @@ def test_every_arm_of_every_network_is_a_cell_and_what_is_done_stays(bundle, dat
     assert {file: file.stat().st_mtime_ns for file in done} == done
 
 
+def test_simulated_arms_run_where_they_are_named(bundle, dataset, tmp_path, capsys):
+    given = ('--networks', f'one={bundle}')
+    assert study(dataset, tmp_path, *given, '--dry-run') == 0
+    assert 'w6a6' not in capsys.readouterr().out
+    assert study(dataset, tmp_path, *given, '--arms', 'w6a6', 'w5a5_per_tensor') == 0
+    assert cells(tmp_path, 'one').keys() == {'fp32_seed0', 'w6a6_seed0', 'w5a5_per_tensor_seed0'}
+
+
 def test_weights_that_were_not_trained_give_what_min_max_gives(bundle, dataset, network, tmp_path):
     """The arm of QAT quantizes by the ranges that training began with: without training it is the arm `head_float`."""
     save_weights(network, tmp_path / 'w.pt', CLASSES)
