@@ -14,7 +14,7 @@ from kd_perception.bundles.bundle import FLOAT, load_bundle
 from kd_perception.metrics.average_precision import sampled_maps
 from training.data.protocols import protocol_of
 from training.measure import detect_split
-from training.pipeline import Pipeline
+from training.run.plan import Pipeline
 from training.steps import Step
 from training.study.plan import Result, Study
 from training.study.recipe_cells import cell_pipeline
