@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from kd_perception.scene.layout import Layout, Points, Road
+from kd_perception.scene.layout import Layout, Points, Road, turn
 from kd_perception.scene.vehicle_parts import Colour, as_colour, rounded, scaled
 
 Fill = Callable[[Points, Colour], None]
@@ -98,7 +98,7 @@ class Clutter:
         )
 
     def _paint(self, outline: Points, place: Vector, heading: float, colour: Colour) -> None:
-        self._fill(outline @ _turned(heading) + place, colour)
+        self._fill(outline @ turn(heading) + place, colour)
 
     def _bar(self, place: Vector, heading: float, x: tuple[float, float], y: tuple[float, float], c: Colour) -> None:
         self._paint(np.array([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]), place, heading, c)
@@ -218,8 +218,3 @@ class Clutter:
     def _box(self, place: Vector, heading: float, length: float, width: float, height: float, colour: Colour) -> None:
         for at, tone in ((place + self._shadow * height, (48, 50, 52)), (place, colour)):
             self._bar(at, heading, (-length / 2, length / 2), (-width / 2, width / 2), tone)
-
-
-def _turned(heading: float) -> NDArray[np.float64]:
-    """Rows times this are turned by `heading`."""
-    return np.array([(np.cos(heading), np.sin(heading)), (-np.sin(heading), np.cos(heading))])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_perception.scene.clutter import Clutter
-from kd_perception.scene.layout import Building, Layout, Points, Road
+from kd_perception.scene.layout import Building, Layout, Points, Road, turn
 from kd_perception.scene.settings import SceneSettings
 
 Image = NDArray[np.uint8]
@@ -60,13 +60,7 @@ class _Painter:
         self._mark_stalls()
         self._mark_circle()
         self._details()
-        clutter = Clutter(
-            self._layout,
-            self._settings.clutter,
-            self._shadow,
-            lambda outline, c: self._fill(self._bgr, outline, c),
-            self._rng,
-        )
+        clutter = Clutter(self._layout, self._settings.clutter, self._shadow, self._draw, self._rng)
         clutter.on_roads()
         clutter.beside_roads()
         self._shadows()
@@ -84,6 +78,9 @@ class _Painter:
 
     def _fill(self, image: Image, points: Points, value: int | Colour, smooth: bool = True) -> None:
         cv2.fillPoly(image, [self._pixels(points)], value, cv2.LINE_AA if smooth else cv2.LINE_8, 4)
+
+    def _draw(self, points: Points, value: Colour) -> None:
+        self._fill(self._bgr, points, value)
 
     # Surfaces
 
@@ -285,7 +282,7 @@ class _Painter:
             place = np.array([(x * 2 - 1) * half, (y * 2 - 1) * half])
             box = np.array([(-1, -0.5), (1, -0.5), (1, 0.5), (-1, 0.5)]) * (0.3 + 0.7 * size)
             if not self._on_road(place):
-                self._fill(self._bgr, place + box @ _turn(tone * 6.3), (int(60 + 150 * tone),) * 3)
+                self._fill(self._bgr, place + box @ turn(tone * 6.3), (int(60 + 150 * tone),) * 3)
 
     def _on_road(self, place: NDArray[np.float64]) -> bool:
         return any(np.abs(road.centre - place).sum(axis=1).min() < road.half_width + 3.0 for road in self._layout.roads)
@@ -400,7 +397,3 @@ def _disc(radius: float, corners: int = 48) -> Points:
 
 def _rectangle(low: NDArray[np.float64], high: NDArray[np.float64]) -> Points:
     return np.array([(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])])
-
-
-def _turn(angle: float) -> NDArray[np.float64]:
-    return np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])

@@ -139,3 +139,8 @@ def along(path: Points, distances: NDArray[np.float64]) -> NDArray[np.float64]:
 def path_length(path: Points) -> float:
     """Its length in metres."""
     return float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
+
+
+def turn(angle: float) -> NDArray[np.float64]:
+    """Points as rows, times this, are turned by `angle`, radians, from x towards y."""
+    return np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
