@@ -19,6 +19,7 @@ from kd_perception.machine.cores import physical_cores
 from training.commands import add_dataset, add_places, declare
 from training.data import prepare_command
 from training.errors import FirstProcessFailed, Interrupted, TrainingError
+from training.export import regroup_command
 from training.prune import sensitivity_command as prune_sensitivity_command
 from training.quantize import arms_command, quantize_command, sensitivity_command, thresholds_command
 from training.run import command as run_command
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(arms_command.add_parser(commands))
     _common(thresholds_command.add_parser(commands))
     _common(prune_sensitivity_command.add_parser(commands))
+    _common(regroup_command.add_parser(commands))
     text = 'measure a bundle on a data set, through the runtime that the robot uses'
     command = declare(commands, 'measure', text, MEASURE_EPILOG)
     command.add_argument('bundle', type=Path, help='folder of the bundle')

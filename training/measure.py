@@ -22,8 +22,10 @@ from kd_perception.metrics.accuracy import Accuracy, measure
 from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import at_recall, calibration, operating_point
 from kd_perception.metrics.resampling import PairedDifference, paired_difference
-from training.data.dataset import LabelledImage, read_split
+from training.data.class_rules import ClassRules, reclassed
+from training.data.dataset import LabelledImage, read_classes, read_split
 from training.data.protocols import protocol_of
+from training.errors import DataError
 from training.steps import digest
 
 LOWEST_SCORE = 0.001
@@ -198,7 +200,7 @@ def detect_split(
 
     Raises:
         BundleError, EngineError: the bundle has no such artifact, or it does not run.
-        DataError: no such split.
+        DataError: no such split, or it has classes that the bundle neither has nor covers.
     """
     thresholds = bundle.thresholds_of(artifact).down_to(LOWEST_SCORE)
     rules = protocol_of(protocol)
@@ -218,7 +220,7 @@ def detect_split(
     truth: list[GroundTruth] = []
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for item, detections in _in_order(pool, detect, read_split(dataset, split), 2 * threads):
+            for item, detections in _in_order(pool, detect, _in_classes_of(bundle, dataset, split), 2 * threads):
                 height, width = item.image.shape[:2]
                 counted, known = rules.seen(detections, item.truth(), width, height)
                 found.append(counted)
@@ -227,6 +229,23 @@ def detect_split(
         for detector in detectors:
             detector.close()
     return found, truth
+
+
+def _in_classes_of(bundle: Bundle, dataset: Path, split: str) -> Iterator[LabelledImage]:
+    """The images of a split with the bundle's class ids: by name, where the data set states names of its own."""
+    items = read_split(dataset, split)
+    names = read_classes(dataset) if (dataset / 'classes.txt').is_file() else bundle.classes
+    if tuple(names) == tuple(bundle.classes):
+        return items
+    known = {name.casefold(): name for name in bundle.classes}
+    targets = {name: known.get(name.casefold()) or bundle.class_map.get(name) for name in names}
+    if unknown := [name for name, target in targets.items() if target is None]:
+        raise DataError(
+            f'{dataset} has the classes {", ".join(unknown)}, which {bundle.name} neither has nor covers; it has '
+            f'{", ".join(bundle.classes)}. python -m training prepare --class-map renames them'
+        )
+    rules = ClassRules(bundle.classes, {name.casefold(): str(target) for name, target in targets.items()})
+    return reclassed(items, names, rules)
 
 
 def _in_order(

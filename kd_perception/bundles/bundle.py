@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,11 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle. Artifacts are in the author's order of preference."""
+    """A checked bundle. Artifacts are in the author's order of preference.
+
+    Attributes:
+        covers: by class the finer names that it stands for, as ground truth may have them.
+    """
 
     folder: Path
     name: str
@@ -97,6 +102,12 @@ class Bundle:
     thresholds: Thresholds
     artifacts: tuple[Artifact, ...]
     provenance: dict[str, Any]
+    covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def class_map(self) -> dict[str, str]:
+        """Its class by each finer name that one covers."""
+        return {finer: name for name, covered in self.covers.items() for finer in covered}
 
     def artifact(self, engine: str, precision: str = 'auto') -> Artifact:
         """The artifact for an engine; precision `auto` takes the author's first.
@@ -239,7 +250,23 @@ def _bundle(folder: Path, checked: bundle_yaml.Document) -> Bundle:
         thresholds=Thresholds(**document['thresholds']),
         artifacts=artifacts,
         provenance=document.get('provenance', {}),
+        covers=_covers(checked),
     )
+
+
+def _covers(checked: bundle_yaml.Document) -> dict[str, tuple[str, ...]]:
+    """What the classes cover. Raises BundleError where a name would mean two classes."""
+    covers = {name: tuple(covered) for name, covered in checked.values.get('covers', {}).items()}
+    taken = [name.casefold() for name in checked.values['classes']]
+    for name, covered in covers.items():
+        if name not in checked.values['classes']:
+            has = ', '.join(checked.values['classes'])
+            raise checked.error(('covers', name), f'there is no such class; the bundle has {has}')
+        for finer in covered:
+            if finer.casefold() in taken:
+                raise checked.error(('covers', name), f'{finer} is a class, or covered twice')
+            taken.append(finer.casefold())
+    return covers
 
 
 def _check_class_scores(checked: bundle_yaml.Document, place: bundle_yaml.Place, thresholds: dict[str, Any]) -> None:

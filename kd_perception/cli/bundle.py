@@ -34,6 +34,8 @@ def _show(options: argparse.Namespace) -> int:
     print(f'  folder    {bundle.folder}')
     print(f'  license   {bundle.license}')
     print(f'  classes   {", ".join(bundle.classes)}')
+    for name, covered in bundle.covers.items():
+        print(f'  {"":9} {name} covers {", ".join(covered)}')
     print(f'  input     {spec.width}x{spec.height} {spec.color} {spec.dtype} {spec.layout}, {spec.resize}')
     print(f'  output    {bundle.output.layout}, {_thresholds(bundle.thresholds)}')
     print(f'  {"artifact":24}{"size":>10}{"mAP50":>8}{"mAP":>8}  hash')

@@ -81,7 +81,8 @@ def _class_map(source: FrameSource, model: Path) -> tuple[tuple[str, str], ...]:
     """What a detector of other things does not know in a synthetic flight is judged neither way."""
     if not isinstance(source, SceneSource):
         return ()
-    known = {name.casefold() for name in load_bundle(model).classes}
+    bundle = load_bundle(model)
+    known = {name.casefold() for name in (*bundle.classes, *bundle.class_map)}
     return tuple((name, IGNORED) for name in CLASS_NAMES if name.casefold() not in known)
 
 

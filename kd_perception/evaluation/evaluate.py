@@ -6,7 +6,7 @@ import hashlib
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -46,7 +46,8 @@ class Job:
         precision: `auto` or one that the engine can run.
         topic: image topic; empty takes the only one.
         ground_truth: Detection2DArray topic or COCO file; empty takes the bag's only such topic, if there is one.
-        class_map: (class of the ground truth, class of the detector or `ignored`), where the names differ.
+        class_map: (class of the ground truth, class of the detector or `ignored`), where the names differ and the bundle
+            does not state them as covered.
         tolerance_ns: ground truth belongs to the nearest image whose stamp is at most this far away; a millisecond
             forgives stamps that went through a float.
         threads: CPU threads inside one inference.
@@ -119,14 +120,17 @@ def run_job(job: Job, progress: Progress | None = None) -> BagResult:
     detector = Detector(bundle, selection.load(), bundle.thresholds.down_to(LOWEST_SCORE), tiling=job.tiling())
     detector.warm_up()
     try:
-        return _run(job, detector, selection.artifact, progress or (lambda done, total: None))
+        class_map = {**bundle.class_map, **dict(job.class_map)}
+        return _run(job, detector, selection.artifact, class_map, progress or (lambda done, total: None))
     finally:
         detector.close()
 
 
-def _run(job: Job, detector: Detector, artifact: Artifact, progress: Progress) -> BagResult:
+def _run(
+    job: Job, detector: Detector, artifact: Artifact, class_map: Mapping[str, str], progress: Progress
+) -> BagResult:
     images = open_bag(job.bag, job.topic or None)
-    truth = read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, dict(job.class_map))
+    truth = read_ground_truth(job.bag, job.ground_truth, detector.bundle.classes, class_map)
     digest = bag_hash(job.bag)
     info = detector.engine.info
     identity = {

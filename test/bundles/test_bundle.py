@@ -58,6 +58,12 @@ def test_a_wrong_operating_point_of_an_artifact_is_named(bundle, thresholds):
         load_bundle(bundle.folder)
 
 
+def test_a_class_may_cover_finer_names(tmp_path):
+    covering = make_bundle(tmp_path / 'b', covers={'blue': ['navy', 'sky']})
+    assert covering.class_map == {'navy': 'blue', 'sky': 'blue'}
+    assert load_bundle(covering.folder) == covering
+
+
 @pytest.mark.parametrize(
     ('changes', 'says'),
     [
@@ -69,6 +75,10 @@ def test_a_wrong_operating_point_of_an_artifact_is_named(bundle, thresholds):
         ({'thresholds': {'score': float('nan'), 'iou': 0.5}}, 'finite number'),
         ({'thresholds': {'score': 0.5, 'iou': 0.5, 'suppression': 'none'}}, 'thresholds.suppression'),
         ({'thresholds': {'score': 0.5, 'iou': 0.5, 'class_scores': {'blue': 2}}}, 'thresholds.class_scores.blue'),
+        ({'covers': {'green': ['lime']}}, 'covers.green: .*no such class'),
+        ({'covers': {'blue': ['navy', 'Bright']}}, 'covers.blue: .*Bright is a class'),
+        ({'covers': {'blue': ['navy'], 'bright': ['navy']}}, 'covers.bright: .*navy is a class, or covered twice'),
+        ({'covers': {'blue': 'navy'}}, 'covers.blue'),
         (
             {'thresholds': {'score': 0.5, 'iou': 0.5, 'class_scores': {'green': 0.3}}},
             'class_scores.green: .*no such class',

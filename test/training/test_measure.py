@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from networks import image_with_cells, make_bundle
 
 from kd_perception.bundles.bundle import load_bundle
 from training.__main__ import main
@@ -65,3 +66,20 @@ def test_visdrones_rules_leave_ignored_regions_out_and_count_500(dataset, reposi
     command = ['measure', str(repository / 'models/aerial_traffic'), str(tmp_path / 'set'), '--precision', 'fp32']
     assert main([*command, '--protocol', 'visdrone', '--threads', '1']) == 0
     assert '(1 images)' in capsys.readouterr().out
+
+
+def test_finer_names_of_a_data_set_are_those_that_the_bundle_covers(dataset, tmp_path):
+    """The data set counts its classes otherwise than the bundle: names decide, not numbers."""
+    image = image_with_cells(3)
+    write_split(
+        tmp_path / 'set',
+        'val',
+        ('navy', 'bright'),
+        [LabelledImage('0', image, ground_truth([(0, 0, 9, 9)] * 2, [0, 1]))],
+    )
+    covering = make_bundle(tmp_path / 'covering', covers={'blue': ['navy']})
+    _, truth = detect_split(covering, covering.artifacts[0], tmp_path / 'set', 'val')
+    assert [covering.classes[number] for number in truth[0].objects.class_ids] == ['blue', 'bright']
+    plain = make_bundle(tmp_path / 'plain')
+    with pytest.raises(DataError, match='navy, which bright_cells neither has nor covers'):
+        detect_split(plain, plain.artifacts[0], tmp_path / 'set', 'val')

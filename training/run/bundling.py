@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -83,6 +83,7 @@ def _document(
     """bundle.yaml."""
     about = recipe.bundle
     source = recipe.data[recipe.validation].path or recipe.validation
+    classes = read_classes(validation)
     return {
         'schema_version': 1,
         'name': recipe.bundle_name,
@@ -90,7 +91,8 @@ def _document(
         'description': about.description,
         'license': about.licence,
         'attribution': list(about.attribution),
-        'classes': list(read_classes(validation)),
+        'classes': list(classes),
+        **({'covers': covers} if (covers := _covers(recipe, classes)) else {}),
         'input': {
             'width': recipe.export.width,
             'height': recipe.export.height,
@@ -115,6 +117,15 @@ def _document(
         ],
         **({'provenance': _provenance(recipe, metrics, records)} if records else {}),
     }
+
+
+def _covers(recipe: Recipe, classes: Sequence[str]) -> dict[str, list[str]]:
+    """By class the names that the validation set's class map leads to it."""
+    covers: dict[str, list[str]] = {}
+    for finer, name in recipe.data[recipe.validation].class_map.items():
+        if name in classes and finer not in classes:
+            covers.setdefault(name, []).append(finer)
+    return covers
 
 
 def _stated(recipe: Recipe, source: str, precision: str, metrics: Result) -> Result:
