@@ -8,7 +8,7 @@ the length of a car in the tile is drawn, and the tile's footprint in the photog
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 from kd_perception.detection.detections import Detections
 from training.data.class_rules import ClassRules, class_rules, reclassed
 from training.data.dataset import Image, LabelledImage, ground_truth, read_split, write_split
-from training.data.pasting import Cutout, cutouts, paste
+from training.data.pasting import Cutout, cutouts, empty_piece, paste
 from training.errors import DataError
 from training.ranges import SHARE, Range
 from training.schema import added
@@ -49,6 +49,10 @@ class TileSettings:
             buses are as many as cars. See `training.data.pasting`.
         paste_most: vehicles pasted into one crop at most.
         spoil_share: share of tiles with a cheap camera's noise and compression.
+        grounds: another data set in our form, relative to the data root, of whose pictures empty pieces serve as ground beside
+            the photographs: other roads, on which nothing but pasted vehicles stands.
+        ground_share: share of the crops that are such pieces.
+        ground_from: upper share of those pictures that is left out, where the far ones may lack labels.
     """
 
     size: int = 480
@@ -64,9 +68,15 @@ class TileSettings:
     paste_share: float = added(0.0)
     paste_most: int = added(3)
     spoil_share: float = added(0.0)
+    grounds: str = added('')
+    ground_share: float = added(0.0)
+    ground_from: float = added(0.5)
 
     def __post_init__(self) -> None:
-        SHARE.check(paste_share=self.paste_share, spoil_share=self.spoil_share)
+        SHARE.check(paste_share=self.paste_share, spoil_share=self.spoil_share, ground_share=self.ground_share)
+        Range(least=0, most=0.9).check(ground_from=self.ground_from)
+        if bool(self.grounds) != bool(self.ground_share):
+            raise ValueError('grounds and ground_share belong together')
         Range(least=1, most=100).check(paste_most=self.paste_most)
 
 
@@ -75,11 +85,18 @@ def session(name: str) -> str:
     return re.sub(r'[-_]?\d+$', '', name)
 
 
-def prepare(source: Path, target: Path, settings: TileSettings, rules: ClassRules | None = None) -> dict[str, int]:
+def prepare(
+    source: Path,
+    target: Path,
+    settings: TileSettings,
+    rules: ClassRules | None = None,
+    data_root: Path = Path(),
+) -> dict[str, int]:
     """Cut training tiles and copy the validation photographs unchanged.
 
     Args:
         rules: what becomes of the classes; None keeps them.
+        data_root: where the set of the grounds lies.
 
     Returns:
         Number of images per split.
@@ -94,7 +111,8 @@ def prepare(source: Path, target: Path, settings: TileSettings, rules: ClassRule
     if shared:
         raise DataError(f'sessions {", ".join(sorted(shared))} lie in train and in val; the metrics would be worthless')
     rules = rules or class_rules(CLASSES)
-    drawn, kept = reclassed(tiles(train, settings), CLASSES, rules), reclassed(validation, CLASSES, rules)
+    grounds = list(read_split(data_root / settings.grounds, 'train')) if settings.grounds else []
+    drawn, kept = reclassed(tiles(train, settings, grounds), CLASSES, rules), reclassed(validation, CLASSES, rules)
     return {
         'train': write_split(target, 'train', rules.classes, drawn),
         'val': write_split(target, 'val', rules.classes, kept, jpeg_quality=98),
@@ -111,7 +129,9 @@ def check_classes(source: Path) -> None:
         raise DataError(f'{file} lists {" ".join(found)}, not {" ".join(CLASSES)}')
 
 
-def tiles(photographs: list[LabelledImage], settings: TileSettings) -> Iterator[LabelledImage]:
+def tiles(
+    photographs: list[LabelledImage], settings: TileSettings, grounds: Sequence[LabelledImage] = ()
+) -> Iterator[LabelledImage]:
     """Draw tiles: every session is equally likely, then every photograph in it."""
     rng = np.random.default_rng(settings.seed)
     sessions: dict[str, list[LabelledImage]] = {}
@@ -122,7 +142,7 @@ def tiles(photographs: list[LabelledImage], settings: TileSettings) -> Iterator[
     if settings.paste_share:
         for cutout in [cutout for name, members in sessions.items() for cutout in cutouts(members, lengths[name])]:
             pasted.setdefault(cutout.class_id, []).append(cutout)
-    cutter = _Cutter(sessions, lengths, settings, rng, pasted)
+    cutter = _Cutter(sessions, lengths, settings, rng, pasted, grounds)
     for index in range(settings.count):
         yield LabelledImage(f'{index:05d}', *cutter.tile())
 
@@ -143,6 +163,7 @@ class _Cutter:
     settings: TileSettings
     rng: np.random.Generator
     cutouts: dict[int, list[Cutout]]
+    grounds: Sequence[LabelledImage]
 
     def tile(self) -> tuple[Image, Detections]:
         """One tile, turned by a random multiple of 90°. What a small photograph leaves free is mostly filled from others."""
@@ -153,7 +174,7 @@ class _Cutter:
         regions = [(0, 0, size, size)]
         while regions:
             x, y, width, height = regions.pop()
-            crop = self._crop(width, height)
+            crop = self._ground(width, height) or self._crop(width, height)
             used_height, used_width = crop.image.shape[:2]
             image[y : y + used_height, x : x + used_width] = crop.image
             placed.append(replace(crop.objects, boxes=crop.objects.boxes + np.array([x, y, x, y], np.float32)))
@@ -191,6 +212,26 @@ class _Cutter:
         if self.cutouts and rng.random() < settings.paste_share:
             boxes, class_ids = self._with_pasted(image, boxes, class_ids, zoom * car_length)
         return LabelledImage(photograph.name, image, ground_truth(boxes, class_ids))
+
+    def _ground(self, width: int, height: int) -> LabelledImage | None:
+        """An empty piece of another picture, at most `width` × `height` pixels; None where none is wanted or found."""
+        settings, rng = self.settings, self.rng
+        if not self.grounds or rng.random() >= settings.ground_share:
+            return None
+        picture = self.grounds[rng.integers(len(self.grounds))]
+        zoom = rng.uniform(1 / settings.max_zoom, settings.max_zoom)
+        piece = empty_piece(picture, settings.ground_from, (width / zoom, height / zoom), rng)
+        if piece is None:
+            return None
+        new_width, new_height = (
+            min(most, round(side * zoom)) for most, side in zip((width, height), piece.shape[1::-1], strict=True)
+        )
+        image = _resize(piece, new_width, new_height, rng)
+        boxes, class_ids = np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+        if self.cutouts and rng.random() < settings.paste_share:
+            car_length = float(np.exp(rng.uniform(*np.log(settings.car_px))))
+            boxes, class_ids = self._with_pasted(image, boxes, class_ids, car_length)
+        return LabelledImage(picture.name, image, ground_truth(boxes, class_ids))
 
     def _with_pasted(
         self, image: Image, boxes: np.ndarray, class_ids: np.ndarray, car_length: float

@@ -20,6 +20,8 @@ LEAST_ASPECT = (2.0, 2.1, 2.9, 2.1, 2.0)
 CORNER = 0.15
 """What is cut off an outline's corners, in widths: vehicles are rounded."""
 MOST_ENLARGED = 1.5
+LEAST_PIECE = 110
+"""Of an empty piece of ground, pixels along each side."""
 PLACES = 8
 """Places that are tried for one vehicle; it goes where the ground is the most even."""
 
@@ -94,6 +96,31 @@ def paste(
         _darken(image, outline + centre + np.array(shadow) * car_length)
     _paint(image, small.clip(0, 255).astype(np.uint8), outline, centre, angle)
     return np.concatenate([low + centre, high + centre]).astype(np.float32) + np.float32(0.5)
+
+
+def empty_piece(
+    picture: LabelledImage, upper: float, most: tuple[float, float], rng: np.random.Generator
+) -> Image | None:
+    """A piece of a picture in which no labelled object stands, or None where a few tries find none.
+
+    Args:
+        upper: share of the picture from its upper edge on that is left out.
+        most: its largest width and height, pixels.
+    """
+    height, width = picture.image.shape[:2]
+    border = width // 20
+    low, high = np.array([border, max(border, upper * height)]), np.array([width - border, height - border])
+    largest = np.minimum(high - low, most)
+    if (largest < LEAST_PIECE).any():
+        return None
+    for _ in range(PLACES):
+        sides = rng.uniform(LEAST_PIECE, largest)
+        corner = rng.uniform(low, high - sides)
+        box = np.concatenate([corner, corner + sides])
+        if not _overlaps(box, picture.objects.boxes):
+            x1, y1, x2, y2 = box.astype(int)
+            return picture.image[y1:y2, x1:x2]
+    return None
 
 
 def _outline(length: float, width: float) -> npt.NDArray[np.float64]:

@@ -118,7 +118,7 @@ def prepare(
         rules = class_rules(aerial_traffic.CLASSES, classes=settings.classes, class_map=settings.class_map)
         if settings.format == 'scenes':
             return scenes.prepare_splits(target, settings.scenes or SceneSetSettings(), settings.val_share, rules)
-        return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings(), rules)
+        return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings(), rules, data_root)
     source = read_source(settings, folder)
     severe = [problem for problem in source.problems if problem.level == Level.BROKEN]
     if severe and not settings.skip_broken:

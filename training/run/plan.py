@@ -66,9 +66,11 @@ class Pipeline:
         if not self.planning:
             require(settings, self.data / settings.path)
         source = self._fingerprint(self.data / settings.path) if settings.path else ''
+        grounds = settings.tiles.grounds if settings.tiles else ''
+        beside = [self._fingerprint(self.data / grounds)] if grounds else []
         return Step(
             f'prepare {name}',
-            [settings, source],
+            [settings, source, *beside],
             (),
             lambda folder: stages.prepare(settings, self.data, folder / 'set'),
         )
