@@ -22,7 +22,8 @@ from training.data.augment import AugmentSettings
 from training.data.dataset import read_classes
 from training.data.scenes import SceneSetSettings, prepare
 from training.distill.settings import DistillSettings, TermSettings
-from training.fit.loop import FitJob, fit
+from training.fit.detector import fit_detector
+from training.fit.job import FitJob
 from training.fit.settings import FitSettings
 from training.models.weights import build_network, save_weights
 from training.prune.pruning import PruneSettings, prune
@@ -121,7 +122,7 @@ def _jobs(folder: Path, size: int, batch: int) -> dict[Arm, FitJob]:
 def _seconds(job: FitJob, steps: int, folder: Path) -> float:
     """CPU seconds of a training with so many steps."""
     started = time.process_time()
-    fit(replace(job, settings=replace(job.settings, steps=steps)), folder, anew=True)
+    fit_detector(replace(job, settings=replace(job.settings, steps=steps)), folder, anew=True)
     return time.process_time() - started
 
 

@@ -91,3 +91,17 @@ def columns(log: Path) -> dict[str, Sequence[str]]:
     """A log's values by column."""
     rows = [line.split(',') for line in log.read_text().splitlines()]
     return {name: [row[place] for row in rows[1:]] for place, name in enumerate(rows[0])}
+
+
+def run_of(job: Any, folder: Path) -> Any:
+    """A detector's training before its first step, of one process."""
+    import torch
+
+    from training.fit.detector import DetectorTask
+    from training.fit.job import identity
+    from training.fit.loop import Run
+    from training.fit.processes import Group
+
+    folder.mkdir(parents=True, exist_ok=True)
+    group = Group(0, 1, torch.device('cpu'))
+    return Run(DetectorTask(job, folder, group), folder, identity(job), group)

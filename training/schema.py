@@ -64,6 +64,8 @@ def _counts(field: dataclasses.Field[Any], value: object) -> bool:
     return bool(value != (field.default if made is dataclasses.MISSING else made()))
 
 
+GONE = 'GONE'
+"""Attribute of a dataclass: its entries of earlier versions, and for each what takes its place."""
 _COUNTS, _BEFORE = 'counts', 'before'
 
 
@@ -88,6 +90,8 @@ def read(kind: type[Settings], entries: object, where: str) -> Settings:
         raise RecipeError(f'{where} must hold entries "name: value", not {entries!r}')
     known = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind)) if field.init}
     for name in entries:
+        if name in (gone := getattr(kind, GONE, {})):
+            raise RecipeError(f'{where}: {name} is gone: {gone[name]}')
         if name not in known:
             raise RecipeError(
                 f'{where} has no entry {name!r}{nearest(str(name), known)}; entries are {", ".join(known)}'

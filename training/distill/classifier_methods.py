@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from training.data.image_folder import Pictures
-from training.distill.answers import Said
 from training.distill.losses import OnLevels, loss_class, make
 from training.distill.losses.base import check_places
 from training.distill.losses.factor import FT
+from training.distill.outputs import Outputs
 from training.models.yolov4.backbones import Classifier
 
+Said = tuple[Tensor, tuple[Tensor, ...], Tensor]
+"""What a classifier says: logits (N, classes), maps (N, C, H, W) finest first, the pooled last one (N, C)."""
 METHODS = ('kd', 'fitnet', 'at', 'sp', 'cc', 'vid', 'rkd', 'pkt', 'ab', 'ft', 'fsp', 'nst', 'crd')
 """The comparison of CRD's authors (Tian 2020, table 1)."""
 
@@ -101,6 +103,19 @@ class Method(nn.Module):
             if isinstance(loss, FT)
         ]
         return torch.stack(parts).sum()
+
+
+def as_outputs(said: Said) -> Outputs:
+    """In the form in which `teacher_cache` keeps answers."""
+    logits, maps, vector = said
+    named = {f'map {number}': value for number, value in enumerate(maps)}
+    return Outputs(named, {'classifier': {'logits': logits, 'vector': vector}})
+
+
+def as_said(outputs: Outputs) -> Said:
+    """What `as_outputs` was given."""
+    branch = outputs.branches['classifier']
+    return branch['logits'], tuple(outputs.maps.values()), branch['vector']
 
 
 class _Projected(nn.Module):

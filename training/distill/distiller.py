@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +15,12 @@ from training.distill.bundle_teacher import BundleTeacher
 from training.distill.confidence import Truth
 from training.distill.controls import other_images
 from training.distill.gradients import GradientLengths
+from training.distill.job import BatchNames, DistillJob, Processes
 from training.distill.outputs import Outputs, Probe, branches_of
-from training.distill.settings import DistillSettings
 from training.distill.teacher import Teacher
 from training.distill.teacher_cache import HEAD, Recorder, Replay, hash_of, key_of
 from training.distill.teacher_terms import AnyTeacher, TeacherTerms, TermLoss
 from training.errors import FitError
-from training.fit.job import FitJob
-from training.fit.processes import Group
-from training.fit.schedule import Schedule
 from training.schema import counted
 from training.seeding import seeded
 
@@ -42,45 +37,36 @@ class Distiller:
     """
 
     def __init__(
-        self,
-        job: FitJob,
-        settings: DistillSettings,
-        student: Any,
-        schedule: Schedule,
-        group: Group,
-        dtype: torch.dtype,
-        answers: Path,
+        self, job: DistillJob, student: Any, schedule: BatchNames, group: Processes, dtype: torch.dtype
     ) -> None:
         """Load the teachers.
 
         Args:
-            job: what is trained.
-            settings: what it learns from the teachers.
+            job: what is learned from whom.
             student: the network.
             schedule: of its batches.
             group: the processes that train it.
             dtype: in which the teachers compute.
-            answers: folder where their answers are kept, if the settings say so.
 
         Raises:
             WeightsError: a teacher's file that cannot be used.
             LossError, FitError: see TeacherTerms.
         """
-        self._job, self._settings = job, settings
-        self._student, self._schedule, self._group, self._folder = student, schedule, group, answers
-        teachers = {name: self._load(name, place, dtype) for place, name in enumerate(job.all_teachers)}
-        for name, term in zip(settings.names, settings.terms, strict=True):
-            if settings.task_weight and term.is_initialisation:
+        self._job, self._settings = job, job.settings
+        self._student, self._schedule, self._group = student, schedule, group
+        teachers = {name: self._load(name, place, dtype) for place, name in enumerate(job.teachers)}
+        for name, term in zip(self._settings.names, self._settings.terms, strict=True):
+            if self._settings.task_weight and term.is_initialisation:
                 _logger.warning('%s is made for a stage of its own before the task is trained: task_weight 0', name)
         with seeded(job.seed, -2):
-            self.terms = TeacherTerms(settings, teachers, student, job.settings.image_size, {job.kept_of: job.kept})
-        self.gradients = GradientLengths(settings, group)
+            self.terms = TeacherTerms(self._settings, teachers, student, job.image_size, {job.kept_of: job.kept})
+        self.gradients = GradientLengths(self._settings, group)
         self._probe = Probe(student, self.terms.student_layers)
         self._recorder: Recorder | None = None
 
     def _load(self, name: str, place: int, dtype: torch.dtype) -> AnyTeacher:
         fresh = self._job.seed + place if self._settings.teacher_control == 'random' else None
-        file = self._job.all_teachers[name]
+        file = self._job.teachers[name]
         if file.is_dir():
             if fresh is not None:
                 raise FitError(f'{file} is a bundle: teacher_control: random needs a network of weights')
@@ -117,7 +103,7 @@ class Distiller:
         if not any(weights):
             return {}, {}
         said = self._said(self.terms.asked(weights), images, batch, step, part)
-        truth = _truth(batch, self._job.settings.image_size, self._group.device)
+        truth = _truth(batch, self._job.image_size, self._group.device)
         losses, shares = self.terms.losses(Outputs(maps, branches_of(predictions)), said, images, truth, weights)
         if part == 0:
             parameters = [value for value in self._student.parameters() if value.requires_grad]
@@ -130,12 +116,11 @@ class Distiller:
 
     def state(self) -> dict[str, Any]:
         """What a resumed run must know, beside the terms' parameters."""
-        return {'weighting': self.terms.weighting.state(), 'gradients': self.gradients.state()}
+        return {'gradients': self.gradients.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
-        self.terms.weighting.restore(state['weighting'])
-        self.gradients.restore(state.get('gradients', {}))
+        self.gradients.restore(state['gradients'])
 
     def drop(self) -> None:
         """Forget a batch that was broken off; the maps hold its memory."""
@@ -160,7 +145,7 @@ class Distiller:
             }
             for name, teacher in self.terms.teachers.items()
         }
-        return {'teachers': records} if self._job.teachers else records['']
+        return records.get('', {'teachers': records})
 
     # What the teachers say.
 
@@ -201,7 +186,7 @@ class Distiller:
                     'teacher %s: answers to %d of %d batches are kept in %s',
                     name, len(places) - lacking, len(places), replays[name].folder,
                 )  # fmt: skip
-        return Recorder(self._folder, replays, self._settings.cache_gb * 1e9, self._group.size)
+        return Recorder(self._job.answers, replays, self._settings.cache_gb * 1e9, self._group.size)
 
     def _replay(self, name: str, teacher: AnyTeacher) -> Replay:
         settings = self._settings
@@ -211,22 +196,13 @@ class Distiller:
             teacher.sha256, fresh, str(teacher.precision), str(round_to), self._group.device.type, torch.__version__
         )
         items = [*teacher.layers, *([HEAD] if teacher.with_head else [])]
-        return Replay(self._folder / who / key_of(self._pictures()), items, teacher.precision, round_to)
+        return Replay(self._job.answers / who / key_of(self._pictures()), items, teacher.precision, round_to)
 
     def _pictures(self) -> dict[str, Any]:
         """What the pictures of a batch depend on, beside its name."""
-        settings, schedule = self._job.settings, self._schedule
-        pictures = {
-            'images': [str(file) for file in self._job.images],
-            'unlabelled': [str(file) for file in self._job.unlabelled],
-            'size': settings.image_size,
-            # A batch's name says whether it has mosaics.
-            'augment': dataclasses.replace(settings.augment, close_mosaic=0.0),
-            'seed': self._job.data_seed,
-        }
         return {
-            **counted(pictures),
-            'sizes': (schedule.batch, schedule.unlabelled),
+            **counted(self._job.pictures),
+            'sizes': (self._schedule.batch, self._schedule.unlabelled),
             'process': [self._group.rank, self._group.size],
         }
 

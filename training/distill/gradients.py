@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.distill.job import Processes
 from training.distill.settings import DistillSettings, GradientRatio
 from training.distill.teacher_terms import TermLoss
 from training.errors import FitError
-from training.fit.processes import Group
 
 EVERY = 100
 """Steps between two measurements."""
@@ -34,7 +34,7 @@ class GradientLengths:
         group: the processes that train; a length is their mean, so that all weigh alike.
     """
 
-    def __init__(self, settings: DistillSettings, group: Group) -> None:
+    def __init__(self, settings: DistillSettings, group: Processes) -> None:
         self._settings, self._group = settings, group
         self._ratios = {place for place, term in enumerate(settings.terms) if isinstance(term.weight, GradientRatio)}
         self._smoothed: dict[str, list[float]] = {}

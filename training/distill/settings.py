@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from training.distill.controls import CONTROLS
 from training.distill.losses import loss_class
@@ -15,7 +15,8 @@ BASELINE = 'ultralytics'
 """Ultralytics' own distillation (`distill_model`), as a term to compare with."""
 BASELINE_WEIGHT = 6.0
 INPUTS = ('auto', 'features', 'scores')
-WEIGHTINGS = ('fixed', 'confidence', 'learned')
+WEIGHTINGS = ('fixed', 'confidence')
+NOT_LEARNED = 'no study showed a gain; choose confidence, or fixed with teacher_weights'
 UNLABELLED = '/unlabelled'
 """Behind a term's name in the log: its part on images without labels."""
 CACHE_PRECISIONS = ('own', 'float16')
@@ -113,12 +114,10 @@ class DistillSettings:
         task_weight: factor of the task's own loss.
         unlabelled_weight: factor of every term on unlabelled images, beside its own.
         teacher_control: `none`; in control runs `random` or `shuffled`, see `training.distill.controls`.
-        weighting: of several teachers: `fixed`; `confidence`, image by image, the more the smaller a teacher's own error;
-            `learned` with the student. See `training.distill.weighting`.
+        weighting: of several teachers: `fixed`, or `confidence`, image by image, the more the smaller a teacher's own error. See
+            `training.distill.weighting`.
         teacher_weights: of each teacher by name where the weighting is fixed, of any sum; none weighs all alike, and one
             whose weight is 0 is not asked.
-        weight_entropy: of a learned weighting, in the unit of the losses' shares: the larger, the more even.
-        weight_rate: of a learned weighting, the step of its logits.
         class_map: of a teacher that is a bundle, the student's class by the teacher's; equal names need no entry, and what has
             none is not taught.
         cache: keep on disk what the teachers say, so that a later run with the same pictures asks nobody; give all the same
@@ -127,14 +126,17 @@ class DistillSettings:
         cache_precision: `own` keeps what the teacher computes in, bit by bit; `float16` rounds, also what is not kept yet.
     """
 
+    GONE: ClassVar[Mapping[str, str]] = {
+        'weight_entropy': f'it was for weighting: learned, of which {NOT_LEARNED}',
+        'weight_rate': f'it was for weighting: learned, of which {NOT_LEARNED}',
+    }
+
     terms: tuple[TermSettings, ...]
     task_weight: float = 1.0
     unlabelled_weight: float = 1.0
     teacher_control: str = 'none'
     weighting: str = added('fixed')
     teacher_weights: Mapping[str, float] = added(default_factory=dict)
-    weight_entropy: float = added(0.5)
-    weight_rate: float = added(0.02)
     class_map: Mapping[str, str] = added(default_factory=dict)
     cache: bool = aside(False)
     cache_gb: float = aside(20.0)
@@ -152,9 +154,9 @@ class DistillSettings:
         self._check_weighting()
 
     def _check_weighting(self) -> None:
+        if self.weighting == 'learned':
+            raise ValueError(f'weighting: learned is gone: {NOT_LEARNED}')
         one_of(WEIGHTINGS, weighting=self.weighting)
-        Range(least=0.1, most=100).check(weight_entropy=self.weight_entropy)
-        Range(least=0, most=1 / self.weight_entropy).check(weight_rate=self.weight_rate)
         if self.teacher_weights and self.weighting != 'fixed':
             raise ValueError(f'teacher_weights are for weighting: fixed; {self.weighting} finds its own')
         NOT_NEGATIVE.check(**{f'teacher_weights.{name}': weight for name, weight in self.teacher_weights.items()})

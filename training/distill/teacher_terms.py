@@ -202,14 +202,6 @@ class TeacherTerms:
                     losses[f'{pair.name}{suffix}'] = TermLoss(value, weight * factor, mean, pair)
         return losses, means
 
-    def learn(self, losses: Mapping[str, float]) -> None:
-        """Let the weighting see a step's losses by name."""
-        of_teachers: dict[str, dict[str, float]] = {name: {} for name in self._weighed}
-        for pair in self._shared:
-            if pair.name in losses:
-                of_teachers[pair.teacher][pair.name] = losses[pair.name]
-        self.weighting.learn(of_teachers)
-
     def check_unchanged(self) -> None:
         """See Teacher."""
         for teacher in self.teachers.values():

@@ -1,16 +1,14 @@
-"""A backbone distilled as a classifier: thirteen methods in one loop, of which one line of the settings chooses.
+"""Training a backbone as a classifier, alone or by one of thirteen methods of distillation: a task that `fit.loop` trains.
 
 cross-entropy + weight · loss(student, teacher). AB and FSP are trained alone, before the task; FT first trains what it calls its
-paraphraser. A run is a function of its seed: one that was interrupted goes on from its checkpoint and ends with the same weights.
+paraphraser.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-import logging
-from collections.abc import Iterator
+import copy
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,27 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from training.data.augment import AugmentSettings
 from training.data.image_folder import Augmentation, Pictures, augmented, batch_indices
 from training.data.loader import start_worker
-from training.distill.answers import Answers, Said
-from training.distill.classifier_methods import Method, MethodSettings
-from training.distill.outputs import to_float32
-from training.errors import FitError, Interrupted, WeightsError
+from training.distill.classifier_methods import Method, MethodSettings, Said, as_outputs, as_said
+from training.distill.distiller import NOBODY
+from training.distill.outputs import Outputs, to_float32
+from training.distill.teacher_cache import HEAD, Recorder, Replay, hash_of, key_of
+from training.errors import FitError
+from training.fit.job import WITHOUT_EFFECT, file_hash, hashed
+from training.fit.loop import fit
 from training.fit.precision import PRECISIONS, autocast, autocast_dtype
-from training.fit.processes import Group, joined
-from training.fit.signals import Signals
+from training.fit.processes import Group
+from training.fit.schedule import Schedule
+from training.fit.settings import FitSettings
+from training.fit.task import Losses
 from training.models.yolov4.backbones import Classifier
-from training.models.yolov4.classifier_files import load_classifier, read_file, save_classifier, write_file
+from training.models.yolov4.classifier_files import load_classifier, save_classifier
 from training.ranges import NOT_NEGATIVE, SHARE, one_of
 from training.schema import added, aside, counted
-from training.steps import digest
 
-_logger = logging.getLogger(__name__)
-WHOLE_BATCH = slice(None)
+CACHE_BYTES = 100e9
+"""The most that is kept of what teachers say."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,25 @@ class ClassifySettings:
         NOT_NEGATIVE.check(workers=self.workers)
         one_of(PRECISIONS, precision=self.precision)
 
+    def of_loop(self, first: int) -> FitSettings:
+        """The same as the loop is asked for, with so many steps before the task's own."""
+        return FitSettings(
+            image_size=self.size,
+            batch=self.batch,
+            steps=first + self.steps,
+            learning_rate=self.learning_rate,
+            final_share=0.0,
+            weight_decay=self.weight_decay,
+            warmup_steps=self.warmup_steps,
+            ema_decay=0.0,
+            gradient_clip=0.0,
+            precision=self.precision,
+            checkpoint_minutes=0.0,
+            checkpoint_steps=self.checkpoint_steps,
+            workers=self.workers,
+            augment=AugmentSettings(mosaic=0.0, close_mosaic=0.0),
+        )
+
 
 @dataclass(frozen=True)
 class ClassifyJob:
@@ -97,7 +117,7 @@ class ClassifyJob:
         start: weights to begin with; None begins at random.
         teacher: weights of the teacher, for `method`.
         method: what is learned from it; None trains plainly.
-        answers: folder of what the teacher says in each step, where that was kept (`training.distill.answers`).
+        answers: folder where what the teacher says is kept for all students and methods; None keeps nothing.
     """
 
     backbone: str
@@ -109,264 +129,211 @@ class ClassifyJob:
     answers: Path | None = None
 
 
-def fit_classifier(job: ClassifyJob, data: Pictures, folder: Path, *, say: bool = True) -> Path:
-    """Train; goes on from the folder's checkpoint where it is of the same job, and does nothing where that came to its end.
+def fit_classifier(job: ClassifyJob, data: Pictures, folder: Path) -> Path:
+    """Train; goes on from the folder's checkpoint, and does nothing where a training of this job came to its end.
 
     Returns:
         The weights file.
 
     Raises:
-        FitError: the teacher has other classes, a loss is not a number, or the processes cannot share a batch; the last
-            checkpoint stays.
+        FitError: the teacher has other classes, or the processes cannot share a batch; see `fit.loop.fit`.
         WeightsError: weights that cannot be read.
         DataError: fewer pictures than a batch.
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
     """
-    target = folder / 'weights.pt'
-    identity = _identity(job, data)
-    if target.is_file() and read_file(target).get('job') == identity:
-        return target
-    with joined() as group:
-        if job.settings.batch % group.size:
-            raise FitError(f'batch {job.settings.batch} cannot be shared by {group.size} processes: choose a multiple')
-        torch.manual_seed(job.seed)
-        student = Classifier(job.backbone, len(data.classes), small=job.settings.small_stem)
-        if job.start is not None:
-            student, _ = load_classifier(job.start)
-        teacher = _teacher(job, data)
-        method = None
-        if job.method is not None and teacher is not None:
-            with torch.random.fork_rng():  # a loss's own parameters must not change what the plain run draws
-                method = Method(job.method, student, teacher, data, job.settings.size)
-        run = _Run(job, data, student, teacher, method, folder, identity, group)
-        run.resume()
-        with Signals() as signals:
-            run.all(say and group.first, signals)
-        if group.first:
-            save_classifier(student, job.backbone, data.classes, target, identity)
-            run.checkpoint.unlink(missing_ok=True)
-        group.wait()
-    return target
+    return fit(lambda group: ClassifierTask(job, data, group), folder, _identity(job, data)).weights
 
 
-def _identity(job: ClassifyJob, data: Pictures) -> str:
-    """Hash of all that a run's result depends on."""
-    files = {name: digest(file) if file else '' for name, file in (('teacher', job.teacher), ('start', job.start))}
-    settings = {name: value for name, value in counted(job.settings).items() if name != 'checkpoint_steps'}
-    method = None if job.method is None else asdict(job.method)
-    parts = [job.backbone, settings, job.seed, files, method, data.fingerprint()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+def _identity(job: ClassifyJob, data: Pictures) -> dict[str, str]:
+    """What a run's result depends on, by what people call it."""
+    settings = {name: value for name, value in counted(job.settings).items() if name not in WITHOUT_EFFECT}
+    files = {
+        name: file_hash(file) for name, file in (('teacher', job.teacher), ('start', job.start)) if file is not None
+    }
+    return hashed(
+        {
+            'backbone': job.backbone,
+            'fit settings': settings,
+            'seed': job.seed,
+            'method': None if job.method is None else asdict(job.method),
+            'pictures': data.fingerprint(),
+            **files,
+        }
+    )
 
 
-def _teacher(job: ClassifyJob, data: Pictures) -> Classifier | None:
-    if job.method is None:
-        return None
-    if job.teacher is None:
-        raise FitError(f'{job.method.loss} needs a teacher')
-    teacher, classes = load_classifier(job.teacher)
-    if classes != data.classes:
-        raise FitError(f'the teacher knows {", ".join(classes)}, the data set has {", ".join(data.classes)}')
-    return teacher.requires_grad_(False).eval()
+class ClassifierTask:
+    """See `fit.task.Task`."""
 
+    validation = None
+    sparsity = None
 
-class _Run:
-    """The state of a run, and its steps."""
-
-    def __init__(
-        self,
-        job: ClassifyJob,
-        data: Pictures,
-        student: Classifier,
-        teacher: Classifier | None,
-        method: Method | None,
-        folder: Path,
-        identity: str,
-        group: Group,
-    ) -> None:
+    def __init__(self, job: ClassifyJob, data: Pictures, group: Group) -> None:
+        self.job, self.data, self.group, self.seed = job, data, group, job.seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(job.seed)
+            student = Classifier(job.backbone, len(data.classes), small=job.settings.small_stem)
+            if job.start is not None:
+                student, _ = load_classifier(job.start)
+            self.teacher = self._load_teacher()
+            self.method: Method | None = None
+            if job.method is not None and self.teacher is not None:
+                self.method = Method(job.method, student, self.teacher, data, job.settings.size).to(group.device)
         # In this memory layout MobileNetV2 trains about twice as fast on a CPU.
-        self.student = student.to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.method = None if method is None else method.to(group.device)
-        self.job, self.data, self.group = job, data, group
-        self.folder, self.identity = folder, identity
-        self.checkpoint = folder / 'checkpoint.pt'
-        self.class_ids = data.class_ids.to(group.device)
-        self.trained = [*student.parameters(), *(method.parameters() if method else [])]
-        decayed = [value for value in self.trained if value.ndim > 1]
-        plain = [value for value in self.trained if value.ndim <= 1]
-        groups = [
-            {'params': decayed, 'weight_decay': job.settings.weight_decay},
-            {'params': plain, 'weight_decay': 0.0},
-        ]
-        networks = [student, *([method] if method else [])]
-        norms = [layer for network in networks for layer in network.modules() if isinstance(layer, _BatchNorm)]
-        self.statistics = [value for norm in norms for value in norm.buffers() if value.is_floating_point()]
-        self.optimizer = torch.optim.AdamW(groups, lr=job.settings.learning_rate)
-        self.precision = autocast_dtype(job.settings.precision, group.device)
-        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
-        has_first = method is not None and (method.only_first or method.name == 'ft')
-        self.first = job.settings.first_steps if has_first else 0
-        self.answers = None if teacher is None else Answers(teacher.to(group.device), job.answers)
-        self.step = 0
-        self.rows: list[dict[str, float]] = []
+        self.student: Any = student.train().to(group.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.terms: nn.Module = nn.ModuleList() if self.method is None else nn.ModuleList([self.method])
+        has_first = self.method is not None and (self.method.only_first or self.method.name == 'ft')
+        self.first_steps = job.settings.first_steps if has_first else 0
+        self.settings = job.settings.of_loop(self.first_steps)
+        self.schedule = Schedule(self.settings, len(data), unlabelled=False, group=group)
+        self._class_ids = data.class_ids.to(group.device)
+        self._precision = autocast_dtype(self.settings.precision, group.device)
+        self._recorder: Recorder | None = None
 
-    @property
-    def last(self) -> int:
-        """Number of steps in all."""
-        return self.first + self.job.settings.steps
+    def _load_teacher(self) -> Classifier | None:
+        job = self.job
+        if job.method is None:
+            return None
+        if job.teacher is None:
+            raise FitError(f'{job.method.loss} needs a teacher')
+        teacher, classes = load_classifier(job.teacher)
+        if classes != self.data.classes:
+            raise FitError(f'the teacher knows {", ".join(classes)}, the data set has {", ".join(self.data.classes)}')
+        return teacher.requires_grad_(False).eval().to(self.group.device)
 
-    def all(self, say: bool, signals: Signals) -> None:
-        """Every step that is left."""
-        self.student.train()
-        batches = self._batches()
-        for _ in tqdm(range(self.step, self.last), initial=self.step, total=self.last, disable=not say, leave=False):
-            self._one(*next(batches))
-            stop = self._stop_asked(signals)
-            if stop or self.step % self.job.settings.checkpoint_steps == 0:
-                self._save()
-            if stop and self.step < self.last:
-                raise Interrupted(f'stopped at step {self.step} of {self.last}: run the same again to go on from there')
-        self._log()
+    # What the loop asks for.
 
-    def _stop_asked(self, signals: Signals) -> bool:
-        return self.group.any(signals.received)
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the pictures of each step, and their places in the set."""
-        settings, group = self.job.settings, self.group
-        own = settings.batch // group.size
-        part = WHOLE_BATCH if group.size == 1 else slice(group.rank * own, (group.rank + 1) * own)
+    def batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures of each batch, and their places in the set."""
+        settings, parts = self.job.settings, self._parts(step)
+        shows = _Batches(self.data, settings, self.seed)
         if not settings.workers:
-            for step in range(self.step, self.last):
-                yield shown(self.data, settings, self.job.seed, step, part)
-            return
-        yield from DataLoader(
-            _Batches(self.data, settings, self.job.seed, part),
+            return (shows[place] for place in parts)
+        loader: DataLoader[Any] = DataLoader(
+            shows,
             batch_size=None,
-            sampler=range(self.step, self.last),
+            sampler=list(parts),
             num_workers=settings.workers,
             worker_init_fn=start_worker,
-            pin_memory=group.device.type == 'cuda',
+            pin_memory=self.group.device.type == 'cuda',
             generator=torch.Generator(),  # its own: the loader may not touch the random numbers of the training
         )
+        return iter(loader)
 
-    def _one(self, images: Tensor, indices: Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group['lr'] = self._rate()
+    def _parts(self, first: int) -> Iterator[tuple[int, slice]]:
+        """This process's share of each batch: the step, and which of the step's pictures."""
+        group, batch = self.group, self.schedule.batch
+        own = batch // group.size
+        for step in range(first, self.schedule.steps):
+            for part in range(self.schedule.accumulate):
+                start = part * batch + group.rank * own
+                yield step, slice(start, start + own)
+
+    def advance(self, progress: float) -> None:
+        """See Task."""
+
+    def losses(self, batch: tuple[Tensor, Tensor], step: int, part: int) -> Losses:
+        """Cross-entropy, and the method's loss beside it or before it."""
+        images, indices = batch
         images = images.to(self.group.device, non_blocking=True, memory_format=torch.channels_last)
-        terms = self._terms(images, indices.to(self.group.device))
-        for name, term in terms.items():
-            if not bool(torch.isfinite(term)):
-                raise FitError(
-                    f'{name} is {term.item()} in step {self.step + 1}; lower learning_rate or the weight of the loss'
-                )
-        total = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad()
-        self.scaler.scale(total / self.group.size).backward()
-        self.group.sum_gradients(self.trained)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.group.mean(self.statistics)
-        self.step += 1
-        if self.step % 20 == 0 or self.step == self.last:
-            self.rows.append({'step': self.step, **{name: term.item() for name, term in terms.items()}})
+        values = self._values(images, indices.to(self.group.device), step, part)
+        total = torch.stack(list(values.values())).sum()
+        return Losses(total / (self.group.size * self.schedule.accumulate), {'loss': total, **values})
 
-    def _terms(self, images: Tensor, indices: Tensor) -> dict[str, Tensor]:
-        method, in_first = self.method, self.step < self.first
+    def _values(self, images: Tensor, indices: Tensor, step: int, part: int) -> dict[str, Tensor]:
+        method, in_first = self.method, step < self.first_steps
         if method is not None and method.name == 'ft' and in_first:
-            return {'reconstruction': method.reconstruction(self._taught(images))}
+            return {'reconstruction': method.reconstruction(self._taught(images, step, part))}
         given = self._computed(self.student, images)
         if method is not None and in_first:
-            return {method.name: method.factor * method(given, self._taught(images), indices)}
+            return {method.name: method.factor * method(given, self._taught(images, step, part), indices)}
         smoothing = self.job.settings.label_smoothing
-        task = functional.cross_entropy(given[0], self.class_ids[indices], label_smoothing=smoothing)
+        task = functional.cross_entropy(given[0], self._class_ids[indices], label_smoothing=smoothing)
         if method is None or method.only_first:
             return {'task': task}
-        return {'task': task, method.name: method.factor * method(given, self._taught(images), indices)}
+        return {'task': task, method.name: method.factor * method(given, self._taught(images, step, part), indices)}
 
-    def _computed(self, network: Any, *inputs: Any) -> Said:
+    def _computed(self, network: Any, images: Tensor) -> Said:
         """In the run's precision; what comes out is float32, as losses want it."""
-        if self.precision is None:
-            plain: Said = network(*inputs)
+        if self._precision is None:
+            plain: Said = network(images)
             return plain
-        with autocast(self.group.device, self.precision):
-            given = network(*inputs)
-        widened: Said = to_float32(given)
-        return widened
+        with autocast(self.group.device, self._precision):
+            given = network(images)
+        wide: Said = to_float32(given)
+        return wide
 
-    def _taught(self, images: Tensor) -> Said:
-        assert self.answers is not None
-        return self._computed(self.answers, self.step, images)
+    def notes(self) -> Mapping[str, float]:
+        """See Task."""
+        return {}
 
-    def _rate(self) -> float:
-        settings = self.job.settings
-        if self.step < self.first:
-            return settings.learning_rate
-        done = self.step - self.first
-        warm = min((done + 1) / max(settings.warmup_steps, 1), 1.0)
-        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done / settings.steps)).item())
-        return settings.learning_rate * warm * cosine
+    def drop(self, *, halved: bool) -> None:
+        """See Task: smaller batches have other answers."""
+        self._recorder = None
 
-    def _save(self) -> None:
-        if not self.group.first:
-            return
-        state = {
-            'job': self.identity,
-            'step': self.step,
-            'student': self.student.state_dict(),
-            'method': self.method.state_dict() if self.method else {},
-            'optimizer': self.optimizer.state_dict(),
-            'scaler': self.scaler.state_dict(),
-            'random': torch.get_rng_state(),
-            'rows': self.rows,
-        }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_file(state, self.checkpoint)
-        self._log()
+    def state(self) -> dict[str, Any]:
+        """See Task."""
+        return {}
 
-    def _log(self) -> None:
-        if not self.group.first:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        with (self.folder / 'log.csv').open('w', newline='', encoding='utf-8') as file:
-            writer = csv.DictWriter(file, columns, lineterminator='\n')
-            writer.writeheader()
-            writer.writerows(self.rows)
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See Task."""
 
-    def resume(self) -> None:
-        """Take up the checkpoint, where there is one of this job; a damaged one is not used."""
-        if not self.checkpoint.is_file():
-            return
-        try:
-            state = read_file(self.checkpoint)
-        except WeightsError as error:
-            _logger.warning('%s; the run begins anew', error)
-            return
-        if state.get('job') != self.identity:
-            return
-        self.student.load_state_dict(state['student'])
-        if self.method is not None:
-            self.method.load_state_dict(state['method'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        self.scaler.load_state_dict(state.get('scaler', {}))
-        torch.set_rng_state(state['random'])
-        self.step, self.rows = state['step'], state['rows']
+    def bare(self) -> Classifier:
+        """See Task."""
+        student: Classifier = copy.deepcopy(self.student)
+        return student
+
+    def save(self, network: Classifier, file: Path) -> None:
+        """See Task."""
+        save_classifier(network, self.job.backbone, self.data.classes, file)
+
+    def end(self) -> Mapping[str, Any]:
+        """See Task."""
+        if self.job.teacher is None or self.job.method is None:
+            return NOBODY
+        return {'teacher': str(self.job.teacher), 'teacher_sha256': file_hash(self.job.teacher)}
+
+    # What the teacher says.
+
+    def _taught(self, images: Tensor, step: int, part: int) -> Said:
+        ask = functools.partial(self._asked, images)
+        if self.job.answers is None:
+            return as_said(ask())
+        if self._recorder is None:
+            self._recorder = self._open_answers(self.job.answers)
+        later = functools.partial(self.schedule.names_from, step)
+        place = self.schedule.names(step)[part]
+        return as_said(self._recorder('', place, hash_of(images.cpu()), images.device, ask, later))
+
+    @torch.no_grad()
+    def _asked(self, images: Tensor) -> Outputs:
+        return as_outputs(self._computed(self.teacher, images))
+
+    def _open_answers(self, folder: Path) -> Recorder:
+        """What is kept of the teacher, the pictures and the size of batches of this run."""
+        settings, group = self.job.settings, self.group
+        assert self.job.teacher is not None
+        assert self.teacher is not None
+        who = key_of(file_hash(self.job.teacher), str(self._precision), group.device.type, torch.__version__)
+        pictures = [self.data.fingerprint(), settings.size, settings.batch, counted(settings.augment), self.seed]
+        own = key_of(*pictures, self.schedule.batch, group.rank, group.size)
+        maps = [f'map {number}' for number in range(len(self.teacher.strides))]
+        replay = Replay(folder / who / own, [*maps, HEAD], torch.float32)
+        return Recorder(folder, {'': replay}, CACHE_BYTES, group.size)
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """The batch of each step, for worker processes."""
+    """Parts of the batch of each step, for worker processes."""
 
-    def __init__(self, data: Pictures, settings: ClassifySettings, seed: int, part: slice) -> None:
+    def __init__(self, data: Pictures, settings: ClassifySettings, seed: int) -> None:
         self._of = (data, settings, seed)
-        self._part = part
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        data, settings, seed = self._of
-        return shown(data, settings, seed, step, self._part)
+    def __getitem__(self, place: tuple[int, slice]) -> tuple[Tensor, Tensor]:
+        return shown(*self._of, *place)
 
 
 def shown(
-    data: Pictures, settings: ClassifySettings, seed: int, step: int, part: slice = WHOLE_BATCH
+    data: Pictures, settings: ClassifySettings, seed: int, step: int, part: slice = slice(None)
 ) -> tuple[Tensor, Tensor]:
     """The pictures of a step, float32 (N, 3, S, S), and their places in the set: the same for every student and method.
 

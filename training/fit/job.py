@@ -1,4 +1,4 @@
-"""One training as it is asked for, what its result depends on, and what it leaves behind."""
+"""The training of a detector as it is asked for, what its result depends on, and what any training leaves behind."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from training.prune.sparsity import SparsitySettings
 
 WEIGHTS, RECORD = 'weights.pt', 'fit.json'
+WITHOUT_EFFECT = ('workers', 'checkpoint_minutes', 'checkpoint_steps')
+"""Settings on which no result depends."""
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """One training.
+    """One training of a detector.
 
     Attributes:
         student: a network, its weights file, or an architecture (see `training.models.weights`) for fresh weights.
@@ -111,14 +113,14 @@ def identity(job: FitJob) -> dict[str, str]:
     if isinstance(job.student, nn.Module):
         student: Any = fingerprint(job.student)
     else:
-        student = _sha256(job.student) if isinstance(job.student, Path) else job.student
-    parts = {
+        student = file_hash(job.student) if isinstance(job.student, Path) else job.student
+    parts: dict[str, Any] = {
         'student': student,
         'classes': job.classes,
         'images': [str(file) for file in job.images],
         'unlabelled images': [str(file) for file in job.unlabelled],
         'seed': job.seed,
-        'teacher': None if job.teacher is None else _sha256(job.teacher),
+        'teacher': None if job.teacher is None else file_hash(job.teacher),
         'kept channels': job.kept,
         'fit settings': counted(job.settings),
         'distillation': counted(job.distill),
@@ -126,13 +128,18 @@ def identity(job: FitJob) -> dict[str, str]:
     }
     if job.teachers:
         parts['teachers'] = {
-            'files': {name: _sha256(file) for name, file in job.teachers.items()},
+            'files': {name: file_hash(file) for name, file in job.teachers.items()},
             'kept of': job.kept_of,
         }
     if job.settings.validate_epochs:
         parts['validation set'] = str(job.validation)
-    for name in ('workers', 'checkpoint_minutes', 'checkpoint_steps'):
+    for name in WITHOUT_EFFECT:
         parts['fit settings'].pop(name)
+    return hashed(parts)
+
+
+def hashed(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Each part of an identity as a hash."""
     return {
         name: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
         for name, value in parts.items()
@@ -155,14 +162,14 @@ def write_record(
         'job': of_job,
         'steps': steps,
         'halved_batch': halved,
-        'weights_sha256': _sha256(folder / WEIGHTS),
+        'weights_sha256': file_hash(folder / WEIGHTS),
         **teachers,
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1), encoding='utf-8')
 
 
-def finished(job: FitJob, folder: Path) -> FitResult | None:
-    """The result of a training of this job that came to its end before.
+def finished(of_job: Mapping[str, str], folder: Path) -> FitResult | None:
+    """The result of a training of that identity that came to its end before.
 
     Raises:
         FitError: the folder's record is of something else.
@@ -172,13 +179,14 @@ def finished(job: FitJob, folder: Path) -> FitResult | None:
         return None
     try:
         entries = json.loads(record.read_text(encoding='utf-8'))
-        same = entries['job'] == identity(job) and entries['weights_sha256'] == _sha256(folder / WEIGHTS)
+        same = entries['job'] == of_job and entries['weights_sha256'] == file_hash(folder / WEIGHTS)
         return FitResult(folder / WEIGHTS, int(entries['steps']), folder / LOG) if same else None
     except (ValueError, KeyError, TypeError) as error:
         raise FitError(f'{record} is not of this trainer: choose another folder') from error
 
 
-def _sha256(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """Of a file or a folder."""
     if file.is_dir():
         return folder_hash(file)
     return digest(file) if file.is_file() else 'missing'

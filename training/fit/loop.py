@@ -1,4 +1,4 @@
-"""Training a detector, from labels alone or from a teacher too: `fit` is the table of contents.
+"""The loop that trains any network: `fit` is its table of contents, a `Task` says what is trained.
 
 A run is a function of its job: the images, their order and augmentation depend on (seed, position), and the random numbers
 of a step on (seed, step). So a run that was interrupted anywhere and continued gives the bytes of one that was not (on a
@@ -11,7 +11,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.data.loader import Batch, Batches
-from training.distill.distiller import NOBODY, Distiller
-from training.distill.outputs import measure_shape, part_of, to_float32
-from training.distill.teacher_terms import TermLoss
-from training.errors import DataError, FitError, Interrupted
+from training.errors import FitError, Interrupted
 from training.fit import checkpoint
-from training.fit.families import family_of, targets_of
-from training.fit.job import RECORD, WEIGHTS, FitJob, FitResult, finished, identity, write_record
+from training.fit.job import RECORD, WEIGHTS, FitResult, finished, write_record
 from training.fit.log import LOG, FitLog
-from training.fit.optimizer import AveragedWeights, is_out_of_memory, make_optimizer, sparsity_penalty
-from training.fit.pictures import image_set
-from training.fit.precision import autocast, autocast_dtype
+from training.fit.optimizer import AveragedWeights, Rates, is_out_of_memory, make_optimizer
+from training.fit.precision import autocast_dtype
 from training.fit.processes import Group, joined
-from training.fit.schedule import Schedule
 from training.fit.signals import Signals
-from training.fit.student import freeze, make_student
-from training.fit.validation import BEST, Validation, is_due, with_state
-from training.models.weights import save_weights
+from training.fit.task import Task
+from training.fit.validation import BEST, is_due, with_state
+from training.prune.sparsity import SparsityPenalty, draw_gammas
 from training.seeding import seeded
 
 HISTOGRAM_EVERY = 100  # steps between two histograms of γ
@@ -45,91 +38,64 @@ LAST = 'last.pt'  # where the best weights are the result
 _logger = logging.getLogger(__name__)
 
 
-def fit(job: FitJob, folder: Path, *, anew: bool = False) -> FitResult:
+def fit(
+    make_task: Callable[[Group], Task], folder: Path, identity: Mapping[str, str], *, anew: bool = False
+) -> FitResult:
     """Train, or go on where an interrupted training of the same job stood.
 
     Args:
-        job: what to do.
+        make_task: what is trained, in one of several processes or alone.
         folder: of its files: weights.pt, log.csv, fit.json, TensorBoard's, and checkpoint.pt until the end.
+        identity: what its result depends on, by what people call it, as hashes.
         anew: start from the beginning whatever the folder holds.
 
     Raises:
-        DataError: no image that can be used, or wrong labels.
-        WeightsError: a weights file that cannot be used.
-        LossError: a loss that cannot be used on these networks.
         FitError: the job is not possible, a loss became NaN, a term has no effect, the disk or the memory is full, or the
             folder holds an unfinished training of another job.
         Interrupted: by Ctrl-C or SIGTERM, after a checkpoint.
+        TrainingError: what the task raises.
     """
     with joined() as group:
-        result = finished(job, folder) if not anew else None
+        result = None if anew else finished(identity, folder)
         if result is not None:
             return result
         if group.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            if anew:
-                for name in (checkpoint.NAME, LOG, RECORD, WEIGHTS):
-                    (folder / name).unlink(missing_ok=True)
+            _make_ready(folder, anew=anew)
         group.wait()
-        run = _Run(job, folder, group)
+        run = Run(make_task(group), folder, identity, group)
         run.resume()
         with Signals() as signals:
             run.train(signals)
         return run.finish()
 
 
-class _Run:
+def _make_ready(folder: Path, *, anew: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if anew:
+        for name in (checkpoint.NAME, LOG, RECORD, WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+
+
+class Run:
     """The state of a training, and what one step does to it."""
 
-    def __init__(self, job: FitJob, folder: Path, group: Group) -> None:
-        self.job, self.folder, self.group = job, folder, group
-        self.settings = job.settings
-        self.identity = identity(job)
+    def __init__(self, task: Task, folder: Path, identity: Mapping[str, str], group: Group) -> None:
+        self.task, self.folder, self.identity, self.group = task, folder, identity, group
+        self.settings, self.schedule, self.validation = task.settings, task.schedule, task.validation
+        self.student, self.terms = task.student, task.terms
         self.step = 0
 
-        images = image_set(job, folder, job.images, labelled=True)
-        unlabelled = image_set(job, folder, job.unlabelled, labelled=False) if job.unlabelled else None
-        self.schedule = Schedule(self.settings, len(images), unlabelled=unlabelled is not None, group=group)
-        self.batches = Batches(images, unlabelled, job.data_seed, self.settings.workers)
-
-        self.student = make_student(job).to(group.device, memory_format=torch.channels_last)
-        self.student.train()
-        freeze(self.student, self.settings.freeze)
-        self.penalty = sparsity_penalty(self.student, job.sparsity, self.settings.optimizer)
+        self.penalty: SparsityPenalty | None = None
+        if task.sparsity is not None:
+            self.penalty = SparsityPenalty(self.student, task.sparsity, self.settings.optimizer)
         self.gammas = None if self.penalty is None else self.penalty.values()
-        self.family = family_of(self.student)
-        if job.unlabelled and not self.family.takes_unlabelled:
-            raise FitError(f'{self.family.name} is trained on labelled images only: leave the unlabelled ones out')
-
-        self.precision = autocast_dtype(self.settings.precision, group.device)
-        self.distiller = self._distiller()
-        self.terms = nn.ModuleList() if self.distiller is None else self.distiller.terms.terms
-        self.terms.to(group.device)
-
         # With the terms' parameters, before the first step: an adapter that joins later would never be trained.
         self.optimizer = make_optimizer([self.student, self.terms], self.settings)
-        self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision is torch.float16)
+        self.rates = Rates(self.settings, self.schedule.steps, task.first_steps)
+        half = autocast_dtype(self.settings.precision, group.device) is torch.float16
+        self.scaler = torch.amp.GradScaler(group.device.type, enabled=half)
         self.averaged = AveragedWeights(self.student, self.settings.ema_decay, self.settings.ema_ramp)
         self.log = FitLog(folder, enabled=group.first)
-        self.validation = self._validation()
-
-    def _validation(self) -> Validation | None:
-        job, settings = self.job, self.settings
-        if not settings.validate_epochs:
-            return None
-        if job.validation is None:
-            raise FitError('validate_epochs needs a validation set')
-        measured = (settings.image_size, settings.validate_images, self.group.device)
-        return Validation(self.folder, job.validation, job.classes, *measured)
-
-    def _distiller(self) -> Distiller | None:
-        job, dtype = self.job, self.precision or torch.float32
-        if job.distill is None:
-            # As with terms: what a head keeps from its first pass must be the same in both arms of a study.
-            measure_shape(self.student, (), self.settings.image_size)
-            return None
-        answers = job.answers or self.folder / 'answers'
-        return Distiller(job, job.distill, self.student, self.schedule, self.group, dtype, answers)
 
     # What `fit` does.
 
@@ -150,11 +116,10 @@ class _Run:
         self.terms.load_state_dict(state['terms'])
         self.optimizer.load_state_dict(state['optimizer'])
         self.scaler.load_state_dict(state['scaler'])
-        self.gammas = state.get('gammas', self.gammas)
+        self.gammas = state['gammas']
         if self.validation is not None:
             self.validation.restore(state['validation'])
-        if self.distiller is not None:
-            self.distiller.restore(state.get('distiller', state))
+        self.task.restore(state['task'])
         self.averaged.restore(state['averaged'])
         self.log.start_at(state['log'], self.step)
         if self.group.first:
@@ -163,19 +128,17 @@ class _Run:
     def train(self, signals: Signals) -> None:
         """All steps that are left."""
         steps, saved = self.schedule.steps, time.monotonic()
-        batches = self._batches_from(self.step)
+        batches = self.task.batches(self.step)
         bar = tqdm(total=steps, initial=self.step, unit='it', disable=not self.group.first, mininterval=1.0)
         with bar, self.log:
             while self.step < steps:
                 started = time.monotonic()
                 values = self._step(batches)
                 if values is None:  # the memory did not suffice: smaller ones from here on
-                    batches = self._batches_from(self.step)
+                    batches = self.task.batches(self.step)
                     continue
                 ended = self._validate(values)
-                self.log.write(self.step, values, time.monotonic() - started)
-                if self.penalty is not None and (self.step % HISTOGRAM_EVERY == 0 or self.step == steps):
-                    self.log.write_spread(self.step, 'gamma', self.penalty.values())
+                self._write(values, time.monotonic() - started)
                 bar.set_postfix({name: f'{value:.4g}' for name, value in values.items() if name in ('loss', 'task')})
                 bar.update()
                 if ended:
@@ -189,31 +152,12 @@ class _Run:
                             f'stopped at step {self.step} of {steps}: run the same again to go on from there'
                         )
 
-    def _validate(self, values: dict[str, float]) -> bool:
-        """Measure where that is due, into the step's row; whether the training is at its end because it gets no better."""
-        validation, settings = self.validation, self.settings
-        if validation is None or not is_due(
-            self.step, self.schedule.steps, self.schedule.epochs_per_step, settings.validate_epochs
-        ):
-            return False
-
-        def measured() -> bool:
-            values.update(validation.measure(self._result(), self.step))
-            return bool(settings.patience) and validation.worse >= settings.patience
-
-        return self.group.first_does(measured)
-
-    def _result(self) -> Any:
-        """The network that the training would give if it ended now."""
-        state = self.averaged.state if self.settings.ema_decay else self.student.state_dict()
-        return with_state(self.family.bare(self.student), state)
-
     def save(self) -> None:
         """Write the checkpoint."""
         if not self.group.first:
             return
         state = {
-            'job': self.identity,
+            'job': dict(self.identity),
             'step': self.step,
             'halved': self.schedule.halved,
             'student': self.student.state_dict(),
@@ -224,66 +168,48 @@ class _Run:
             'log': self.log.flushed(),
             'gammas': self.gammas,
             'validation': {} if self.validation is None else self.validation.state(),
-            'distiller': {} if self.distiller is None else self.distiller.state(),
+            'task': self.task.state(),
         }
         checkpoint.write(self.folder, state)
 
     def finish(self) -> FitResult:
         """Write the result, and prove that the teacher is what it was."""
-        if self.distiller is not None:
-            self.distiller.end()
+        teachers = self.task.end()
         result = FitResult(self.folder / WEIGHTS, self.step, self.folder / LOG)
         if self.group.first:
-            save_weights(self._result(), result.weights, self.job.classes)
+            self.task.save(self._result(), result.weights)
             if self.settings.keep == 'best':
                 shutil.copyfile(result.weights, self.folder / LAST)
                 shutil.copyfile(self.folder / BEST, result.weights)
-            teachers = NOBODY if self.distiller is None else self.distiller.record()
             write_record(self.folder, self.identity, result.steps, halved=self.schedule.halved, teachers=teachers)
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
             if self.penalty is not None:
-                from training.prune.sparsity import draw_gammas
-
                 draw_gammas({'before': self.gammas, 'after': self.penalty.values()}, self.folder / GAMMAS)
         self.group.wait()
         return result
 
+    def _result(self) -> Any:
+        """The network that the training would give if it ended now."""
+        state = self.averaged.state if self.settings.ema_decay else self.student.state_dict()
+        return with_state(self.task.bare(), state)
+
     # What a step does.
 
-    def _batches_from(self, step: int) -> Iterator[Batch]:
-        return self.batches.iterate(self.schedule.plans(step))
-
-    def _step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
+    def _step(self, batches: Iterator[Any]) -> dict[str, float] | None:
         """One change of the weights, and its row of the log; None where smaller batches must be tried."""
-        self._set_rates()
+        self.rates.set(self.optimizer, self.step)
+        self.task.advance(self.step / self.schedule.steps)
         values = self._accumulate(batches)
         if values is None:
             return None
-        if self.distiller is not None:
-            self.distiller.terms.learn(values)
-            values.update(self.distiller.gradients.newest)
+        values.update(self.task.notes())
         values['gradient'] = self._update()
         if self.penalty is not None:
             values['sparsity'] = self.penalty.value()
         self.step += 1
         return values
 
-    def _set_rates(self) -> None:
-        """Learning rate, and YOLO26's shift from its one branch to the other, as the step says."""
-        settings, progress = self.settings, self.step / self.schedule.steps
-        cosine = (1 + math.cos(math.pi * progress)) / 2
-        share = settings.final_share + (1 - settings.final_share) * cosine
-        if self.step < settings.warmup_steps:
-            share *= (self.step + 1) / settings.warmup_steps
-        self.rate = settings.learning_rate * share
-        for group in self.optimizer.param_groups:
-            group['lr'] = self.rate
-        criterion: Any = getattr(self.student, 'criterion', None)
-        if hasattr(criterion, 'o2m'):
-            criterion.o2m = criterion.o2m_copy + (criterion.final_o2m - criterion.o2m_copy) * progress
-            criterion.o2o = criterion.total - criterion.o2m
-
-    def _accumulate(self, batches: Iterator[Batch]) -> dict[str, float] | None:
+    def _accumulate(self, batches: Iterator[Any]) -> dict[str, float] | None:
         """The gradients of one step; None where the memory did not suffice and smaller batches must be tried."""
         self.optimizer.zero_grad(set_to_none=True)
         accumulate = self.schedule.accumulate
@@ -291,7 +217,7 @@ class _Run:
         failure: Exception | None = None
         try:
             for part in range(accumulate):
-                with seeded(self.job.seed, self.schedule.number(self.step, part)):
+                with seeded(self.task.seed, self.schedule.number(self.step, part)):
                     values = self._backward(next(batches), part)
                 for name, value in values.items():
                     sums[name] = sums.get(name, torch.zeros((), device=self.group.device)) + value.detach() / accumulate
@@ -300,43 +226,23 @@ class _Run:
                 raise
             # What its frames hold is the memory that is wanted.
             failure = error.with_traceback(None)
-            if self.distiller is not None:
-                self.distiller.drop()
+            self.task.drop(halved=False)
         if self.group.any(failure is not None):
             self._halve(failure)
             return None
         self.group.mean(list(sums.values()))
-        row = {'epoch': self.step * self.schedule.epochs_per_step, 'learning_rate': self.rate}
+        row = {'epoch': self.step * self.schedule.epochs_per_step, 'learning_rate': self.rates.rate}
         row.update({name: float(value) for name, value in sums.items()})
         for name, mean in row.items():
             if name != 'loss' and not math.isfinite(mean):
                 raise FitError(f'{name} became {mean} at step {self.step + 1}{self._last_good()}')
         return row
 
-    def _backward(self, batch: Batch, part: int) -> dict[str, Tensor]:
+    def _backward(self, batch: Any, part: int) -> Mapping[str, Tensor]:
         """Forward and backward of the step's batch of that number; the values of the losses."""
-        images = batch.images.to(self.group.device, non_blocking=True)
-        images = images.to(memory_format=torch.channels_last).float() / 255
-        targets = targets_of(batch, images)
-        with autocast(self.group.device, self.precision):
-            predictions = self.family.predict(self.student, images, targets)
-        predictions = to_float32(predictions)
-
-        own = part_of(predictions, slice(batch.labelled)) if batch.labelled < len(images) else predictions
-        task, parts = self.family.loss(self.student, targets, own)
-        values = {'task': task, **{f'task/{name}': value for name, value in parts.items()}}
-
-        losses: dict[str, TermLoss] = {}
-        shares: dict[str, Tensor] = {}
-        if self.distiller is not None:
-            losses, shares = self.distiller.losses(predictions, task, images, batch, self.step, part)
-        values.update({name: loss.value for name, loss in losses.items()})
-        total = task * (self.job.distill.task_weight if self.job.distill is not None else 1.0)
-        for loss in losses.values():
-            total = total + loss.weighted
-        # Of all images of a step, like Ultralytics', so that its learning rates hold.
-        self.scaler.scale(total * batch.labelled).backward()
-        return {'loss': total, **values, **shares}
+        losses = self.task.losses(batch, self.step, part)
+        self.scaler.scale(losses.backward).backward()
+        return losses.values
 
     def _update(self) -> float:
         """One step of the optimizer and of the averaged weights; the length of the gradient before it was cut."""
@@ -355,7 +261,7 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.penalty is not None and self.penalty.proximal:
-            self.penalty.shrink(self.step / self.schedule.steps, self.rate)
+            self.penalty.shrink(self.step / self.schedule.steps, self.rates.rate)
         self.group.mean(
             [value for value in [*self.student.buffers(), *self.terms.buffers()] if value.is_floating_point()]
         )
@@ -364,6 +270,7 @@ class _Run:
 
     def _penalise(self, parameters: Sequence[nn.Parameter]) -> None:
         """The penalty stands beside the mean loss of an image, the gradients are of a step's images."""
+        assert self.penalty is not None
         gradients = [value.grad for value in parameters if value.grad is not None]
         images = float(self.settings.batch * self.settings.accumulate)
         torch._foreach_div_(gradients, images)
@@ -376,12 +283,32 @@ class _Run:
             raise FitError(
                 f'the memory does not suffice for a batch of {batch}: lower batch and raise accumulate'
             ) from failure
-        if self.distiller is not None:
-            self.distiller.restart()
+        self.task.drop(halved=True)
         if self.group.device.type == 'cuda':
             torch.cuda.empty_cache()
         if self.group.first:
             _logger.warning('out of memory: %d instead of %d images at once, twice as often', batch // 2, batch)
+
+    # What comes between two steps.
+
+    def _validate(self, values: dict[str, float]) -> bool:
+        """Measure where that is due, into the step's row; whether the training is at its end because it gets no better."""
+        validation, settings = self.validation, self.settings
+        if validation is None or not is_due(
+            self.step, self.schedule.steps, self.schedule.epochs_per_step, settings.validate_epochs
+        ):
+            return False
+
+        def measured() -> bool:
+            values.update(validation.measure(self._result(), self.step))
+            return bool(settings.patience) and validation.worse >= settings.patience
+
+        return self.group.first_does(measured)
+
+    def _write(self, values: Mapping[str, float], seconds: float) -> None:
+        self.log.write(self.step, values, seconds)
+        if self.penalty is not None and (self.step % HISTOGRAM_EVERY == 0 or self.step == self.schedule.steps):
+            self.log.write_spread(self.step, 'gamma', self.penalty.values())
 
     def _is_due(self, saved: float) -> bool:
         """Whether a checkpoint is, the last one being of that moment of the monotonic clock."""
@@ -394,6 +321,3 @@ class _Run:
     def _last_good(self) -> str:
         file = self.folder / checkpoint.NAME
         return f'; the last good checkpoint is {file}' if file.is_file() else ''
-
-
-__all__ = ['DataError', 'FitJob', 'FitResult', 'fit']

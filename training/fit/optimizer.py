@@ -1,10 +1,9 @@
-"""What changes the weights: the optimizer of a training, and the sparsity penalty beside it."""
+"""What changes the weights: the optimizer of a training, its rates, and the averaged weights beside it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,17 +11,7 @@ from torch import nn
 from training.errors import FitError
 from training.fit.settings import FitSettings
 
-if TYPE_CHECKING:
-    from training.prune.sparsity import SparsitySettings
-
-
-def sparsity_penalty(network: nn.Module, settings: SparsitySettings | None, optimizer: str) -> Any:
-    """The penalty of a training, or None."""
-    if settings is None:
-        return None
-    from training.prune.sparsity import SparsityPenalty
-
-    return SparsityPenalty(network, settings, optimizer)
+BIASES = 'biases'
 
 
 def make_optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torch.optim.Optimizer:
@@ -31,17 +20,74 @@ def make_optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torc
     Raises:
         FitError: nothing is trained.
     """
-    trained = [value for network in networks for value in network.parameters() if value.requires_grad]
-    if not trained:
+    named = [item for network in networks for item in network.named_parameters() if item[1].requires_grad]
+    if not named:
         raise FitError('freeze leaves nothing to train')
-    groups = [
-        {'params': [value for value in trained if value.ndim > 1], 'weight_decay': settings.decay},
-        {'params': [value for value in trained if value.ndim <= 1], 'weight_decay': 0.0},
+    biases = [value for name, value in named if value.ndim <= 1 and name.endswith('bias')]
+    scales = [value for name, value in named if value.ndim <= 1 and not name.endswith('bias')]
+    groups: list[dict[str, object]] = [
+        {'params': [value for _, value in named if value.ndim > 1], 'weight_decay': settings.decay},
+        {'params': scales, 'weight_decay': 0.0},
+        {'params': biases, 'weight_decay': 0.0, 'name': BIASES},
     ]
+    groups = [group for group in groups if group['params']]
     if settings.optimizer == 'sgd':
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
     return torch.optim.AdamW(groups, settings.learning_rate, betas=(settings.momentum, 0.999))
+
+
+class Rates:
+    """Learning rate and momentum of each step: warm-up, then a cosine.
+
+    Args:
+        settings: see FitSettings.
+        steps: of the run.
+        first: of them before the task itself, at the full rate.
+
+    Attributes:
+        rate: that was set last, of the weights.
+    """
+
+    def __init__(self, settings: FitSettings, steps: int, first: int = 0) -> None:
+        self._settings, self._steps, self._first = settings, steps, first
+        self.rate = settings.learning_rate
+
+    def set(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Those of a step, from 0."""
+        settings = self._settings
+        warm = self._warm(step)
+        full = settings.learning_rate * self._share(step)
+        self.rate = full * warm
+        for group in optimizer.param_groups:
+            group['lr'] = self.rate
+            if settings.warmup_bias_lr is not None and group.get('name') == BIASES:
+                group['lr'] = _between(settings.warmup_bias_lr, full, warm)
+            if settings.warmup_momentum is not None:
+                momentum = _between(settings.warmup_momentum, settings.momentum, warm)
+                if 'betas' in group:
+                    group['betas'] = (momentum, group['betas'][1])
+                else:
+                    group['momentum'] = momentum
+
+    def _share(self, step: int) -> float:
+        """Of the learning rate, along the cosine."""
+        if step < self._first:
+            return 1.0
+        progress = (step - self._first) / (self._steps - self._first)
+        cosine = (1 + math.cos(math.pi * progress)) / 2
+        return self._settings.final_share + (1 - self._settings.final_share) * cosine
+
+    def _warm(self, step: int) -> float:
+        """Share of the warm-up that is behind, 0 … 1."""
+        done = step - self._first
+        if done < 0 or done >= self._settings.warmup_steps:
+            return 1.0
+        return (done + 1) / self._settings.warmup_steps
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share
 
 
 class AveragedWeights:

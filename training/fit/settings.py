@@ -32,6 +32,8 @@ class FitSettings:
         momentum: of sgd; the first beta of adamw.
         weight_decay: not of biases and normalisations, of a step, or of `nominal_batch` images where that is given.
         warmup_steps: over which the learning rate rises from 0.
+        warmup_bias_lr: from which that of biases moves to the common one meanwhile, 0.1 in Ultralytics' recipes of sgd; None: 0.
+        warmup_momentum: from which the momentum moves to its value meanwhile, 0.8 in those recipes; None: it has it at once.
         ema_decay: of the averaged weights, which are the result; 0 takes the last weights.
         ema_ramp: steps over which the decay approaches its value.
         precision: of the layers; `auto` is bfloat16 where the machine computes in it. Losses are always float32.
@@ -85,6 +87,8 @@ class FitSettings:
     validate_images: int = added(500)
     patience: int = added(0)
     keep: str = added('last')
+    warmup_bias_lr: float | None = added(None)
+    warmup_momentum: float | None = added(None)
     cache: str = aside('memory')
     cache_gb: float = aside(2.0)
 
@@ -103,6 +107,8 @@ class FitSettings:
             Range(least=1, most=10_000).check(freeze=self.freeze)
         SHARE.check(final_share=self.final_share, momentum=self.momentum, ema_decay=self.ema_decay)
         POSITIVE.check(learning_rate=self.learning_rate)
+        SHARE.check(warmup_momentum=self.warmup_momentum)
+        NOT_NEGATIVE.check(warmup_bias_lr=self.warmup_bias_lr)
         one_of(OPTIMIZERS, optimizer=self.optimizer)
         one_of(PRECISIONS, precision=self.precision)
         one_of(('refuse', 'skip'), broken_images=self.broken_images)

@@ -1,31 +1,54 @@
-"""Networks with which a stage begins to train, beyond what a weights file or an architecture says."""
+"""The network with which a training begins: one at hand, a weights file of any classes, or an architecture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.dataset import Image
+import numpy as np
+import torch
+from torch import nn
+
+from kd_perception.bags.sources import read_image
+from training.data.spread import letterboxed, spread
 from training.errors import WeightsError
-from training.quantize.qdq import QuantizeSettings
+from training.models.bundle_weights import network_of_bundle
+from training.models.transfer import with_classes
+from training.models.weights import build_network, load_network
+from training.models.yolov4.anchors import box_sizes, fit_anchors
+from training.models.yolov4.classifier_files import take_backbone
+from training.models.yolov4.network import YOLOv4
+from training.seeding import seeded
+
+_logger = logging.getLogger(__name__)
 
 
-def widened(architecture: str, classes: Sequence[str], narrow: Path, seed: int) -> Any:
-    """A network of that architecture that knows what a narrower one knows.
+def start_network(start: nn.Module | Path | str | Mapping[str, Any], classes: Sequence[str], seed: int) -> Any:
+    """The network with which a training begins.
+
+    Args:
+        start: a network, its weights file, or an architecture (see `training.models.weights`) for fresh weights.
+        classes: their names; what tells others apart in a weights file begins afresh.
+        seed: of what is drawn.
 
     Raises:
-        WeightsError: the narrow one has other classes or other layers.
+        WeightsError: a weights file that cannot be used.
     """
-    from training.models.weights import build_network, load_network
-    from training.models.widening import widen
-
-    network, known = load_network(narrow)
-    if known != tuple(classes):
-        raise WeightsError(f'{narrow} knows the classes {", ".join(known)}, not {", ".join(classes)}')
-    wide = build_network(architecture, classes)
-    widen(wide, network, seed)
-    return wide
+    if isinstance(start, nn.Module):
+        return copy.deepcopy(start).float()
+    if isinstance(start, Path):
+        network, known = load_network(start)
+        if known == tuple(classes):
+            return network
+        with seeded(seed, -1):
+            transferred = with_classes(network, known, classes)
+        _logger.warning('%s: %s', start, transferred)
+        return transferred.network
+    with seeded(seed, -1):
+        return build_network(start, classes)
 
 
 def fresh_yolov4(
@@ -50,13 +73,6 @@ def fresh_yolov4(
         WeightsError: the classifier has another backbone, or the architecture is no YOLOv4.
         DataError: too few boxes for anchors.
     """
-    import torch
-
-    from training.models.weights import build_network
-    from training.models.yolov4.anchors import box_sizes, fit_anchors
-    from training.models.yolov4.classifier_files import take_backbone
-    from training.models.yolov4.network import YOLOv4
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: Any = build_network(architecture, classes)
@@ -86,23 +102,8 @@ def of_bundle(architecture: str, classes: Sequence[str], folder: Path, images: S
     Raises:
         BundleError, WeightsError: see `training.models.bundle_weights`.
     """
-    import numpy as np
-    import torch
-
-    from kd_perception.bags.sources import read_image
-    from training.data.spread import letterboxed, spread
-    from training.models.bundle_weights import network_of_bundle
-
     shown = letterboxed(map(read_image, spread(images, MEASURED_PICTURES)), image_size, image_size)
     pictures = [
         torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None] / 255 for image in shown
     ]
     return network_of_bundle(folder, architecture, classes, pictures)
-
-
-def quantization_aware(file: Path, calibration: Sequence[Image], settings: QuantizeSettings) -> Any:
-    """A trained network that computes as INT8 with these settings will, its ranges set by those images."""
-    from training.models.weights import load_network
-    from training.quantize.qat import prepare_qat
-
-    return prepare_qat(load_network(file)[0], calibration, settings)

@@ -105,12 +105,11 @@ class Pipeline:
         teachers = [self.measure(source, 'fp32') for source in stage.taught_by.values() if source in self.recipe.stages]
         backbone = [self.weights(str(stage.backbone))] if stage.backbone in self.recipe.stages else []
         images = [self._images(image_set) for image_set in [*stage.images, *stage.unlabelled]]
-        narrow = [self.weights(str(stage.widen))] if stage.widen in self.recipe.stages else []
         rounded = [self.prepare(image_set) for image_set in self.recipe.calibration.images] if stage.qat else []
         settings += self._sample(stage)
         if stage.qat:
             settings += [self.recipe.calibration, self.recipe.export, *qat_form(self.recipe.quantize)]
-        needs = (*start, *teachers, *backbone, *narrow, *images, *rounded, self.prepare(self.recipe.validation))
+        needs = (*start, *teachers, *backbone, *images, *rounded, self.prepare(self.recipe.validation))
         return Step(f'train {name}', settings, needs, lambda folder: self._train(stage, folder), True, True)
 
     def _classifier(self, name: str, stage: StageRecipe, classify: ClassifyRecipe) -> Step:
@@ -264,7 +263,6 @@ class Pipeline:
                 stage.start,
                 *stage.taught_by.values(),
                 stage.backbone or '',
-                stage.widen or '',
                 stage.average or '',
                 stage.bundle or '',
             )
@@ -288,7 +286,6 @@ class Pipeline:
             seed=self._seed(stage),
             sample=(self.recipe.sample, self.recipe.seed),
             backbone=None if stage.backbone is None else self.weights_file(stage.backbone),
-            narrow=None if stage.widen is None else self.weights_file(stage.widen),
             bundle=None if stage.bundle is None else self._file(stage.bundle),
             answers=self.steps.root / 'answers',
             calibration=self._calibration() if stage.qat else None,

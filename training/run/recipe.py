@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kd_perception.detection.thresholds import PER_CLASS, SUPPRESSIONS
 from training.data.crops import CropSettings
@@ -72,7 +72,6 @@ class StageRecipe:
         anchors: find the anchors of the model file's YOLOv4 by k-means on the boxes of the images.
         average: a detector with whose weights those of `start` are averaged, half and half; such a stage does not train.
         qat: quantization-aware: it trains as INT8 will compute, its ranges set by the recipe's calibration images.
-        widen: a narrower detector, a stage or a weights file, with whose knowledge the wider one of the model file begins.
         bundle: a bundle of ours (`models/aerial_traffic`) with whose float network that of the model file begins, which must be
             the architecture that it was exported from; outputs of classes that both have go over by name.
         images: labelled images by data set: how many, `[from, to]`, or `all`; the recipe's `sample` says which.
@@ -87,6 +86,10 @@ class StageRecipe:
         seed: of this stage; the recipe's by default.
     """
 
+    GONE: ClassVar[Mapping[str, str]] = {
+        'widen': 'no study showed a gain; start from a weights file of the wider network, or let the narrower one be its teacher'
+    }
+
     start: str
     images: Mapping[str, ImageRange] = field(default_factory=dict)
     unlabelled: Mapping[str, ImageRange] = field(default_factory=dict)
@@ -99,7 +102,6 @@ class StageRecipe:
     classify: ClassifyRecipe | None = None
     backbone: str | None = None
     anchors: bool = False
-    widen: str | None = added(None)
     qat: bool = added(False)
     average: str | None = added(None)
     teachers: Mapping[str, str] = added(default_factory=dict)
@@ -127,10 +129,8 @@ class StageRecipe:
                 raise ValueError(f'a teacher cannot be called {name!r}: letters, digits and _ suit the log')
         if (not self.taught_by) != (self.distill is None):
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
-        if (self.backbone or self.anchors or self.widen or self.bundle) and not self.start.endswith('.yaml'):
-            raise ValueError(
-                'backbone, anchors, widen and bundle go with a fresh network: start from a model file (.yaml)'
-            )
+        if (self.backbone or self.anchors or self.bundle) and not self.start.endswith('.yaml'):
+            raise ValueError('backbone, anchors and bundle go with a fresh network: start from a model file (.yaml)')
         if self.qat and self.start.endswith(('.yaml', *WEIGHTS_FILES)):
             raise ValueError('qat goes on from a stage that was trained in float: name it as start')
         if self.unlabelled and self.distill is None:
@@ -151,7 +151,6 @@ class StageRecipe:
             'prune',
             'backbone',
             'anchors',
-            'widen',
             'qat',
             'average',
             'teachers',
@@ -321,7 +320,7 @@ class Recipe:
             detectors = {key: item for key, item in before.items() if item.classify is None}
             if stage.classify is None:
                 self._check_sources(f'stages.{name}', [stage.start, *stage.taught_by.values()], detectors)
-                self._check_sources(f'stages.{name}', [stage.widen, stage.average], detectors)
+                self._check_sources(f'stages.{name}', [stage.average], detectors)
                 self._check_sources(f'stages.{name}.backbone', [stage.backbone], classifiers)
             else:
                 self._check_sources(f'stages.{name}', [stage.start], {**classifiers, **BACKBONES})

@@ -15,7 +15,6 @@ from training.data.spread import letterboxed, spread_images
 from training.data.unlabelled import UnlabelledSettings
 from training.data.unlabelled import extract as extract_pictures
 from training.errors import RecipeError, WeightsError
-from training.models.starts import fresh_yolov4, of_bundle, quantization_aware, widened
 from training.prune.pruning import PruneSettings
 from training.quantize import ptq, qdq
 from training.quantize.calibration import calibration_hash
@@ -50,7 +49,6 @@ def train(
     seed: int,
     sample: tuple[str, int],
     backbone: Path | None = None,
-    narrow: Path | None = None,
     bundle: Path | None = None,
     answers: Path | None = None,
     calibration: Sequence[Image] | None = None,
@@ -67,14 +65,16 @@ def train(
         classes_of: the set whose classes are trained, and on whose val split a training may measure itself.
         sample: how images are drawn where a set has more than the stage takes, and the seed of that; see `data.sampling`.
         backbone: a classifier's weights, whose backbone a fresh network begins with.
-        narrow: a narrower detector's weights, with which a fresh network begins.
         bundle: a bundle of ours, with whose float network a fresh one begins.
         answers: folder where what teachers say is kept for all stages, arms and seeds, if `distill` says so.
         calibration: images that set the ranges in which the network trains as INT8 will compute; None trains in float.
         quantized: how INT8 will compute.
     """
-    from training.fit.loop import FitJob, fit
-    from training.models.weights import read_kept
+    from training.fit.detector import fit_detector
+    from training.fit.job import FitJob
+    from training.models.starts import fresh_yolov4, of_bundle
+    from training.models.weights import load_network, read_kept
+    from training.quantize.qat import prepare_qat
 
     assert stage.fit is not None
     classes = read_classes(classes_of)
@@ -85,12 +85,10 @@ def train(
     if backbone is not None or stage.anchors:
         boxes_of = images if stage.anchors else []
         student = fresh_yolov4(str(start), classes, backbone, boxes_of, stage.fit.image_size, seed)
-    elif narrow is not None:
-        student = widened(str(start), classes, narrow, seed)
     elif bundle is not None:
         student = of_bundle(str(start), classes, bundle, images, stage.fit.image_size)
     elif calibration is not None:
-        student = quantization_aware(Path(start), calibration, quantized or qdq.QuantizeSettings())
+        student = prepare_qat(load_network(Path(start))[0], calibration, quantized or qdq.QuantizeSettings())
     job = FitJob(
         student=student,
         classes=classes,
@@ -109,7 +107,7 @@ def train(
         answers=answers,
         validation=classes_of,
     )
-    result = fit(job, folder)
+    result = fit_detector(job, folder)
     notes: Result = {'steps': result.steps, 'weights': digest(result.weights)}
     if '' in teacher_maps:
         notes['teacher_map'] = teacher_maps['']

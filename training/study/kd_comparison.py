@@ -11,7 +11,6 @@ from typing import Any
 from training.data.crops import CropSettings, write_crops
 from training.data.image_folder import ImageFolder, PictureFiles, read_splits
 from training.data.sources import SourceSettings, prepare
-from training.distill.answers import keep
 from training.distill.classifier_methods import MethodSettings
 from training.errors import StudyError
 from training.fit.classifier import (
@@ -19,7 +18,6 @@ from training.fit.classifier import (
     ClassifySettings,
     accuracy,
     fit_classifier,
-    shown,
 )
 from training.models.yolov4.backbones import BACKBONES, Classifier, mebibytes, parameter_count
 from training.models.yolov4.classifier_files import load_classifier
@@ -155,12 +153,6 @@ class Comparison:
         what = [settings, self.recipe.measured, self._origins(), fingerprint(own) if settings.weights else '']
         return Step('teacher', what, self._needs(), self._make_teacher, resumes=True)
 
-    def answers(self, seed: int) -> Step:
-        """What the teacher says in each step of that seed."""
-        fit = self.recipe.fit
-        what = [fit.size, fit.steps + fit.first_steps, fit.batch, fit.augment, seed]
-        return Step(f'answers {seed}', what, (self.teacher(),), lambda folder: self._make_answers(folder, seed))
-
     def pictures(self, *splits: str) -> ImageFolder | PictureFiles:
         """Pictures of some splits of all sets; a set may lack all but the training split.
 
@@ -203,13 +195,6 @@ class Comparison:
         network, _ = load_classifier(self.teacher_weights())
         return {'top1': top1, 'guess': guess, 'mib': mebibytes(network.backbone), 'pictures': len(measured)}
 
-    def _make_answers(self, folder: Path, seed: int) -> Result:
-        fit = self.recipe.fit
-        network, _ = load_classifier(self.teacher_weights())
-        data, steps = self.pictures('train'), fit.steps + fit.first_steps
-        keep(network, (shown(data, fit, seed, step)[0] for step in range(steps)), steps, folder)
-        return {'steps': steps}
-
 
 @functools.lru_cache(maxsize=4)
 def _pictures(folders: tuple[Path, ...], splits: tuple[str, ...], size: int) -> ImageFolder | PictureFiles:
@@ -245,7 +230,7 @@ def run_cell(
             seed,
             teacher=comparison.teacher_weights(),
             method=read(MethodSettings, method, 'method'),
-            answers=_answers(comparison, seed),
+            answers=comparison.steps.root / 'answers' if recipe.keep_answers else None,
         )
     name = f'{student} {PLAIN if method is None else method["loss"]} {seed}'
     step = Step(
@@ -263,14 +248,6 @@ def run_cell(
         'parameters': float(parameter_count(backbone)),
         'mib': mebibytes(backbone),
     }
-
-
-def _answers(comparison: Comparison, seed: int) -> Path | None:
-    if not comparison.recipe.keep_answers:
-        return None
-    step = comparison.answers(seed)
-    comparison.steps.made(step)
-    return comparison.steps.folder(step)
 
 
 def _taught(job: ClassifyJob, comparison: Comparison, folder: Path) -> Result:

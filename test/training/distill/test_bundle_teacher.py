@@ -14,7 +14,8 @@ from training.distill.bundle_teacher import BundleTeacher, class_places  # noqa:
 from training.distill.outputs import QUERIES  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.errors import FitError, LossError  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import load_network  # noqa: E402
 
@@ -67,14 +68,14 @@ def test_it_says_where_it_sees_what_in_the_students_classes(bundle):
 
 
 def test_a_student_learns_from_it_and_what_it_said_is_kept(bundle, pictures, tmp_path):
-    result = fit(job(pictures, bundle, cache=True), tmp_path / 'first')
+    result = fit_detector(job(pictures, bundle, cache=True), tmp_path / 'first')
     log = columns(result.log)
     assert all(float(value) > 0 for value in log['query_targets'])
     assert float(log['gradient/query_targets'][0]) > 0
     assert list((tmp_path / 'first/answers').rglob('head/*'))
     answers = tmp_path / 'first/answers'
     of_kept = FitJob(**{**vars(job(pictures, bundle, cache=True)), 'answers': answers})
-    again = fit(of_kept, tmp_path / 'second')
+    again = fit_detector(of_kept, tmp_path / 'second')
     assert result.weights.read_bytes() == again.weights.read_bytes()
     assert load_network(result.weights)[1] == CLASSES
 
@@ -82,11 +83,13 @@ def test_a_student_learns_from_it_and_what_it_said_is_kept(bundle, pictures, tmp
 def test_only_what_needs_no_layers_can_be_learned_from_it(bundle, pictures, tmp_path):
     for term in (TermSettings('cwd'), TermSettings('bckd'), TermSettings('ld')):
         with pytest.raises(LossError):
-            fit(job(pictures, bundle, term), tmp_path / term.loss)
+            fit_detector(job(pictures, bundle, term), tmp_path / term.loss)
     with pytest.raises(LossError, match='layers are out of reach'):
-        fit(job(pictures, bundle, TermSettings('cwd', student_layers=(4,), teacher_layers=(4,))), tmp_path / 'layers')
+        fit_detector(
+            job(pictures, bundle, TermSettings('cwd', student_layers=(4,), teacher_layers=(4,))), tmp_path / 'layers'
+        )
     with pytest.raises(FitError, match='needs a network of weights'):
-        fit(job(pictures, bundle, teacher_control='random'), tmp_path / 'random')
+        fit_detector(job(pictures, bundle, teacher_control='random'), tmp_path / 'random')
 
 
 def test_a_bundle_that_changes_meanwhile_is_noticed(tmp_path):

@@ -15,7 +15,8 @@ from training.distill.controls import CONTROLS, other_images, untrained
 from training.distill.outputs import Outputs
 from training.distill.settings import DistillSettings, TermSettings
 from training.errors import FitError
-from training.fit.loop import FitJob, fit
+from training.fit.detector import fit_detector
+from training.fit.job import FitJob
 from training.fit.settings import FitSettings
 from training.models import structure
 from training.models.weights import build_network, load_network, save_weights
@@ -113,7 +114,7 @@ def test_a_fit_with_controls_learns_from_another_teacher(tmp_path):
     for control in CONTROLS:
         distill = DistillSettings((TermSettings('bckd', start_step=0, ramp_epochs=0),), teacher_control=control)
         job = FitJob(student, SHAPES, images, settings, teacher=teacher, distill=distill)
-        values[control] = columns(fit(job, tmp_path / control).log)
+        values[control] = columns(fit_detector(job, tmp_path / control).log)
     losses = sorted(float(log['bckd'][0]) for log in values.values())
     assert all(second > 1.001 * first for first, second in pairwise(losses)), losses  # far beyond float noise
     assert len({log['task'][0] for log in values.values()}) == 1

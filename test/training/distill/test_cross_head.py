@@ -4,14 +4,16 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns, write_network  # noqa: E402
+from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns, run_of, write_network  # noqa: E402
 
 from training.distill.cross_head import CrossHead, cross_layers, head_of  # noqa: E402
 from training.distill.outputs import Probe, branches_of  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.errors import LossError  # noqa: E402
-from training.fit.loop import FitJob, Group, fit  # noqa: E402
-from training.fit.loop import _Run as Run  # noqa: E402
+from training.fit.loop import (  # noqa: E402
+    FitJob,
+    fit,
+)
 from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import build_network, load_network  # noqa: E402
 
@@ -39,7 +41,7 @@ def test_a_networks_own_features_give_its_own_predictions(name):
 def test_a_student_learns_through_the_head_of_a_wider_teacher(student, width, pictures, tmp_path):
     teacher = write_network(tmp_path / 'teacher.pt', architecture(width=1.0))
     job = FitJob(architecture(student, width), CLASSES, pictures, SETTINGS, teacher=teacher, distill=TERMS)
-    run = Run(job, tmp_path, Group(0, 1, torch.device('cpu')))
+    run = run_of(job, tmp_path)
     adapters = list(run.terms.parameters())
     assert adapters, 'the class branches of a wide head have other channels'
     assert sum(value.numel() for value in run.terms.state_dict().values()) == sum(value.numel() for value in adapters)

@@ -12,8 +12,9 @@ from training.distill.gradients import GradientLengths  # noqa: E402
 from training.distill.settings import DistillSettings, GradientRatio, TermSettings  # noqa: E402
 from training.distill.teacher_terms import TeacherTerm, TermLoss  # noqa: E402
 from training.errors import Interrupted, RecipeError  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
-from training.fit.loop import _Run as Run  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
+from training.fit.loop import Run  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.schema import counted, read  # noqa: E402
 
@@ -26,7 +27,7 @@ def job(pictures, teacher, weight, **settings):
 
 
 def test_the_log_has_the_length_of_each_gradient_beside_the_tasks(pictures, teacher, tmp_path):
-    log = columns(fit(job(pictures, teacher, 2.0), tmp_path / 'fit').log)
+    log = columns(fit_detector(job(pictures, teacher, 2.0), tmp_path / 'fit').log)
     for name in ('task', 'cwd', 'bckd'):
         assert float(log[f'gradient/{name}'][0]) > 0
         assert log[f'gradient/{name}'][1:] == ['', '', '']
@@ -37,7 +38,7 @@ def test_the_log_has_the_length_of_each_gradient_beside_the_tasks(pictures, teac
 
 
 def test_a_ratio_keeps_a_terms_gradient_at_that_share_of_the_tasks(pictures, teacher, tmp_path):
-    log = columns(fit(job(pictures, teacher, GradientRatio(0.3)), tmp_path / 'fit').log)
+    log = columns(fit_detector(job(pictures, teacher, GradientRatio(0.3)), tmp_path / 'fit').log)
     rest = float(log['loss'][0]) - float(log['task'][0]) - float(log['bckd'][0])
     weight = rest / float(log['cwd'][0])
     assert weight * float(log['gradient/cwd'][0]) == pytest.approx(0.3 * float(log['gradient/task'][0]), rel=1e-3)
@@ -45,12 +46,12 @@ def test_a_ratio_keeps_a_terms_gradient_at_that_share_of_the_tasks(pictures, tea
 
 def test_a_resumed_run_weighs_as_an_uninterrupted_one(pictures, teacher, tmp_path, monkeypatch):
     of_ratio = job(pictures, teacher, GradientRatio(0.3))
-    fit(of_ratio, tmp_path / 'whole')
+    fit_detector(of_ratio, tmp_path / 'whole')
     with monkeypatch.context() as patched:
         patched.setattr(Run, '_stop_asked', lambda run, signals: run.step == 2)
         with pytest.raises(Interrupted):
-            fit(of_ratio, tmp_path / 'parts')
-    fit(of_ratio, tmp_path / 'parts')
+            fit_detector(of_ratio, tmp_path / 'parts')
+    fit_detector(of_ratio, tmp_path / 'parts')
     for name in ('weights.pt', 'log.csv'):
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'parts' / name).read_bytes()
 

@@ -1,4 +1,4 @@
-"""Several teachers of one student: how each is weighed, that each pulls, and that nobody is heard by mistake."""
+"""Several teachers of one student: how each is weighed, that each has an effect, and that nobody is heard by mistake."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_pictures
+from tiny_training import CLASSES, SIZE, architecture, columns, run_of, write_pictures
 
 torch = pytest.importorskip('torch')
 
@@ -15,10 +15,10 @@ from training.distill.losses import make  # noqa: E402
 from training.distill.outputs import Outputs, Shape  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.distill.teacher_terms import scaled  # noqa: E402
-from training.distill.weighting import REFERENCE_STEPS, Learned  # noqa: E402
 from training.errors import FitError, Interrupted, RecipeError  # noqa: E402
-from training.fit import loop as trainer  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit import loop  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.fit.signals import Signals  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
@@ -53,8 +53,8 @@ def numbers(result):
     return {name: [float(value) for value in log[name]] for name in log if not name.startswith('gradient/')}
 
 
-def test_every_term_of_every_teacher_pulls_and_adapters_are_each_teachers_own(pictures, teachers, tmp_path):
-    run = trainer._Run(job(pictures, teachers), tmp_path, trainer.Group(0, 1, torch.device('cpu')))
+def test_every_term_of_every_teacher_has_an_effect_and_adapters_are_each_teachers_own(pictures, teachers, tmp_path):
+    run = run_of(job(pictures, teachers), tmp_path)
     before = [value.detach().clone() for value in run.terms.parameters()]
     run.resume()
     run.train(Signals())
@@ -74,7 +74,7 @@ def test_a_teacher_of_weight_0_is_as_if_he_were_not_there(pictures, teachers, tm
         architecture(), CLASSES, pictures, SETTINGS, teacher=teachers['eight'], distill=DistillSettings(TERMS)
     )
     beside = job(pictures, teachers, teacher_weights={'eight': 3.0, 'five': 0.0})
-    first, second = fit(alone, tmp_path / 'alone'), fit(beside, tmp_path / 'beside')
+    first, second = fit_detector(alone, tmp_path / 'alone'), fit_detector(beside, tmp_path / 'beside')
     states = [load_network(result.weights)[0].state_dict() for result in (first, second)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert 'cwd/five' not in columns(second.log)
@@ -83,27 +83,26 @@ def test_a_teacher_of_weight_0_is_as_if_he_were_not_there(pictures, teachers, tm
 def test_a_term_may_be_for_one_teacher(pictures, teachers, tmp_path):
     terms = (TermSettings('cwd', teacher='five', weight=2.0), TermSettings('bckd', weight=1.0))
     weights = {'eight': 1.0, 'five': 3.0}
-    log = numbers(fit(job(pictures, teachers, *terms, teacher_weights=weights), tmp_path))
+    log = numbers(fit_detector(job(pictures, teachers, *terms, teacher_weights=weights), tmp_path))
     assert 'cwd/eight' not in log
     wanted = log['task'][0] + 2 * log['cwd/five'][0] + 0.25 * log['bckd/eight'][0] + 0.75 * log['bckd/five'][0]
     assert log['loss'][0] == pytest.approx(wanted, rel=1e-6)
 
 
-@pytest.mark.parametrize('weighting', ['confidence', 'learned'])
-def test_weights_add_up_and_a_resumed_run_is_the_same(pictures, teachers, tmp_path, monkeypatch, weighting):
-    steps = 3 if weighting == 'confidence' else REFERENCE_STEPS + 3
+def test_weights_add_up_and_a_resumed_run_is_the_same(pictures, teachers, tmp_path, monkeypatch):
+    steps = 3
     settings = dataclasses.replace(SETTINGS, steps=steps, unlabelled_batch=1)
     terms = (TermSettings('cwd'),)
-    whole = job(pictures, teachers, *terms, settings=settings, weighting=weighting)
+    whole = job(pictures, teachers, *terms, settings=settings, weighting='confidence')
     whole = dataclasses.replace(whole, unlabelled=write_pictures(tmp_path / 'others', 5, seed=3))
-    wanted = fit(whole, tmp_path / 'whole')
+    wanted = fit_detector(whole, tmp_path / 'whole')
     log = numbers(wanted)
     for suffix in ('', '/unlabelled'):
         pairs = zip(log[f'teacher/eight{suffix}'], log[f'teacher/five{suffix}'], strict=True)
         assert all(sum(pair) == pytest.approx(1) for pair in pairs)
     assert log['teacher/eight'][-1] != 0.5
 
-    real, calls = trainer._Run._update, iter(range(steps))
+    real, calls = loop.Run._update, iter(range(steps))
 
     def update(self):
         if next(calls) == steps - 2:
@@ -111,10 +110,10 @@ def test_weights_add_up_and_a_resumed_run_is_the_same(pictures, teachers, tmp_pa
         return real(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._Run, '_update', update)
+        patched.setattr(loop.Run, '_update', update)
         with pytest.raises(Interrupted):
-            fit(whole, tmp_path / 'parts')
-    resumed = fit(whole, tmp_path / 'parts')
+            fit_detector(whole, tmp_path / 'parts')
+    resumed = fit_detector(whole, tmp_path / 'parts')
     assert resumed.log.read_bytes() == wanted.log.read_bytes()
     assert resumed.weights.read_bytes() == wanted.weights.read_bytes()
 
@@ -194,45 +193,6 @@ def test_an_image_hears_by_its_own_weights():
     torch.testing.assert_close(found, torch.autograd.grad(each, student)[0])
 
 
-# Learned weights
-
-
-def learned(entropy=0.5, **losses):
-    weighting = Learned(
-        list(losses), DistillSettings(TERMS, weighting='learned', weight_entropy=entropy, weight_rate=0.1)
-    )
-    for step in range(400):
-        weighting.learn(
-            {
-                name: {f'cwd/{name}': values[0] if step < REFERENCE_STEPS else values[1]}
-                for name, values in losses.items()
-            }
-        )
-    images = torch.zeros(1, 3, 8, 8)
-    found = weighting.weigh(dict.fromkeys(losses, Outputs({}, {})), images, Truth([], [], 8))
-    return {name: float(weights) for name, weights in found.items()}
-
-
-def test_learned_weights_follow_what_is_left_of_the_loss_not_its_size():
-    found = learned(large=(100.0, 50.0), small=(0.1, 0.05))
-    assert found['large'] == pytest.approx(0.5)
-    found = learned(followed=(100.0, 50.0), not_followed=(0.1, 0.1))
-    assert found['followed'] / found['not_followed'] == pytest.approx(math.exp(0.5 / 0.5), rel=1e-4)
-
-
-def test_learned_weights_silence_nobody():
-    found = learned(done=(1.0, 0.0), never=(1.0, 1e9))
-    assert found['never'] / found['done'] == pytest.approx(math.exp(-2 / 0.5), rel=1e-4)
-    even = learned(entropy=5.0, done=(1.0, 0.0), never=(1.0, 1e9))
-    assert even['never'] / even['done'] == pytest.approx(math.exp(-2 / 5.0), rel=1e-4)
-
-
-def test_a_loss_below_0_cannot_be_learned_from():
-    weighting = Learned(['a', 'b'], DistillSettings(TERMS, weighting='learned'))
-    with pytest.raises(FitError, match='vid/a begins at -1: .* must begin above 0; leave this term out'):
-        weighting.learn({'a': {'vid/a': -1.0}, 'b': {'vid/b': 1.0}})
-
-
 # What is refused
 
 
@@ -257,29 +217,36 @@ def test_a_loss_below_0_cannot_be_learned_from():
 )
 def test_what_cannot_be_taught_is_refused_by_name(pictures, teachers, tmp_path, terms, weighting, message):
     with pytest.raises(FitError, match=message):
-        fit(job(pictures, teachers, *terms, **weighting), tmp_path)
+        fit_detector(job(pictures, teachers, *terms, **weighting), tmp_path)
 
 
 def test_a_term_without_effect_is_named_with_its_teacher(pictures, teachers, tmp_path):
     terms = (TermSettings('cwd'), TermSettings('at', teacher='five', student_layers=(0,), teacher_layers=(0,)))
     settings = dataclasses.replace(SETTINGS, freeze=('model.0.',))
     with pytest.raises(FitError, match='at/five has no effect: its gradient on the student is exactly 0'):
-        fit(job(pictures, teachers, *terms, settings=settings), tmp_path)
+        fit_detector(job(pictures, teachers, *terms, settings=settings), tmp_path)
 
 
 @pytest.mark.parametrize(
     ('weighting', 'message'),
     [
         ({'weighting': 'confident'}, "did you mean 'confidence'"),
-        ({'weighting': 'learned', 'teacher_weights': {'a': 1.0}}, 'are for weighting: fixed'),
+        ({'weighting': 'confidence', 'teacher_weights': {'a': 1.0}}, 'are for weighting: fixed'),
+        ({'weighting': 'learned'}, 'is gone: .* choose confidence'),
         ({'teacher_weights': {'a': 0.0}}, 'are all 0'),
         ({'teacher_weights': {'a': -1.0}}, r'teacher_weights\.a must be at least 0'),
-        ({'weight_entropy': 0.0}, 'weight_entropy must be from 0.1'),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(weighting, message):
     with pytest.raises(ValueError, match=message):
         DistillSettings(TERMS, **weighting)
+
+
+def test_what_was_there_before_is_said_to_be_gone():
+    with pytest.raises(RecipeError, match='weight_entropy is gone: .* choose confidence'):
+        read(DistillSettings, {'terms': [{'loss': 'cwd'}], 'weight_entropy': 0.5}, 'distill')
+    with pytest.raises(RecipeError, match='stage: widen is gone: .* start from a weights file'):
+        read(StageRecipe, {**STAGE, 'widen': 'narrow.pt'}, 'stage')
 
 
 STAGE = {'start': 'yolov8n.yaml', 'images': {'photos': 4}, 'fit': {'steps': 1}, 'distill': {'terms': [{'loss': 'cwd'}]}}

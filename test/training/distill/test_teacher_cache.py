@@ -17,7 +17,8 @@ from training.distill.settings import DistillSettings, TermSettings  # noqa: E40
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.teacher_cache import HEAD, Replay  # noqa: E402
 from training.errors import FitError  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 
 SETTINGS = FitSettings(
@@ -50,7 +51,7 @@ def job(both, teacher, answers, *, terms=TERMS, settings=SETTINGS, seed=0, width
 def kept(both, teacher, tmp_path_factory):
     """A folder with the answers of one run, and that run."""
     folder = tmp_path_factory.mktemp('kept')
-    return folder / 'answers', fit(job(both, teacher, folder / 'answers'), folder / 'run')
+    return folder / 'answers', fit_detector(job(both, teacher, folder / 'answers'), folder / 'run')
 
 
 @pytest.fixture
@@ -67,13 +68,13 @@ def assert_same(first, second):
 
 
 def test_a_run_that_keeps_is_one_that_does_not(both, teacher, kept, asked, tmp_path):
-    assert_same(fit(job(both, teacher, None, cache=False), tmp_path), kept[1])
+    assert_same(fit_detector(job(both, teacher, None, cache=False), tmp_path), kept[1])
     assert asked == [3] * 3
 
 
 def test_a_run_that_hears_what_was_kept_is_the_same_and_asks_nobody(both, teacher, kept, asked, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
-        assert_same(fit(job(both, teacher, kept[0]), tmp_path), kept[1])
+        assert_same(fit_detector(job(both, teacher, kept[0]), tmp_path), kept[1])
     assert not asked
     assert 'answers to 3 of 3 batches are kept' in caplog.text
 
@@ -82,8 +83,12 @@ def test_a_run_that_hears_what_was_kept_is_the_same_and_asks_nobody(both, teache
 def test_the_teachers_own_precision_is_kept_bit_by_bit(both, teacher, asked, tmp_path, precision):
     settings = dataclasses.replace(SETTINGS, precision=precision, steps=2)
     whole = job(both, teacher, tmp_path / 'answers', settings=settings, terms=TERMS[:2])
-    results = [fit(dataclasses.replace(whole, distill=whole.distill), tmp_path / name) for name in ('first', 'second')]
-    live = fit(dataclasses.replace(whole, distill=dataclasses.replace(whole.distill, cache=False)), tmp_path / 'live')
+    results = [
+        fit_detector(dataclasses.replace(whole, distill=whole.distill), tmp_path / name) for name in ('first', 'second')
+    ]
+    live = fit_detector(
+        dataclasses.replace(whole, distill=dataclasses.replace(whole.distill, cache=False)), tmp_path / 'live'
+    )
     assert_same(*results)
     assert_same(live, results[0])
     assert len(asked) == 4
@@ -103,7 +108,7 @@ def test_the_teachers_own_precision_is_kept_bit_by_bit(both, teacher, asked, tmp
     ids=['another seed', 'another arm', 'another arm and seed', 'another student', 'another rate'],
 )
 def test_arms_and_seeds_and_students_share_what_is_kept(both, teacher, kept, asked, tmp_path, changes):
-    result = fit(job(both, teacher, kept[0], **changes), tmp_path)
+    result = fit_detector(job(both, teacher, kept[0], **changes), tmp_path)
     assert not asked
     assert result.weights.read_bytes() != kept[1].weights.read_bytes()
 
@@ -118,42 +123,43 @@ def test_arms_and_seeds_and_students_share_what_is_kept(both, teacher, kept, ask
     ids=['another data seed', 'other batches', 'another augmentation'],
 )
 def test_other_pictures_are_asked_about(both, teacher, kept, asked, tmp_path, settings):
-    fit(job(both, teacher, kept[0], settings=settings), tmp_path)
+    fit_detector(job(both, teacher, kept[0], settings=settings), tmp_path)
     assert len(asked) == 1
 
 
 def test_a_longer_run_asks_only_about_what_is_new(both, teacher, asked, tmp_path):
     """The steps without mosaics lie at another place there; they are kept beside the others."""
     brief = dataclasses.replace(SETTINGS, augment=dataclasses.replace(SETTINGS.augment, close_mosaic=0.5), steps=2)
-    fit(job(both, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1]), tmp_path / '1')
-    fit(
+    fit_detector(job(both, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1]), tmp_path / '1')
+    fit_detector(
         job(both, teacher, tmp_path / 'a', settings=dataclasses.replace(brief, steps=4), terms=TERMS[:1]),
         tmp_path / '2',
     )
     assert len(asked) == 2 + 3
-    fit(job(both, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1], seed=1), tmp_path / '3')
+    fit_detector(job(both, teacher, tmp_path / 'a', settings=brief, terms=TERMS[:1], seed=1), tmp_path / '3')
     assert len(asked) == 5
 
 
 def test_another_teacher_is_asked(both, kept, asked, tmp_path):
     other = write_network(tmp_path / 'other.pt', architecture(width=0.1875), seed=12)
-    fit(job(both, other, kept[0], settings=dataclasses.replace(SETTINGS, steps=1)), tmp_path)
+    fit_detector(job(both, other, kept[0], settings=dataclasses.replace(SETTINGS, steps=1)), tmp_path)
     assert len(asked) == 1
 
 
 def test_pictures_that_changed_under_their_names_are_asked_about(teacher, asked, tmp_path, caplog):
     own = write_pictures(tmp_path / 'own', 4), write_pictures(tmp_path / 'other', 2)
     settings = dataclasses.replace(SETTINGS, steps=1)
-    fit(job(own, teacher, tmp_path / 'a', settings=settings), tmp_path / '1')
+    fit_detector(job(own, teacher, tmp_path / 'a', settings=settings), tmp_path / '1')
     write_pictures(tmp_path / 'own', 4, seed=3)
-    fit(job(own, teacher, tmp_path / 'a', settings=settings), tmp_path / '2')
+    fit_detector(job(own, teacher, tmp_path / 'a', settings=settings), tmp_path / '2')
     assert len(asked) == 2
     assert 'is made again: it is of other pictures' in caplog.text
 
 
 def test_rounded_answers_are_heard_from_the_first_run_on(both, teacher, kept, asked, tmp_path):
     first, second = (
-        fit(job(both, teacher, tmp_path / 'answers', cache_precision='float16'), tmp_path / name) for name in 'ab'
+        fit_detector(job(both, teacher, tmp_path / 'answers', cache_precision='float16'), tmp_path / name)
+        for name in 'ab'
     )
     assert len(asked) == 3
     assert_same(first, second)
@@ -163,10 +169,10 @@ def test_rounded_answers_are_heard_from_the_first_run_on(both, teacher, kept, as
 
 def test_what_does_not_fit_is_refused_before_it_is_written(both, teacher, tmp_path, monkeypatch):
     with pytest.raises(FitError, match=r'to 3 batches take 0\.000\d+ GB, and .* more than cache_gb, 0\.0001\. Raise'):
-        fit(job(both, teacher, tmp_path / 'answers', cache_gb=1e-4), tmp_path / 'run')
+        fit_detector(job(both, teacher, tmp_path / 'answers', cache_gb=1e-4), tmp_path / 'run')
     monkeypatch.setattr(teacher_cache.shutil, 'disk_usage', lambda folder: _Usage)
     with pytest.raises(FitError, match='the disk of .* has 1e-05 GB free'):
-        fit(job(both, teacher, tmp_path / 'answers'), tmp_path / 'run')
+        fit_detector(job(both, teacher, tmp_path / 'answers'), tmp_path / 'run')
     assert not [file for file in (tmp_path / 'answers').rglob('*') if file.is_file()]
 
 

@@ -13,7 +13,8 @@ from training.distill.settings import DistillSettings, TermSettings  # noqa: E40
 from training.distill.teacher import Teacher  # noqa: E402
 from training.distill.terms import make_term  # noqa: E402
 from training.errors import LossError  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.prune.sparsity import SparsitySettings  # noqa: E402
@@ -146,8 +147,8 @@ def test_sparsity_pulls_scales_down(tmp_path):
         image_size=SIZE, batch=4, steps=3, warmup_steps=0, precision='float32', ema_decay=0.0, weight_decay=0.0
     )
     job = FitJob(architecture(), CLASSES, write_pictures(tmp_path, 8), settings)
-    fit(job, tmp_path / 'plain')
-    log = columns(fit(dataclasses.replace(job, sparsity=SparsitySettings(rate=1.0)), tmp_path / 'sparse').log)
+    fit_detector(job, tmp_path / 'plain')
+    log = columns(fit_detector(dataclasses.replace(job, sparsity=SparsitySettings(rate=1.0)), tmp_path / 'sparse').log)
     penalties = [float(value) for value in log['sparsity']]
     assert penalties[0] > penalties[1] > penalties[2] > 0
     assert (tmp_path / 'sparse' / 'gammas.png').read_bytes().startswith(b'\x89PNG')

@@ -13,16 +13,18 @@ pytest.importorskip('torch')
 import torch
 
 from training.data.image_folder import Augmentation, ImageFolder, PictureFiles, read_image_folder
-from training.distill import answers
 from training.distill.classifier_methods import METHODS, MethodSettings
 from training.errors import DataError, FitError, Interrupted, LossError, WeightsError
+from training.fit import checkpoint
 from training.fit.classifier import (
+    ClassifierTask,
     ClassifyJob,
     ClassifySettings,
     accuracy,
     fit_classifier,
     shown,
 )
+from training.fit.loop import Run
 from training.models.yolov4.backbones import Classifier
 from training.models.yolov4.classifier_files import load_classifier, save_classifier
 
@@ -75,8 +77,8 @@ def assert_equal(first, second):
 @pytest.mark.parametrize('loss', METHODS)
 def test_every_method_trains(loss, data, teacher, tmp_path):
     steps = 3 if loss in ('ab', 'fsp', 'ft') else 2
-    weights = fit_classifier(job(teacher, loss), data, tmp_path, say=False)
-    header, last = (tmp_path / 'log.csv').read_text().splitlines()
+    weights = fit_classifier(job(teacher, loss), data, tmp_path)
+    header, *_, last = (tmp_path / 'log.csv').read_text().splitlines()
     values = dict(zip(header.split(','), last.split(','), strict=True))
     assert values['step'] == str(steps)
     assert float(values['task']) > 0
@@ -88,7 +90,7 @@ def test_a_resumed_run_with_memory_banks_equals_one_that_was_not_interrupted(
     data, teacher, tmp_path, monkeypatch, one_thread
 ):
     wanted = job(teacher, settings=replace(SETTINGS, steps=5, checkpoint_steps=2))
-    whole = fit_classifier(wanted, data, tmp_path / 'whole', say=False)
+    whole = fit_classifier(wanted, data, tmp_path / 'whole')
 
     from training.fit import classifier as classification
 
@@ -99,12 +101,12 @@ def test_a_resumed_run_with_memory_banks_equals_one_that_was_not_interrupted(
 
     monkeypatch.setattr(classification, 'shown', interrupted)
     with pytest.raises(RuntimeError, match='power'):
-        fit_classifier(wanted, data, tmp_path / 'parts', say=False)
+        fit_classifier(wanted, data, tmp_path / 'parts')
     assert (tmp_path / 'parts' / 'checkpoint.pt').is_file()
 
     steps = []
     monkeypatch.setattr(classification, 'shown', lambda *given: steps.append(given[3]) or shown(*given))
-    parts = fit_classifier(wanted, data, tmp_path / 'parts', say=False)
+    parts = fit_classifier(wanted, data, tmp_path / 'parts')
     assert steps == [4]
     assert_equal(whole, parts)
     assert (tmp_path / 'parts' / 'log.csv').read_bytes() == (tmp_path / 'whole' / 'log.csv').read_bytes()
@@ -112,55 +114,51 @@ def test_a_resumed_run_with_memory_banks_equals_one_that_was_not_interrupted(
 
 
 def test_a_checkpoint_holds_banks_normalisers_and_generator(data, teacher, tmp_path, monkeypatch):
-    from training.fit import classifier as classification
-
     saved = []
-    monkeypatch.setattr(classification, 'write_file', lambda content, file: saved.append(content))
-    monkeypatch.setattr(classification, 'save_classifier', lambda *_: None)
-    wanted = job(teacher, settings=replace(SETTINGS, checkpoint_steps=2))
-    fit_classifier(wanted, data, tmp_path, say=False)
-    method = saved[0]['method']
-    assert method['loss.student_bank'].shape == method['loss.teacher_bank'].shape == (18, 128)
-    assert bool((method['loss.normalisers'] > 0).all())
-    assert method['loss._extra_state'].dtype == torch.uint8
+    monkeypatch.setattr(checkpoint, 'write', lambda folder, state: saved.append(state))
+    wanted = job(teacher, settings=replace(SETTINGS, steps=3, checkpoint_steps=2))
+    fit_classifier(wanted, data, tmp_path)
+    method = saved[0]['terms']
+    assert method['0.loss.student_bank'].shape == method['0.loss.teacher_bank'].shape == (18, 128)
+    assert bool((method['0.loss.normalisers'] > 0).all())
+    assert method['0.loss._extra_state'].dtype == torch.uint8
     assert saved[0]['optimizer']['state']
 
 
 def test_a_run_that_came_to_its_end_is_not_made_again(data, teacher, tmp_path):
-    weights = fit_classifier(job(teacher), data, tmp_path, say=False)
+    weights = fit_classifier(job(teacher), data, tmp_path)
     before = weights.stat().st_mtime_ns
-    assert fit_classifier(job(teacher), data, tmp_path, say=False) == weights
+    assert fit_classifier(job(teacher), data, tmp_path) == weights
     assert weights.stat().st_mtime_ns == before
-    fit_classifier(job(teacher, seed=1), data, tmp_path, say=False)
+    fit_classifier(job(teacher, seed=1), data, tmp_path)
     assert weights.stat().st_mtime_ns > before
 
 
 def test_with_weight_0_a_run_equals_the_plain_one(data, teacher, tmp_path, one_thread):
-    plain = fit_classifier(job(None, method=None), data, tmp_path / 'plain', say=False)
+    plain = fit_classifier(job(None, method=None), data, tmp_path / 'plain')
     nothing = MethodSettings('crd', 0.0, {'negatives': 8})
-    taught = fit_classifier(job(teacher, method=nothing), data, tmp_path / 'taught', say=False)
+    taught = fit_classifier(job(teacher, method=nothing), data, tmp_path / 'taught')
     assert_equal(plain, taught)
 
 
-@pytest.mark.parametrize('loss', ['fsp', 'fitnet'])
-def test_kept_answers_teach_the_same(loss, data, teacher, tmp_path, one_thread):
-    network, _ = load_classifier(teacher)
-    pictures = (shown(data, SETTINGS, 0, step)[0] for step in range(3))
-    answers.keep(network, pictures, 3, tmp_path / 'kept')
-    asked = fit_classifier(job(teacher, loss), data, tmp_path / 'asked', say=False)
-    told = fit_classifier(job(teacher, loss, answers=tmp_path / 'kept'), data, tmp_path / 'told', say=False)
-    first, second = state(asked), state(told)
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], atol=1e-3, rtol=1e-3)
+@pytest.mark.parametrize('loss', ['fsp', 'fitnet', 'ft'])
+def test_kept_answers_teach_the_same_and_the_teacher_is_asked_once(
+    loss, data, teacher, tmp_path, monkeypatch, one_thread
+):
+    asked = fit_classifier(job(teacher, loss), data, tmp_path / 'asked')
+    kept = job(teacher, loss, answers=tmp_path / 'kept')
+    first = fit_classifier(kept, data, tmp_path / 'first')
+    assert list((tmp_path / 'kept').rglob('head/*'))
 
+    def never(*_):
+        raise AssertionError('the teacher was asked again')
 
-def test_answers_of_too_few_steps_are_refused(data, teacher, tmp_path):
-    network, _ = load_classifier(teacher)
-    answers.keep(network, (shown(data, SETTINGS, 0, 0)[0] for _ in range(1)), 1, tmp_path / 'kept')
-    with pytest.raises(FitError, match='kept for 1 steps'):
-        fit_classifier(job(teacher, answers=tmp_path / 'kept'), data, tmp_path / 'run', say=False)
-    with pytest.raises(FitError, match='no answers'):
-        fit_classifier(job(teacher, answers=tmp_path / 'nowhere'), data, tmp_path / 'run', say=False)
+    monkeypatch.setattr(ClassifierTask, '_asked', never)
+    second = fit_classifier(kept, data, tmp_path / 'second')
+    assert_equal(asked, first)
+    assert_equal(asked, second)
+    with pytest.raises(AssertionError, match='asked again'):
+        fit_classifier(replace(kept, seed=1), data, tmp_path / 'other pictures')
 
 
 @pytest.mark.parametrize(
@@ -168,25 +166,25 @@ def test_answers_of_too_few_steps_are_refused(data, teacher, tmp_path):
     [
         ({'teacher': None}, FitError, 'needs a teacher'),
         ({'settings': replace(SETTINGS, batch=40)}, DataError, 'smaller batch'),
-        ({'settings': replace(SETTINGS, learning_rate=float('inf'), steps=3)}, FitError, 'is nan in step'),
+        ({'settings': replace(SETTINGS, learning_rate=float('inf'), steps=3)}, FitError, 'became (nan|inf) at step'),
     ],
 )
 def test_what_cannot_be_trained_is_refused(changes, error, says, data, teacher, tmp_path):
     with pytest.raises(error, match=says):
-        fit_classifier(replace(job(teacher), **changes), data, tmp_path, say=False)
+        fit_classifier(replace(job(teacher), **changes), data, tmp_path)
 
 
 def test_a_teacher_of_other_classes_is_refused(data, tmp_path):
     file = tmp_path / 'other.pt'
     save_classifier(Classifier('mobilenet_v2', 3), 'mobilenet_v2', ('dark', 'bright', 'green'), file)
     with pytest.raises(FitError, match='the teacher knows dark, bright, green'):
-        fit_classifier(job(file), data, tmp_path / 'run', say=False)
+        fit_classifier(job(file), data, tmp_path / 'run')
 
 
-def test_a_damaged_checkpoint_is_told_and_not_used(data, teacher, tmp_path, caplog):
+def test_a_damaged_checkpoint_is_an_error(data, teacher, tmp_path):
     (tmp_path / 'checkpoint.pt').write_bytes(b'PK damaged')
-    fit_classifier(job(teacher), data, tmp_path, say=False)
-    assert 'begins anew' in caplog.text
+    with pytest.raises(FitError, match='remove it to start anew'):
+        fit_classifier(job(teacher), data, tmp_path)
 
 
 def test_files_that_are_no_classifiers_are_refused(tmp_path):
@@ -239,8 +237,8 @@ def test_a_set_is_read_from_its_files_by_workers_in_random_crops_and_half_precis
     data = read_image_folder(folder_of_pictures(tmp_path / 'set'), 32, centred=True)
     assert isinstance(data, PictureFiles)
     plain = ClassifyJob('mobilenet_v2', FULL, 0)
-    weights = fit_classifier(plain, data, tmp_path / 'workers', say=False)
-    alone = fit_classifier(replace(plain, settings=replace(FULL, workers=0)), data, tmp_path / 'alone', say=False)
+    weights = fit_classifier(plain, data, tmp_path / 'workers')
+    alone = fit_classifier(replace(plain, settings=replace(FULL, workers=0)), data, tmp_path / 'alone')
     assert_equal(weights, alone)
     assert 0 <= accuracy(weights, data) <= 1
 
@@ -276,24 +274,22 @@ def test_a_picture_that_cannot_be_read_is_left_out_when_it_is_met(tmp_path, capl
 
 
 def test_sigterm_leaves_a_checkpoint(data, tmp_path, monkeypatch):
-    from training.fit import classifier as classification
-
     plain = ClassifyJob('mobilenet_v2', replace(SETTINGS, steps=4), 0)
-    whole = fit_classifier(plain, data, tmp_path / 'whole', say=False)
-    monkeypatch.setattr(classification._Run, '_stop_asked', lambda run, signals: run.step == 2)
+    whole = fit_classifier(plain, data, tmp_path / 'whole')
+    monkeypatch.setattr(Run, '_stop_asked', lambda run, signals: run.step == 2)
     with pytest.raises(Interrupted, match='step 2 of 4'):
-        fit_classifier(plain, data, tmp_path / 'parts', say=False)
+        fit_classifier(plain, data, tmp_path / 'parts')
     monkeypatch.undo()
-    assert_equal(whole, fit_classifier(plain, data, tmp_path / 'parts', say=False))
+    assert_equal(whole, fit_classifier(plain, data, tmp_path / 'parts'))
 
 
 def test_a_map_of_one_cell_is_said_to_teach_nothing_and_a_small_stem_gives_it_more(data, teacher, tmp_path, caplog):
-    fit_classifier(job(teacher, 'at', settings=replace(SETTINGS, steps=1)), data, tmp_path / 'whole', say=False)
+    fit_classifier(job(teacher, 'at', settings=replace(SETTINGS, steps=1)), data, tmp_path / 'whole')
     assert 'at learns nothing of stride 32, whose map has one cell' in caplog.text
     caplog.clear()
     small = replace(SETTINGS, steps=1, small_stem=True)
-    own = fit_classifier(replace(job(None), method=None, settings=small), data, tmp_path / 'teacher', say=False)
-    weights = fit_classifier(job(own, 'at', settings=small), data, tmp_path / 'small', say=False)
+    own = fit_classifier(replace(job(None), method=None, settings=small), data, tmp_path / 'teacher')
+    weights = fit_classifier(job(own, 'at', settings=small), data, tmp_path / 'small')
     assert 'nothing' not in caplog.text
     classifier = load_classifier(weights)[0]
     images = torch.rand(1, 3, 32, 32)
@@ -306,8 +302,9 @@ from pathlib import Path
 import torch
 from torch import distributed
 from training.data.image_folder import read_image_folder
-from training.fit.classifier import ClassifyJob, ClassifySettings, fit_classifier, _Run
+from training.fit.classifier import ClassifyJob, ClassifySettings, fit_classifier
 from training.distill.classifier_methods import MethodSettings
+from training.fit.loop import Run
 
 torch.set_num_threads(1)
 distributed.init_process_group('gloo')
@@ -316,15 +313,15 @@ data = read_image_folder(folder / 'set', 32)
 settings = ClassifySettings(size=32, steps=3, batch=4, warmup_steps=1)
 method = MethodSettings('crd', settings={'negatives': 8})
 job = ClassifyJob('mobilenet_v2', settings, 0, None, folder / 'teacher.pt', method)
-every = _Run.all
+every = Run.train
 def compared(run, *given):
     every(run, *given)
-    for name, value in [*run.student.state_dict().items(), *run.method.state_dict().items()]:
+    for name, value in [*run.student.state_dict().items(), *run.terms.state_dict().items()]:
         both = [torch.empty_like(value) for _ in range(2)]
         distributed.all_gather(both, value.contiguous())
         assert torch.equal(*both), name
-_Run.all = compared
-fit_classifier(job, data, folder / 'pair', say=False)
+Run.train = compared
+fit_classifier(job, data, folder / 'pair')
 """
 
 

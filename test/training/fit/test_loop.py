@@ -4,18 +4,19 @@ import dataclasses
 import math
 
 import pytest
-from tiny_training import CLASSES, SIZE, architecture, columns, write_network, write_pictures
+from tiny_training import CLASSES, SIZE, architecture, columns, run_of, write_network, write_pictures
 
 torch = pytest.importorskip('torch')
 
 from training.data.augment import AugmentSettings  # noqa: E402
 from training.distill.losses import LOSSES  # noqa: E402
+from training.distill.outputs import measure_shape  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.distill.teacher import Teacher  # noqa: E402
 from training.errors import DataError, FitError, LossError, WeightsError  # noqa: E402
-from training.fit import loop as trainer  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
 from training.fit.families import UltralyticsYolo  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.fit.signals import Signals  # noqa: E402
 from training.fit.student import freeze  # noqa: E402
@@ -29,7 +30,7 @@ STILL = AugmentSettings(mosaic=0, scale=0, translate=0, fliplr=0, hsv_h=0, hsv_s
 @pytest.fixture(scope='module')
 def plain(pictures, tmp_path_factory):
     """A training from labels alone."""
-    return fit(job(pictures), tmp_path_factory.mktemp('plain'))
+    return fit_detector(job(pictures), tmp_path_factory.mktemp('plain'))
 
 
 def job(pictures, teacher=None, *terms, **changes):
@@ -49,7 +50,7 @@ def equal(first, second):
 
 
 def test_training_moves_the_weights_and_logs_every_step(pictures, plain, tmp_path):
-    fresh = fit(
+    fresh = fit_detector(
         job(pictures, settings=dataclasses.replace(SETTINGS, steps=1, learning_rate=1e-12, weight_decay=0.0)), tmp_path
     )
     assert not equal(state(plain), state(fresh))
@@ -62,7 +63,9 @@ def test_training_moves_the_weights_and_logs_every_step(pictures, plain, tmp_pat
 
 def test_training_learns(pictures, tmp_path):
     settings = dataclasses.replace(SETTINGS, steps=100, warmup_steps=10, learning_rate=0.01, augment=STILL)
-    losses = [float(value) for value in columns(fit(job(pictures, settings=settings), tmp_path).log)['task/box_loss']]
+    losses = [
+        float(value) for value in columns(fit_detector(job(pictures, settings=settings), tmp_path).log)['task/box_loss']
+    ]
     assert sum(losses[-20:]) / 20 < 0.6 * sum(losses[:60]) / 60
 
 
@@ -85,7 +88,7 @@ def test_every_usable_loss_has_a_term_of_its_own_in_the_log(pictures, teacher, t
     terms.append(TermSettings('cwd', on='scores', weight=1.0))
     # Of the teacher's width: FSP's matrices have no adapter.
     whole = job(pictures, teacher, *terms, settings=settings, student=architecture(width=0.1875))
-    log = columns(fit(whole, tmp_path).log)
+    log = columns(fit_detector(whole, tmp_path).log)
     named = {'cwd1', 'cwd2', *names} - {'cwd'}
     assert named <= log.keys()
     assert all(float(log[name][0]) != 0 for name in named)
@@ -94,27 +97,25 @@ def test_every_usable_loss_has_a_term_of_its_own_in_the_log(pictures, teacher, t
 @pytest.mark.parametrize('name', [name for name in LOSSES if LOSSES[name].takes not in USABLE])
 def test_losses_of_classifiers_are_refused(pictures, teacher, tmp_path, name):
     with pytest.raises(LossError, match='one row an image, which detectors do not have'):
-        fit(job(pictures, teacher, name), tmp_path)
+        fit_detector(job(pictures, teacher, name), tmp_path)
 
 
 def test_a_weight_of_zero_is_the_baseline_bit_by_bit(pictures, teacher, plain, tmp_path):
     """MGD draws random numbers and trains an adapter; neither may reach the baseline."""
-    beside = fit(job(pictures, teacher, TermSettings('mgd', weight=0.0)), tmp_path)
+    beside = fit_detector(job(pictures, teacher, TermSettings('mgd', weight=0.0)), tmp_path)
     assert equal(state(plain), state(beside))
 
 
 def test_a_tiny_weight_sees_the_same_images(pictures, teacher, plain, tmp_path):
     """The arms of a study differ in their losses alone: the first step's task loss is the same number."""
     alone = columns(plain.log)
-    beside = columns(fit(job(pictures, teacher, 'mgd', 'cwd'), tmp_path).log)
+    beside = columns(fit_detector(job(pictures, teacher, 'mgd', 'cwd'), tmp_path).log)
     assert beside['task'][0] == alone['task'][0]
     assert beside['task'][2] != alone['task'][2]
 
 
 def test_adapters_are_trained_and_not_exported(pictures, teacher, tmp_path):
-    group = trainer.Group(0, 1, torch.device('cpu'))
-    (tmp_path / 'run').mkdir()
-    run = trainer._Run(job(pictures, teacher, TermSettings('cwd', adapter='conv')), tmp_path / 'run', group)
+    run = run_of(job(pictures, teacher, TermSettings('cwd', adapter='conv')), tmp_path / 'run')
     before = [value.detach().clone() for value in run.terms.parameters()]
     run.resume()
     run.train(Signals())
@@ -147,7 +148,7 @@ def test_a_teacher_by_its_architecture_alone_is_refused(pictures, tmp_path):
 
 def test_another_teacher_gives_another_student(pictures, teacher, tmp_path):
     other = write_network(tmp_path / 'other.pt', architecture(width=0.1875), seed=12)
-    results = [fit(job(pictures, file, 'cwd'), tmp_path / file.stem) for file in (teacher, other)]
+    results = [fit_detector(job(pictures, file, 'cwd'), tmp_path / file.stem) for file in (teacher, other)]
     assert not equal(*(state(result) for result in results))
 
 
@@ -162,19 +163,19 @@ def test_a_teacher_of_other_classes_is_refused(pictures, tmp_path):
     file = tmp_path / 'teacher.pt'
     save_weights(build_network(architecture(), ('tall', 'wide')), file, ('tall', 'wide'))
     with pytest.raises(FitError, match='knows the classes tall, wide, the student wide, tall'):
-        fit(job(pictures, file, 'cwd'), tmp_path)
+        fit_detector(job(pictures, file, 'cwd'), tmp_path)
 
 
 def test_a_missing_teacher_is_refused(pictures, tmp_path):
     with pytest.raises(WeightsError, match='does not exist: train it first'):
-        fit(job(pictures, tmp_path / 'none.pt', 'cwd'), tmp_path)
+        fit_detector(job(pictures, tmp_path / 'none.pt', 'cwd'), tmp_path)
 
 
 def test_a_file_that_is_no_teacher_is_refused(pictures, tmp_path):
     file = tmp_path / 'teacher.pt'
     file.write_bytes(b'no weights at all')
     with pytest.raises(WeightsError, match=r'teacher\.pt'):
-        fit(job(pictures, file, 'cwd'), tmp_path)
+        fit_detector(job(pictures, file, 'cwd'), tmp_path)
 
 
 def test_a_teacher_without_terms_is_refused(pictures, teacher):
@@ -187,32 +188,32 @@ def test_layers_of_different_stride_are_refused(pictures, teacher, tmp_path):
     with pytest.raises(
         LossError, match=r'student at model\.15 has 8 × 8 cells, that of the teacher at model\.18 4 × 4'
     ):
-        fit(job(pictures, teacher, term), tmp_path)
+        fit_detector(job(pictures, teacher, term), tmp_path)
 
 
 def test_channels_that_do_not_fit_are_refused(pictures, teacher, tmp_path):
     with pytest.raises(LossError, match='channels'):
-        fit(job(pictures, teacher, TermSettings('cwd', adapter='identity')), tmp_path)
+        fit_detector(job(pictures, teacher, TermSettings('cwd', adapter='identity')), tmp_path)
 
 
 def test_a_layer_that_is_not_there_is_refused(pictures, teacher, tmp_path):
     with pytest.raises(LossError, match=r'no layer model\.99; its layers are model\.0 to model\.22'):
-        fit(job(pictures, teacher, TermSettings('cwd', student_layers=(99,), teacher_layers=(15,))), tmp_path)
+        fit_detector(job(pictures, teacher, TermSettings('cwd', student_layers=(99,), teacher_layers=(15,))), tmp_path)
 
 
 def test_layers_by_name_and_number(pictures, teacher, tmp_path):
     term = TermSettings('cwd', student_layers=(4, 'model.6'), teacher_layers=(4, 6), level_weights=(2.0, 1.0))
-    assert float(columns(fit(job(pictures, teacher, term), tmp_path).log)['cwd'][0]) > 0
+    assert float(columns(fit_detector(job(pictures, teacher, term), tmp_path).log)['cwd'][0]) > 0
 
 
 def test_a_term_without_effect_is_found_out(pictures, teacher, tmp_path):
     settings = dataclasses.replace(SETTINGS, freeze=('model.',))
     with pytest.raises(FitError, match='nothing to train'):
-        fit(job(pictures, teacher, 'cwd', student=teacher, settings=settings), tmp_path)
+        fit_detector(job(pictures, teacher, 'cwd', student=teacher, settings=settings), tmp_path)
     layers = [f'model.{layer}.' for layer in range(22) if layer not in (10, 11, 13, 14, 17, 20)]  # those with weights
     settings = dataclasses.replace(SETTINGS, freeze=tuple(layers))
     with pytest.raises(FitError, match='cwd has no effect: its gradient on the student is exactly 0 at step 1'):
-        fit(job(pictures, teacher, 'cwd', settings=settings), tmp_path)
+        fit_detector(job(pictures, teacher, 'cwd', settings=settings), tmp_path)
 
 
 def test_a_batch_without_objects_is_no_fault_of_fgfi(pictures, teacher, tmp_path):
@@ -220,13 +221,15 @@ def test_a_batch_without_objects_is_no_fault_of_fgfi(pictures, teacher, tmp_path
     for file in empty[1:]:
         (file.parents[1] / 'labels' / f'{file.stem}.txt').write_text('')
     settings = dataclasses.replace(SETTINGS, steps=2, augment=AugmentSettings(mosaic=0))
-    log = columns(fit(job(empty, teacher, TermSettings('fgfi', start_step=0), settings=settings), tmp_path / 'run').log)
+    log = columns(
+        fit_detector(job(empty, teacher, TermSettings('fgfi', start_step=0), settings=settings), tmp_path / 'run').log
+    )
     assert '0' in log['fgfi']
 
 
 def test_a_late_term_sets_in_when_it_should(pictures, teacher, tmp_path):
     term = TermSettings('cwd', start_step=2)
-    log = columns(fit(job(pictures, teacher, term), tmp_path).log)
+    log = columns(fit_detector(job(pictures, teacher, term), tmp_path).log)
     assert log['cwd'][:2] == ['', '']
     assert float(log['cwd'][2]) > 0
 
@@ -234,7 +237,7 @@ def test_a_late_term_sets_in_when_it_should(pictures, teacher, tmp_path):
 def test_a_loss_that_becomes_nan_stops_the_run_by_name(pictures, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(LOSSES['cwd'], 'forward', lambda self, s, t: s.sum() * float('nan'))
     with pytest.raises(FitError, match='cwd became nan at step 1'):
-        fit(job(pictures, teacher, 'cwd', 'pkd'), tmp_path)
+        fit_detector(job(pictures, teacher, 'cwd', 'pkd'), tmp_path)
 
 
 def test_nan_keeps_the_last_good_checkpoint(pictures, tmp_path, monkeypatch):
@@ -247,24 +250,24 @@ def test_nan_keeps_the_last_good_checkpoint(pictures, tmp_path, monkeypatch):
 
     monkeypatch.setattr(UltralyticsYolo, 'predict', broken)
     with pytest.raises(FitError, match=r'task.* became nan at step 3; the last good checkpoint is .*checkpoint\.pt'):
-        fit(job(pictures, settings=settings), tmp_path)
+        fit_detector(job(pictures, settings=settings), tmp_path)
     monkeypatch.undo()
-    assert columns(fit(job(pictures, settings=settings), tmp_path).log)['step'] == ['1', '2', '3', '4']
+    assert columns(fit_detector(job(pictures, settings=settings), tmp_path).log)['step'] == ['1', '2', '3', '4']
 
 
 def test_unlabelled_images_teach_and_the_task_ignores_them(pictures, teacher, tmp_path):
     others = write_pictures(tmp_path / 'others', 6, seed=5)
     settings = dataclasses.replace(SETTINGS, steps=2, unlabelled_batch=2)
     with_them = job(pictures, teacher, 'binary_kd', 'fgfi', settings=settings, unlabelled=others)
-    first = fit(with_them, tmp_path / 'labels')
+    first = fit_detector(with_them, tmp_path / 'labels')
     for file in others:
         (file.parents[1] / 'labels' / f'{file.stem}.txt').write_text('0 0.5 0.5 1 1\n')
-    second = fit(dataclasses.replace(with_them, images=pictures), tmp_path / 'other labels')
+    second = fit_detector(dataclasses.replace(with_them, images=pictures), tmp_path / 'other labels')
     assert equal(state(first), state(second))
     log = columns(first.log)
     assert float(log['binary_kd/unlabelled'][0]) > 0
     assert 'fgfi/unlabelled' not in log
-    without = fit(job(pictures, teacher, 'binary_kd', 'fgfi'), tmp_path / 'without')
+    without = fit_detector(job(pictures, teacher, 'binary_kd', 'fgfi'), tmp_path / 'without')
     assert not equal(state(first), state(without))
 
 
@@ -278,13 +281,12 @@ def test_the_task_loss_is_that_of_the_labelled_images_alone(pictures, teacher, t
         ('alone', job(pictures, teacher, 'binary_kd', settings=settings)),
         ('mixed', job(pictures, teacher, 'binary_kd', settings=mixed, unlabelled=others)),
     ):
-        (tmp_path / name).mkdir()
-        run = trainer._Run(of_job, tmp_path / name, trainer.Group(0, 1, torch.device('cpu')))
+        run = run_of(of_job, tmp_path / name)
         run.student.eval()
         run.student.model[-1].training = True
         run.student.training = True
-        run._set_rates()
-        tasks.append(run._accumulate(run._batches_from(0))['task'])
+        run.rates.set(run.optimizer, 0)
+        tasks.append(run._accumulate(run.task.batches(0))['task'])
     assert tasks[0] == pytest.approx(tasks[1], rel=1e-6)
 
 
@@ -296,15 +298,14 @@ def test_accumulation_sees_the_same_images(pictures, tmp_path):
     }
     gradients = []
     for name, of_job in jobs.items():
-        (tmp_path / name).mkdir()
-        run = trainer._Run(of_job, tmp_path / name, trainer.Group(0, 1, torch.device('cpu')))
+        run = run_of(of_job, tmp_path / name)
         run.student.eval()
         run.student.model[-1].training = True
         run.student.training = True
         # One box a batch weighs as much as many: Ultralytics divides by the objects of the batch.
         run.student.criterion = lambda found, _: (found['scores'].mean((1, 2)) * torch.ones(3, 1), {})
-        run._set_rates()
-        run._accumulate(run._batches_from(0))
+        run.rates.set(run.optimizer, 0)
+        run._accumulate(run.task.batches(0))
         gradients.append(run.student.model[0].conv.weight.grad)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
 
@@ -319,7 +320,7 @@ def test_memory_that_does_not_suffice_halves_the_batch_once(pictures, tmp_path, 
         return real(self, network, images, targets)
 
     monkeypatch.setattr(UltralyticsYolo, 'predict', scarce)
-    result = fit(job(pictures), tmp_path)
+    result = fit_detector(job(pictures), tmp_path)
     assert sizes == [4, *[2] * 6]
     assert '2 instead of 4 images at once, twice as often' in caplog.text
     assert columns(result.log)['step'] == ['1', '2', '3']
@@ -327,12 +328,12 @@ def test_memory_that_does_not_suffice_halves_the_batch_once(pictures, tmp_path, 
     lacking = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
     monkeypatch.setattr(UltralyticsYolo, 'predict', lambda *_: (_ for _ in ()).throw(lacking))
     with pytest.raises(FitError, match='memory does not suffice for a batch of 2: lower batch'):
-        fit(job(pictures), tmp_path / 'never')
+        fit_detector(job(pictures), tmp_path / 'never')
 
 
 def test_an_average_of_weights_is_the_result(pictures, plain, tmp_path):
     settings = dataclasses.replace(SETTINGS, ema_decay=0.5, ema_ramp=0)
-    averaged = fit(job(pictures, settings=settings), tmp_path)
+    averaged = fit_detector(job(pictures, settings=settings), tmp_path)
     assert not equal(state(plain), state(averaged))
 
 
@@ -340,13 +341,13 @@ def test_frozen_layers_stay(pictures, tmp_path):
     settings = dataclasses.replace(SETTINGS, freeze=('model.0.', 'model.1.'))
     torch.manual_seed(1)
     network = build_network(architecture(), CLASSES)
-    result = state(fit(job(pictures, student=network, settings=settings), tmp_path))
+    result = state(fit_detector(job(pictures, student=network, settings=settings), tmp_path))
     before = network.state_dict()
     same = [name for name in before if torch.equal(before[name], result[name])]
     assert {name for name in before if name.startswith(('model.0.', 'model.1.'))} <= set(same)
     assert not any(name.startswith('model.2.cv1.conv') for name in same)
     with pytest.raises(FitError, match="no layer begins with 'backbone'"):
-        fit(job(pictures, settings=dataclasses.replace(SETTINGS, freeze=('backbone',))), tmp_path / 'x')
+        fit_detector(job(pictures, settings=dataclasses.replace(SETTINGS, freeze=('backbone',))), tmp_path / 'x')
 
 
 @pytest.mark.parametrize(
@@ -364,7 +365,7 @@ def test_fine_tuning_a_weights_file_leaves_frozen_layers_as_they_were(pictures, 
             module.running_var.uniform_(0.5, 2)
     save_weights(network, tmp_path / 'teacher.pt', CLASSES)
     settings = dataclasses.replace(SETTINGS, freeze=freeze, ema_decay=0.9, ema_ramp=0)
-    result = state(fit(job(pictures, student=tmp_path / 'teacher.pt', settings=settings), tmp_path / 'run'))
+    result = state(fit_detector(job(pictures, student=tmp_path / 'teacher.pt', settings=settings), tmp_path / 'run'))
     before = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], result[name])}
     assert not [name for name in changed if name.startswith(stays)]
@@ -379,15 +380,12 @@ def test_layers_that_cannot_be_counted_are_to_be_named():
 
 def test_a_pruned_student_is_compared_by_its_own_channels(pictures, teacher, tmp_path):
     """kept: the student's channel j is the teacher's channel kept[j]; no adapter is trained."""
-    shape = trainer.measure_shape(build_network(architecture(), CLASSES), (), SIZE)
+    shape = measure_shape(build_network(architecture(), CLASSES), (), SIZE)
     kept = [list(range(1, shape.channels[level] + 1)) for level in shape.levels]
-    (tmp_path / 'run').mkdir()
-    run = trainer._Run(
-        job(pictures, teacher, 'cwd', kept=kept), tmp_path / 'run', trainer.Group(0, 1, torch.device('cpu'))
-    )
+    run = run_of(job(pictures, teacher, 'cwd', kept=kept), tmp_path / 'run')
     assert not list(run.terms.parameters())
     with pytest.raises(LossError, match='channels were kept, the student has'):
-        fit(job(pictures, teacher, 'cwd', kept=[[0], [0], [0]]), tmp_path / 'x')
+        fit_detector(job(pictures, teacher, 'cwd', kept=[[0], [0], [0]]), tmp_path / 'x')
 
 
 @pytest.mark.parametrize(
@@ -419,4 +417,4 @@ def test_a_term_is_refused_by_name():
 
 def test_no_images(tmp_path):
     with pytest.raises(DataError, match='no image to train on'):
-        fit(job([]), tmp_path)
+        fit_detector(job([]), tmp_path)

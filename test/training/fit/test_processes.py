@@ -19,10 +19,12 @@ from pathlib import Path
 import torch
 from torch import distributed
 from tiny_training import CLASSES, SIZE, architecture
-from training.fit import loop as trainer
-from training.fit.settings import FitSettings
 from training.distill.settings import DistillSettings, TermSettings
-from training.errors import Interrupted
+from training.errors import FitError, Interrupted
+from training.fit import loop
+from training.fit.detector import fit_detector
+from training.fit.job import FitJob
+from training.fit.settings import FitSettings
 
 torch.set_num_threads(1)
 distributed.init_process_group('gloo')
@@ -30,43 +32,43 @@ folder = Path(sys.argv[1])
 settings = FitSettings(image_size=SIZE, batch=4, steps=4, warmup_steps=0, precision='float32')
 terms = DistillSettings((TermSettings('cwd', adapter='conv_bn'), TermSettings('bckd')))
 pictures = sorted((folder / 'images').glob('*.png'))
-job = trainer.FitJob(architecture(), CLASSES, pictures, settings, teacher=folder / 'teacher.pt', distill=terms)
+job = FitJob(architecture(), CLASSES, pictures, settings, teacher=folder / 'teacher.pt', distill=terms)
 
-finish = trainer._Run.finish
+finish = loop.Run.finish
 def compared(run):
     for value in [*run.student.state_dict().values(), *run.terms.state_dict().values()]:
         both = [torch.empty_like(value) for _ in range(2)]
         distributed.all_gather(both, value.contiguous())
         assert torch.equal(*both)
     return finish(run)
-trainer._Run.finish = compared
+loop.Run.finish = compared
 
-trainer.fit(job, folder / 'whole')
-asked = trainer._Run._stop_asked
-trainer._Run._stop_asked = lambda run, signals: run.group.any(run.group.rank == 1 and run.step == 2)
+fit_detector(job, folder / 'whole')
+asked = loop.Run._stop_asked
+loop.Run._stop_asked = lambda run, signals: run.group.any(run.group.rank == 1 and run.step == 2)
 try:
-    trainer.fit(job, folder / 'parts')
+    fit_detector(job, folder / 'parts')
     raise SystemExit('not interrupted')
 except Interrupted:
-    trainer._Run._stop_asked = asked
-trainer.fit(job, folder / 'parts')
+    loop.Run._stop_asked = asked
+fit_detector(job, folder / 'parts')
 
 # A gradient that overflows float16 in one process alone: all leave that step out.
-backward = trainer._Run._backward
+backward = loop.Run._backward
 def overflowing(run, batch, part):
     values = backward(run, batch, part)
     if run.group.rank == 1 and run.step == 1:
         next(run.student.parameters()).grad.fill_(float('inf'))
     return values
-trainer._Run._backward = overflowing
+loop.Run._backward = overflowing
 half = dataclasses.replace(settings, precision='float16', ema_decay=0.0)
-trainer.fit(trainer.FitJob(architecture(), CLASSES, pictures, half), folder / 'half')
-trainer._Run._backward = backward
+fit_detector(FitJob(architecture(), CLASSES, pictures, half), folder / 'half')
+loop.Run._backward = backward
 try:
-    odd = trainer.FitJob(architecture(), CLASSES, pictures, FitSettings(image_size=SIZE, batch=3, steps=1))
-    trainer.fit(odd, folder / 'odd')
+    odd = FitJob(architecture(), CLASSES, pictures, FitSettings(image_size=SIZE, batch=3, steps=1))
+    fit_detector(odd, folder / 'odd')
     raise SystemExit('a batch of 3 was shared by 2')
-except trainer.FitError as error:
+except FitError as error:
     assert 'cannot be shared by 2 processes' in str(error)
 """
 

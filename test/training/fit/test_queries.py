@@ -12,8 +12,9 @@ from training.distill.outputs import QUERIES  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.distill.teacher import Teacher  # noqa: E402
 from training.errors import LossError  # noqa: E402
-from training.fit import loop as trainer  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit import loop  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
 
@@ -62,7 +63,7 @@ def test_queries_are_what_the_network_detects(rtdetr):
 @pytest.mark.parametrize('student', ['yolov8n', 'yolov5n', 'yolo11n', 'yolo26n'])
 def test_rtdetr_teaches_yolos_with_and_without_labels(job, tmp_path, student):
     distill = DistillSettings((TermSettings('query_targets'), TermSettings('cwd')))
-    result = fit(dataclasses.replace(job, student=architecture(student), distill=distill), tmp_path)
+    result = fit_detector(dataclasses.replace(job, student=architecture(student), distill=distill), tmp_path)
     log = columns(result.log)
     for name in ('query_targets', 'query_targets/unlabelled', 'cwd/unlabelled'):
         assert all(math.isfinite(float(value)) and float(value) > 0 for value in log[name]), name
@@ -73,7 +74,7 @@ def test_rtdetr_teaches_alone(job, tmp_path):
     """Without the task's loss, the student comes to say what the teacher says."""
     settings = dataclasses.replace(SETTINGS, steps=12, learning_rate=0.01, final_share=1.0)
     alone = dataclasses.replace(job, settings=settings, distill=dataclasses.replace(DISTILL, task_weight=0.0))
-    log = columns(fit(alone, tmp_path).log)
+    log = columns(fit_detector(alone, tmp_path).log)
     values = [
         float(value) + float(spare)
         for value, spare in zip(log['query_targets'], log['query_targets/unlabelled'], strict=True)
@@ -82,8 +83,8 @@ def test_rtdetr_teaches_alone(job, tmp_path):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(job, tmp_path, monkeypatch):
-    wanted = fit(job, tmp_path / 'whole')
-    real = trainer._Run._update
+    wanted = fit_detector(job, tmp_path / 'whole')
+    real = loop.Run._update
 
     def killed(self):
         if self.step == 2:
@@ -92,10 +93,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(job, tmp_path, monkeypatch):
 
     job = dataclasses.replace(job, settings=dataclasses.replace(SETTINGS, checkpoint_steps=1))
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._Run, '_update', killed)
+        patched.setattr(loop.Run, '_update', killed)
         with pytest.raises(SystemExit):
-            fit(job, tmp_path / 'resumed')
-    result = fit(job, tmp_path / 'resumed')
+            fit_detector(job, tmp_path / 'resumed')
+    result = fit_detector(job, tmp_path / 'resumed')
     assert result.log.read_bytes() == wanted.log.read_bytes()
     assert result.weights.read_bytes() == wanted.weights.read_bytes()
 
@@ -103,14 +104,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(job, tmp_path, monkeypatch):
 def test_a_teacher_that_is_never_sure_adds_nothing(job, tmp_path):
     """No error either: a batch without objects is nothing unusual."""
     unsure = DistillSettings((TermSettings('query_targets', settings={'threshold': 0.999}),))
-    log = columns(fit(dataclasses.replace(job, distill=unsure), tmp_path / 'unsure').log)
+    log = columns(fit_detector(dataclasses.replace(job, distill=unsure), tmp_path / 'unsure').log)
     assert {float(value) for value in log['query_targets']} == {0.0}
 
 
 def test_another_images_queries_are_a_control(job, tmp_path):
     control = dataclasses.replace(DISTILL, teacher_control='shuffled')
     logs = [
-        columns(fit(dataclasses.replace(job, distill=distill), tmp_path / name).log)
+        columns(fit_detector(dataclasses.replace(job, distill=distill), tmp_path / name).log)
         for name, distill in (('true', DISTILL), ('shuffled', control))
     ]
     assert logs[0]['task'][0] == logs[1]['task'][0]
@@ -122,7 +123,7 @@ def test_yolo26_teaches_by_its_one_to_one_branch(pictures, tmp_path, student):
     file = write_network(tmp_path / 'teacher.pt', architecture('yolo26n'))
     distill = DistillSettings((TermSettings('query_targets', settings={'threshold': 1e-5}),))
     job = FitJob(architecture(student), CLASSES, pictures[:8], SETTINGS, teacher=file, distill=distill)
-    log = columns(fit(job, tmp_path / 'run').log)
+    log = columns(fit_detector(job, tmp_path / 'run').log)
     assert all(float(value) > 0 for value in log['query_targets'])
 
 
@@ -136,4 +137,4 @@ def test_yolo26_teaches_by_its_one_to_one_branch(pictures, tmp_path, student):
 def test_other_pairs_are_refused(pictures, tmp_path, student, teacher, message):
     file = write_network(tmp_path / 'teacher.pt', teacher)
     with pytest.raises(LossError, match=message):
-        fit(FitJob(student, CLASSES, pictures[:8], SETTINGS, teacher=file, distill=DISTILL), tmp_path / 'run')
+        fit_detector(FitJob(student, CLASSES, pictures[:8], SETTINGS, teacher=file, distill=DISTILL), tmp_path / 'run')

@@ -13,9 +13,9 @@ torch = pytest.importorskip('torch')
 
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.errors import FitError, Interrupted  # noqa: E402
-from training.fit import checkpoint  # noqa: E402
-from training.fit import loop as trainer  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit import checkpoint, loop  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 
 STEPS = 6
@@ -46,12 +46,12 @@ def whole(pictures, teacher, tmp_path_factory):
         teacher=teacher,
         distill=DistillSettings(terms),
     )
-    return job, fit(job, folder / 'run')
+    return job, fit_detector(job, folder / 'run')
 
 
 def interrupt_at(monkeypatch, step, number=signal.SIGINT):
     """Send this process a signal in the middle of a step (from 1), as Ctrl-C or a scheduler does."""
-    real, calls = trainer._Run._update, [0]
+    real, calls = loop.Run._update, [0]
 
     def update(self):
         calls[0] += 1
@@ -59,7 +59,7 @@ def interrupt_at(monkeypatch, step, number=signal.SIGINT):
             os.kill(os.getpid(), number)
         return real(self)
 
-    monkeypatch.setattr(trainer._Run, '_update', update)
+    monkeypatch.setattr(loop.Run, '_update', update)
 
 
 def assert_same(result, wanted):
@@ -76,9 +76,9 @@ def test_stopped_by_a_signal_at_random_steps(whole, tmp_path, monkeypatch, numbe
         with monkeypatch.context() as patched:
             interrupt_at(patched, place - done, number)
             with pytest.raises(Interrupted, match=f'stopped at step {place} of {STEPS}: run the same again to go on'):
-                fit(job, tmp_path)
+                fit_detector(job, tmp_path)
         done = place
-    assert_same(fit(job, tmp_path), wanted)
+    assert_same(fit_detector(job, tmp_path), wanted)
     assert not (tmp_path / checkpoint.NAME).exists()
 
 
@@ -87,7 +87,7 @@ def test_killed_between_checkpoints(whole, tmp_path, monkeypatch, place):
     """Killed without a warning, a run goes on from its last checkpoint; what the log had beyond it is dropped."""
     job, wanted = whole
     job = dataclasses.replace(job, settings=dataclasses.replace(SETTINGS, checkpoint_steps=2))
-    real = trainer._Run._update
+    real = loop.Run._update
 
     def killed(self):
         if self.step == place:
@@ -96,31 +96,31 @@ def test_killed_between_checkpoints(whole, tmp_path, monkeypatch, place):
         return real(self)
 
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._Run, '_update', killed)
+        patched.setattr(loop.Run, '_update', killed)
         with pytest.raises(SystemExit):
-            fit(job, tmp_path)
-    assert_same(fit(job, tmp_path), wanted)
+            fit_detector(job, tmp_path)
+    assert_same(fit_detector(job, tmp_path), wanted)
 
 
 def test_killed_before_the_first_checkpoint(whole, tmp_path, monkeypatch):
     job, wanted = whole
     with monkeypatch.context() as patched:
-        patched.setattr(trainer._Run, '_update', lambda self: (_ for _ in ()).throw(SystemExit))
+        patched.setattr(loop.Run, '_update', lambda self: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
-            fit(job, tmp_path)
-    assert_same(fit(job, tmp_path), wanted)
+            fit_detector(job, tmp_path)
+    assert_same(fit_detector(job, tmp_path), wanted)
 
 
 def test_a_finished_training_is_not_repeated(whole, monkeypatch):
     job, wanted = whole
-    monkeypatch.setattr(trainer, '_Run', None)
-    assert fit(job, wanted.weights.parent) == wanted
+    monkeypatch.setattr(loop, 'Run', None)
+    assert fit_detector(job, wanted.weights.parent) == wanted
 
 
 def test_worker_processes_change_nothing(whole, tmp_path):
     job, wanted = whole
     settings = dataclasses.replace(SETTINGS, workers=2)
-    assert_same(fit(dataclasses.replace(job, settings=settings), tmp_path), wanted)
+    assert_same(fit_detector(dataclasses.replace(job, settings=settings), tmp_path), wanted)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_another_job_does_not_go_on_from_this_one(whole, tmp_path, monkeypatch, 
     with monkeypatch.context() as patched:
         interrupt_at(patched, 1)
         with pytest.raises(Interrupted):
-            fit(job, tmp_path)
+            fit_detector(job, tmp_path)
     with pytest.raises(FitError, match=f'unfinished training that differs in .*{named}'):
-        fit(dataclasses.replace(job, **changes), tmp_path)
+        fit_detector(dataclasses.replace(job, **changes), tmp_path)
 
 
 def test_anew_starts_from_the_beginning(whole, tmp_path, monkeypatch):
@@ -146,25 +146,25 @@ def test_anew_starts_from_the_beginning(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         interrupt_at(patched, 2)
         with pytest.raises(Interrupted):
-            fit(dataclasses.replace(job, seed=5), tmp_path)
-    assert_same(fit(job, tmp_path, anew=True), wanted)
+            fit_detector(dataclasses.replace(job, seed=5), tmp_path)
+    assert_same(fit_detector(job, tmp_path, anew=True), wanted)
 
 
 def test_a_log_that_lost_its_rows_is_an_error(whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         interrupt_at(patched, 1)
         with pytest.raises(Interrupted):
-            fit(whole[0], tmp_path)
-    (tmp_path / trainer.LOG).write_text('')
+            fit_detector(whole[0], tmp_path)
+    (tmp_path / loop.LOG).write_text('')
     with pytest.raises(FitError, match='shorter than when the checkpoint was written: start anew'):
-        fit(whole[0], tmp_path)
+        fit_detector(whole[0], tmp_path)
 
 
 @pytest.mark.parametrize('content', [b'', b'no checkpoint', b'PK\x03\x04 broken off'])
 def test_a_broken_checkpoint_is_an_error(whole, tmp_path, content):
     (tmp_path / checkpoint.NAME).write_bytes(content)
     with pytest.raises(FitError, match=r'checkpoint\.pt cannot be read: .*; remove it to start anew'):
-        fit(whole[0], tmp_path)
+        fit_detector(whole[0], tmp_path)
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):

@@ -14,8 +14,9 @@ from training.data.dataset import LabelledImage, ground_truth, write_split  # no
 from training.errors import DataError, FitError, Interrupted  # noqa: E402
 from training.export.heads import boxes_scores  # noqa: E402
 from training.fit import validation  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
-from training.fit.loop import _Run as Run  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
+from training.fit.loop import Run  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.fit.validation import Validation, is_due  # noqa: E402
 from training.models.weights import build_network, load_network  # noqa: E402
@@ -52,38 +53,38 @@ def accuracies(monkeypatch):
 
 
 def test_a_training_measures_itself_and_ends_with_the_same_weights(pictures, dataset, tmp_path):
-    result = fit(job(pictures, dataset), tmp_path / 'measured')
+    result = fit_detector(job(pictures, dataset), tmp_path / 'measured')
     log = columns(result.log)
     assert [place + 1 for place, value in enumerate(log['val/map']) if value] == [3, 6]
     rows = list(csv.DictReader((tmp_path / 'measured/validation.csv').open()))
     assert [row['step'] for row in rows] == ['3', '6']
-    plain = fit(job(pictures, None, validate_epochs=0.0), tmp_path / 'plain')
+    plain = fit_detector(job(pictures, None, validate_epochs=0.0), tmp_path / 'plain')
     assert result.weights.read_bytes() == plain.weights.read_bytes()
     assert (tmp_path / 'measured/best.pt').is_file()
 
 
 def test_it_ends_when_it_gets_no_better_and_keeps_the_best(pictures, dataset, tmp_path, accuracies):
     accuracies += [0.1, 0.3, 0.2, 0.25, 0.9]
-    result = fit(job(pictures, dataset, epochs=5.0, patience=2, keep='best'), tmp_path)
+    result = fit_detector(job(pictures, dataset, epochs=5.0, patience=2, keep='best'), tmp_path)
     assert accuracies == [0.9]
     assert result.steps == 12
     assert columns(result.log)['step'][-1] == '12'
     best, last = (load_network(tmp_path / name)[0].state_dict() for name in ('weights.pt', 'last.pt'))
     assert (tmp_path / 'weights.pt').read_bytes() == (tmp_path / 'best.pt').read_bytes()
     assert any(not torch.equal(best[name], last[name]) for name in best)
-    assert fit(job(pictures, dataset, epochs=5.0, patience=2, keep='best'), tmp_path).steps == 12
+    assert fit_detector(job(pictures, dataset, epochs=5.0, patience=2, keep='best'), tmp_path).steps == 12
 
 
 def test_a_resumed_run_remembers_its_measurements(pictures, dataset, tmp_path, monkeypatch, accuracies):
     settings = {'epochs': 4.0, 'patience': 2, 'keep': 'best'}
     accuracies += [0.3, 0.2, 0.1]
-    whole = fit(job(pictures, dataset, **settings), tmp_path / 'whole')
+    whole = fit_detector(job(pictures, dataset, **settings), tmp_path / 'whole')
     accuracies += [0.3, 0.2, 0.1]
     with monkeypatch.context() as patched:
         patched.setattr(Run, '_stop_asked', lambda run, signals: run.step == 7)
         with pytest.raises(Interrupted):
-            fit(job(pictures, dataset, **settings), tmp_path / 'parts')
-    parts = fit(job(pictures, dataset, **settings), tmp_path / 'parts')
+            fit_detector(job(pictures, dataset, **settings), tmp_path / 'parts')
+    parts = fit_detector(job(pictures, dataset, **settings), tmp_path / 'parts')
     assert (whole.steps, parts.steps) == (9, 9)
     for name in ('weights.pt', 'last.pt', 'validation.csv'):
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'parts' / name).read_bytes()
@@ -107,7 +108,7 @@ def test_what_cannot_be_is_refused(pictures, dataset, tmp_path):
     with pytest.raises(ValueError, match='set validate_epochs'):
         FitSettings(steps=1, patience=3)
     with pytest.raises(FitError, match='needs a validation set'):
-        fit(job(pictures, None), tmp_path)
+        fit_detector(job(pictures, None), tmp_path)
     with pytest.raises(DataError, match='no validation images'):
         Validation(tmp_path, tmp_path, CLASSES, SIZE, 10, torch.device('cpu'))
 

@@ -13,7 +13,8 @@ pytest.importorskip('ultralytics')
 from tiny_training import CLASSES, RTDETR, architecture, write_network, write_pictures  # noqa: E402
 
 from training.errors import WeightsError  # noqa: E402
-from training.fit.loop import FitJob, fit  # noqa: E402
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.models.transfer import class_outputs, with_classes  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
@@ -62,7 +63,7 @@ def test_a_file_of_ultralytics_is_the_network_that_wrote_it(ultralytics_file):
 def test_a_training_goes_on_from_ultralytics_with_other_classes(ultralytics_file, pictures, tmp_path, caplog):
     file, written = ultralytics_file
     job = FitJob(file, CLASSES, pictures, ONE_STEP)
-    network, classes = load_network(fit(job, tmp_path / 'fit').weights)
+    network, classes = load_network(fit_detector(job, tmp_path / 'fit').weights)
     assert classes == CLASSES
     assert 'tensors taken, and the outputs of wide' in caplog.text
     stem = 'model.0.conv.weight'
@@ -171,7 +172,7 @@ def test_a_darknet_file_starts_a_training_with_other_classes(darknet, pictures, 
     state, wanted = network.state_dict(), written.state_dict()
     assert all(torch.equal(state[name], value) for name, value in wanted.items() if 'num_batches' not in name)
     job = FitJob(file, CLASSES, pictures, FitSettings(image_size=32, batch=2, steps=1, warmup_steps=0, ema_decay=0.0))
-    assert load_network(fit(job, tmp_path / 'fit').weights)[1] == CLASSES
+    assert load_network(fit_detector(job, tmp_path / 'fit').weights)[1] == CLASSES
 
 
 def test_a_darknet_file_of_another_network_is_refused(darknet, tmp_path):

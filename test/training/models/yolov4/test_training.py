@@ -12,7 +12,8 @@ from tiny_training import CLASSES, SIZE, columns, write_network, write_pictures
 from training.data.augment import AugmentSettings
 from training.distill.settings import DistillSettings, TermSettings
 from training.errors import FitError, LossError
-from training.fit.loop import FitJob, fit
+from training.fit.detector import fit_detector
+from training.fit.job import FitJob
 from training.fit.settings import FitSettings
 from training.models.weights import load_network
 
@@ -34,7 +35,7 @@ def start(tmp_path_factory):
 
 def test_it_learns(pictures, start, tmp_path):
     settings = replace(SETTINGS, steps=12, learning_rate=0.002, augment=NOTHING)
-    log = columns(fit(FitJob(start, CLASSES, pictures, settings), tmp_path).log)
+    log = columns(fit_detector(FitJob(start, CLASSES, pictures, settings), tmp_path).log)
     assert {'task/box', 'task/objectness', 'task/classes'} <= log.keys()
     losses = [float(value) for value in log['task']]
     assert min(losses[-4:]) < 0.8 * losses[0]
@@ -42,18 +43,18 @@ def test_it_learns(pictures, start, tmp_path):
 
 def test_a_frozen_backbone_stays_as_it_was(pictures, start, tmp_path):
     job = FitJob(start, CLASSES, pictures, replace(SETTINGS, freeze=('backbone.',)))
-    before, after = (load_network(file)[0].state_dict() for file in (start, fit(job, tmp_path).weights))
+    before, after = (load_network(file)[0].state_dict() for file in (start, fit_detector(job, tmp_path).weights))
     backbone = [name for name in before if name.startswith('backbone.')]
     assert all(torch.equal(before[name], after[name]) for name in backbone)
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith('neck.'))
     with pytest.raises(FitError, match=r'names are like backbone\.'):
-        fit(FitJob(start, CLASSES, pictures, replace(SETTINGS, freeze=('model.0.',))), tmp_path / 'wrong')
+        fit_detector(FitJob(start, CLASSES, pictures, replace(SETTINGS, freeze=('model.0.',))), tmp_path / 'wrong')
 
 
 def test_fresh_weights_are_drawn_from_the_seed(pictures, tmp_path):
     settings = replace(SETTINGS, steps=1)
     first, same, other = (
-        fit(FitJob(M_YOLO, CLASSES, pictures, settings, seed=seed), tmp_path / name).weights.read_bytes()
+        fit_detector(FitJob(M_YOLO, CLASSES, pictures, settings, seed=seed), tmp_path / name).weights.read_bytes()
         for name, seed in (('first', 1), ('same', 1), ('other', 2))
     )
     assert first == same != other
@@ -63,12 +64,12 @@ def test_it_learns_from_the_maps_of_another(pictures, start, tmp_path):
     teacher = write_network(tmp_path / 'teacher.pt', {**M_YOLO, 'backbone': 'repvit_m0_9'}, seed=6)
     distill = DistillSettings((TermSettings('cwd', start_step=0), TermSettings('fgfi', start_step=0)))
     job = FitJob(start, CLASSES, pictures, SETTINGS, teacher=teacher, distill=distill)
-    log = columns(fit(job, tmp_path / 'run').log)
+    log = columns(fit_detector(job, tmp_path / 'run').log)
     assert all(float(log[name][1]) > 0 for name in ('cwd', 'fgfi'))
     assert all(math.isfinite(float(value)) for value in log['gradient'])
     of_head = DistillSettings((TermSettings('bckd'),))
     with pytest.raises(LossError, match='YOLOv4 are distilled by their maps only'):
-        fit(replace(job, distill=of_head), tmp_path / 'refused')
+        fit_detector(replace(job, distill=of_head), tmp_path / 'refused')
     settings = replace(SETTINGS, unlabelled_batch=1)
     with pytest.raises(FitError, match='YOLOv4 is trained on labelled images only'):
-        fit(replace(job, settings=settings, unlabelled=pictures[:2]), tmp_path / 'unlabelled')
+        fit_detector(replace(job, settings=settings, unlabelled=pictures[:2]), tmp_path / 'unlabelled')

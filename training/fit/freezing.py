@@ -1,42 +1,12 @@
-"""The network that is trained: where its weights come from, and which of its layers stay as they are."""
+"""Layers that are not trained."""
 
 from __future__ import annotations
 
-import copy
-import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from training.errors import FitError
-from training.fit.job import FitJob
-from training.models.transfer import with_classes
-from training.models.weights import build_network, load_network
-from training.seeding import seeded
-
-_logger = logging.getLogger(__name__)
-
-
-def make_student(job: FitJob) -> Any:
-    """The job's network.
-
-    Raises:
-        WeightsError: a weights file that cannot be used.
-    """
-    if isinstance(job.student, nn.Module):
-        return copy.deepcopy(job.student).float()
-    if isinstance(job.student, Path):
-        network, classes = load_network(job.student)
-        if classes == tuple(job.classes):
-            return network
-        with seeded(job.seed, -1):
-            transferred = with_classes(network, classes, job.classes)
-        _logger.warning('%s: %s', job.student, transferred)
-        return transferred.network
-    with seeded(job.seed, -1):
-        return build_network(job.student, job.classes)
 
 
 def freeze(network: nn.Module, layers: Sequence[str] | int) -> None:
