@@ -23,8 +23,8 @@ from kd_perception import engines
 from kd_perception.bundles.bundle import Bundle, load_bundle
 from training.data.root import data_set
 from training.measure import measure_artifact, with_file
-from training.quantize.judging import interleaved_times
 from training.quantize.pictures import pictures_of
+from training.quantize.timing import measure_times
 
 ENGINES = ('onnxruntime', 'openvino')
 Maker = Callable[[Path, Path, Sequence[Any]], None]
@@ -139,7 +139,7 @@ def _measure(
         return
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     timed = {'float': (source, 'fp32'), **{name: (file, 'int8') for name, file in networks.items()}}
-    times = interleaved_times(bundle, engine, timed, picture, options.rounds, options.threads)
+    times = measure_times(bundle, engine, timed, picture, options.rounds, options.threads).ms
     for name, (file, precision) in timed.items():
         one = with_file(bundle, file, precision, engine)
         found = measure_artifact(one, one.artifacts[0], dataset, threads=options.threads).accuracy

@@ -57,6 +57,7 @@ class Artifact:
     Attributes:
         thresholds: its own `score` and `class_scores`, for a score of another precision means something else, and `iou`, where
             it is missing the bundle's. `rule` tells how they were chosen.
+        amx: whether OpenVINO may use the processor's AMX tiles; convolutions of few channels are faster without.
     """
 
     engine: str
@@ -66,6 +67,7 @@ class Artifact:
     metrics: dict[str, Any] = field(default_factory=dict)
     made_by: str = ''
     thresholds: dict[str, Any] = field(default_factory=dict)
+    amx: bool = True
 
     @property
     def loss(self) -> CompressionLoss | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from kd_perception.bundles.bundle import Artifact, Bundle
 from kd_perception.bundles.onnx_graph import read_graph
 from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
+from kd_perception.engines import amx
 from kd_perception.engines.batch import check_batch, engine_error
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import EngineError
@@ -67,7 +68,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
     """Compile an ONNX artifact for a device (`options.providers`, else `CPU`).
 
     FP32 stays FP32: left to itself, OpenVINO computes in bfloat16 where the processor can, and the numbers then differ from what
-    was measured. `options.precision` asks for `bf16` or `fp16`.
+    was measured. `options.precision` asks for `bf16` or `fp16`. `amx: false` of an artifact keeps AMX off in this process.
 
     Raises:
         BundleError: the file is missing or altered.
@@ -77,10 +78,15 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
     names = [output.name for output in read_graph(content, artifact.file).outputs]
     import openvino
 
-    core = openvino.Core()
+    may_use_amx = _may_use_amx(bundle, options.precision)
+    with amx.loading(may_use_amx):
+        core = openvino.Core()
+        devices = core.available_devices
+        if 'CPU' in devices:
+            core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')  # this asks oneDNN, which looks at the processor once
     device = options.providers[0] if options.providers else 'CPU'
     precision = options.precision or artifact.precision
-    _check_device(core, device, precision)
+    _check_device(core, devices, device, precision)
     threads = options.threads or physical_cores()
     settings: dict[str, Any] = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': _HINTS.get(precision, 'f32')}
     if device == 'CPU':
@@ -103,13 +109,17 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> OpenVino
         threads=threads if device == 'CPU' else 0,
         versions={'openvino': openvino.__version__.partition('-')[0], 'numpy': np.__version__},
         nodes=nodes,
-        warnings=_doubts(precision, nodes),
+        warnings=(*_doubts(precision, nodes), *(amx.doubts(artifact.amx) if precision == 'int8' else ())),
     )
     return OpenVinoEngine(openvino, compiled, names, bundle, info)
 
 
-def _check_device(core: Any, device: str, precision: str) -> None:
-    devices = core.available_devices
+def _may_use_amx(bundle: Bundle, precision: str) -> bool:
+    """In bfloat16 it must; FP32 never does, so the INT8 network that may follow in this process decides."""
+    return precision in ('bf16', 'fp16') or all(one.amx for one in bundle.artifacts)
+
+
+def _check_device(core: Any, devices: Sequence[str], device: str, precision: str) -> None:
     if device not in devices:
         raise EngineError(f'OpenVINO finds no device {device}; it has {", ".join(devices) or "none"}')
     able = core.get_property(device, 'OPTIMIZATION_CAPABILITIES')

@@ -101,6 +101,8 @@ def write_artifact(
         'sha256': digest(bundle.folder / file),
         'made_by': command,
     }
+    if not found.best.amx:
+        entry['amx'] = False
     if judgement.int8 is not None and settings.engine != 'tensorrt':
         entry['metrics'] = _metrics(bundle, judgement.int8, called, settings.engine, 'int8')
     kept = []

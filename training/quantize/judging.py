@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +20,7 @@ from training.export import parity as parities
 from training.export.parity import MATCH_IOU, Parity, compare
 from training.measure import LOWEST_SCORE, with_file
 from training.quantize.pictures import Pictures
+from training.quantize.timing import Times, measure_times
 
 ASKED_SCORE = 0.05
 """Detections from this score on make the drift: what is fainter, nobody sees."""
@@ -87,10 +85,16 @@ class Judge:
         parity = compare(self._wanted, found, parities.QUANTIZED.asked_score)
         return Verdict(drift(self._wanted, found), parity, self._map(found), self.float_map)
 
-    def times(self, files: Mapping[str, Path], rounds: int) -> dict[str, float]:
-        """See `interleaved_times`; `float` is the float network."""
-        networks = {'float': (self.float_file, 'fp32'), **{name: (file, 'int8') for name, file in files.items()}}
-        return interleaved_times(self._bundle, self._engine, networks, self._pictures.fed[0], rounds, self._threads)
+    def times(self, file: Path, rounds: int, amx: bool | None = None) -> Times:
+        """A network's time beside the float one's.
+
+        Args:
+            file: of the network.
+            rounds: timed inferences of each.
+            amx: whether OpenVINO may use AMX; None measures which is faster.
+        """
+        networks = {'float': (self.float_file, 'fp32'), 'int8': (file, 'int8')}
+        return measure_times(self._bundle, self._engine, networks, self._pictures.fed[0], rounds, self._threads, amx)
 
     def _detect(self, file: Path, precision: str) -> list[Detections]:
         one = with_file(self._bundle, file, precision, self._engine)
@@ -130,41 +134,3 @@ def drift(wanted: Sequence[Detections], found: Sequence[Detections]) -> float:
         changed += float(other.scores[new & (other.scores >= ASKED_SCORE)].sum())
         asked += len(mine)
     return changed / max(asked, 1)
-
-
-def interleaved_times(
-    bundle: Bundle,
-    engine: str,
-    networks: Mapping[str, tuple[Path, str]],
-    picture: np.ndarray[Any, Any],
-    rounds: int,
-    threads: int,
-) -> dict[str, float]:
-    """Median time of an inference of each network in ms, all in turn, so that what disturbs one disturbs all.
-
-    With one thread it is the process's time on the CPU, which other programs disturb least; with more it is the clock's.
-
-    Args:
-        bundle: whose input the networks take.
-        engine: that runs them.
-        networks: by name the file and its precision.
-        picture: as the network takes it.
-        rounds: timed inferences of each.
-        threads: CPU threads of an inference.
-    """
-    clock = time.process_time if threads == 1 else time.perf_counter
-    loaded = {}
-    for name, (file, precision) in networks.items():
-        one = with_file(bundle, file, precision, engine)
-        loaded[name] = engines.load(one, one.artifacts[0], EngineOptions(threads=threads))
-    batch = np.ascontiguousarray(picture[None])
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    for number in range(rounds + 2):
-        for name, running in loaded.items():
-            started = clock()
-            running.infer(batch)
-            if number > 1:  # the first two warm up
-                times[name].append(1e3 * (clock() - started))
-    for running in loaded.values():
-        running.close()
-    return {name: statistics.median(values) for name, values in times.items()}

@@ -97,6 +97,7 @@ class SearchStep:
         seconds: what making and measuring it took.
         file: of the network.
         kept: whether later steps build on it.
+        amx: whether OpenVINO may use AMX: the way in which the first step was faster.
     """
 
     name: str
@@ -107,6 +108,7 @@ class SearchStep:
     seconds: float
     file: Path
     kept: bool = True
+    amx: bool = True
 
     @property
     def speed(self) -> float:
@@ -291,16 +293,18 @@ class _Search:
         if known is None:
             file = record.with_suffix('.onnx')
             onnx.save(candidate.written(), file)
-            times = self._judge.times({'int8': file}, self._settings.rounds)
+            amx = self._steps[0].amx if self._steps else None
+            times = self._judge.times(file, self._settings.rounds, amx)
             total = sum(node.op_type == 'Conv' for node in candidate.model.graph.node)
             known = SearchStep(
                 name,
                 self._judge.judge(file),
-                round(times['int8'], 3),
-                round(times['float'], 3),
+                round(times.ms['int8'], 3),
+                round(times.ms['float'], 3),
                 total - len(candidate.quantized),
                 round(time.monotonic() - started, 1),
                 file,
+                amx=times.amx,
             )
             record.write_text(json.dumps(known.to_json(), indent=1), encoding='utf-8')
         self._steps.append(known)
