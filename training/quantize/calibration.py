@@ -155,6 +155,9 @@ def run(model: onnx.ModelProto, images: Sequence[Image], what: str) -> Iterator[
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    settings.add_session_config_entry(
+        'session.intra_op.allow_spinning', '0'
+    )  # waiting threads leave the processor to others
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=['CPUExecutionProvider'])
     name = session.get_inputs()[0].name
     for image in tqdm(images, what, unit='image', leave=False, disable=None):

@@ -34,5 +34,6 @@ def quantize(
     model = with_shapes(source)
     left = float_nodes(model.graph, settings)
     ranges = ranges_of(model, images, settings) | dict(fixed or {})
-    onnx.save(quantize_model(model, ranges, settings, left), target)
+    # A trained network keeps the roundings that it was trained with.
+    onnx.save(quantize_model(model, ranges, settings, left, shared=not fixed), target)
     return left

@@ -34,6 +34,7 @@ from training.errors import QuantizationError
 from training.quantize.calibration import METHODS, Image, Range, Ranges, calibrate
 from training.quantize.float_parts import COMPUTING, front, mish, products, tail
 from training.quantize.network import constants, convolutions, is_depthwise, read_network, readers
+from training.quantize.shared_rounding import share
 
 FloatArray = npt.NDArray[np.float32]
 ChannelRange = tuple[FloatArray, FloatArray]
@@ -214,6 +215,7 @@ def quantize_model(
     *,
     channel_ranges: Mapping[str, ChannelRange] | None = None,
     weight_scales: Mapping[str, FloatArray] | None = None,
+    shared: bool = True,
 ) -> onnx.ModelProto:
     """The network with quantized nodes.
 
@@ -225,6 +227,7 @@ def quantize_model(
         only: names of the only nodes that are quantized; empty means all but `left`.
         channel_ranges: smallest and largest values (C,) of activations that get one scale a channel, see `depthwise_inputs`.
         weight_scales: by the name of a weight its scales (C,), where they do not follow from its extremes.
+        shared: whether OpenVINO's form rounds where values are made, see `training.quantize.shared_rounding`.
     """
     tensorrt = settings.target == 'tensorrt'
     options: dict[str, Any] = {}
@@ -261,6 +264,10 @@ def quantize_model(
     quantized: onnx.ModelProto = quantizer.model.model
     for name, limits in (channel_ranges or {}).items():
         _scale_channels(quantized.graph, name, limits)
+    if settings.target == 'openvino' and shared:
+        share(quantized.graph)
+        quantizer.model.topological_sort()
+        quantizer.model.clean_initializers()
     return quantized
 
 

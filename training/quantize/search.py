@@ -30,6 +30,8 @@ from training.quantize.noise import LayerNoise, layer_noise, unshifted
 from training.quantize.pictures import Pictures
 from training.quantize.qdq import QuantizeSettings, activations, depthwise_inputs, with_shapes
 from training.quantize.repairs import equalised, rounded
+from training.quantize.shared_rounding import shared_ranges
+from training.quantize.smoothing import smoothed
 
 METHODS = {
     'extremes': ('minmax', 100.0),
@@ -229,6 +231,10 @@ class _Search:
             changed, count = equalised(candidate, self._few)
             return self._calibrated(changed, method) if count else None
 
+        def smooth(candidate: Candidate) -> Candidate | None:
+            changed, count = smoothed(candidate, self._few)
+            return self._calibrated(changed, method) if count else None
+
         before_biases: list[Candidate] = []
 
         def biases(candidate: Candidate) -> Candidate:
@@ -241,6 +247,7 @@ class _Search:
 
         return [
             ('channels equalised', channels),
+            *([('channels equalised where rounded', smooth)] if self._settings.engine == 'openvino' else []),
             ('biases corrected', biases),
             ('weights rounded by what is read', rounding),
         ]
@@ -348,6 +355,7 @@ def with_ranges(candidate: Candidate, images: Sequence[Image], method: str, perc
     channels = {}
     if settings.target == 'openvino':
         channels = channel_extremes(candidate.model, depthwise_inputs(graph, candidate.left), images)
+        ranges = shared_ranges(graph, {node.input[0] for node in candidate.quantized} - {*channels}, ranges)
     return replace(candidate, ranges=ranges, channel_ranges=channels)
 
 

@@ -1,0 +1,169 @@
+"""What OpenVINO computes quicker or closer: one rounding for values that are only moved; channels equalised where rounded."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from small_networks import save
+
+pytest.importorskip('torch')
+
+from training.quantize import search
+from training.quantize.candidate import Candidate
+from training.quantize.noise import layer_noise
+from training.quantize.qdq import QuantizeSettings, quantize_model, with_shapes
+from training.quantize.shared_rounding import groups, shared_ranges
+from training.quantize.smoothing import smoothed
+
+SIDE = 16
+
+
+def node(kind, inputs, output, **attributes):
+    return helper.make_node(kind, inputs, [output], output, **attributes)
+
+
+def conv(number, source, **attributes):
+    return node('Conv', [source, f'w{number}'], f'c{number}', **attributes)
+
+
+@pytest.fixture
+def network(tmp_path):
+    """As C2f and SPPF do: halves, a shortcut, a concatenation, a pooling; SiLU behind the channels that are unlike."""
+
+    def make(spread=1.0):
+        rng = np.random.default_rng(0)
+        shapes = {0: (6, 3), 1: (6, 6), 2: (3, 3), 3: (5, 9), 4: (4, 5), 5: (2, 4)}
+        tensors = {f'w{n}': rng.normal(0, 0.4, (*shape, 1, 1)).astype(np.float32) for n, shape in shapes.items()}
+        factors = (spread ** np.arange(6)).astype(np.float32)
+        tensors['w0'] *= factors[:, None, None, None]
+        tensors['w1'] /= factors[None, :, None, None]
+        tensors |= {
+            name: np.array([value], np.int64) for name, value in (('zero', 0), ('half', 3), ('all', 6), ('one', 1))
+        }
+        nodes = [
+            conv(0, 'images'),
+            node('Sigmoid', ['c0'], 's0'),
+            node('Mul', ['c0', 's0'], 'a0'),
+            conv(1, 'a0'),
+            node('Relu', ['c1'], 'a1'),
+            node('Slice', ['a1', 'zero', 'half', 'one'], 'first'),
+            node('Slice', ['a1', 'half', 'all', 'one'], 'second'),
+            conv(2, 'second'),
+            node('Relu', ['c2'], 'a2'),
+            node('Add', ['second', 'a2'], 'sum'),
+            node('Concat', ['first', 'second', 'sum'], 'joined', axis=1),
+            conv(3, 'joined'),
+            node('Relu', ['c3'], 'a3'),
+            node('MaxPool', ['a3'], 'pooled', kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            conv(4, 'pooled'),
+            node('Relu', ['c4'], 'a4'),
+            conv(5, 'a4'),
+        ]
+        return save(tmp_path / 'model.onnx', nodes, tensors, {'c5': (1, 2, SIDE, SIDE)}, image=(1, 3, SIDE, SIDE))
+
+    return make
+
+
+@pytest.fixture
+def candidate(network):
+    def make(**options):
+        start = Candidate(with_shapes(network(**options)), QuantizeSettings(target='openvino'))
+        return search.with_ranges(start, images(), 'minmax', 100.0)
+
+    return make
+
+
+def images():
+    rng = np.random.default_rng(1)
+    return [rng.uniform(0, 1, (3, SIDE, SIDE)).astype(np.float32) for _ in range(3)]
+
+
+def outputs(model):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    return np.concatenate([session.run(None, {'images': image[None]})[0] for image in images()])
+
+
+def rounded_tensors(model):
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return {n.input[0] for n in model.graph.node if n.op_type == 'QuantizeLinear' and n.input[0] not in weights}
+
+
+def test_what_is_only_moved_is_rounded_where_it_is_made(candidate):
+    made = candidate()
+    read = {one.input[0] for one in made.quantized}
+    assert [(group.read, group.made) for group in groups(made.model.graph, read)] == [
+        (('joined', 'second'), ('a1', 'sum')),
+        (('pooled',), ('a3',)),
+    ]
+    written = made.written()
+    onnx.checker.check_model(written)
+    assert rounded_tensors(written) == {'a0', 'a1', 'sum', 'a3'}
+    by_output = {output: one for one in written.graph.node for output in one.output}
+    joined = next(one for one in written.graph.node if one.op_type == 'Concat')
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    slices = [by_output[name] for name in joined.input if by_output[name].op_type == 'Slice']
+    scales = {float(values[by_output[one.input[0]].input[1]]) for one in slices}
+    scales.add(float(values[by_output[joined.input[2]].input[1]]))
+    assert len(slices) == 2
+    assert len(scales) == 1
+
+
+def test_a_shared_rounding_changes_no_value_that_had_its_range(candidate):
+    made = candidate()
+    alone = quantize_model(made.model, made.ranges, made.settings, made.left, shared=False)
+    assert rounded_tensors(alone) == {'a0', 'second', 'joined', 'pooled'}
+    step = (made.ranges['joined'][1] - made.ranges['joined'][0]) / 255
+    assert np.abs(outputs(made.written()) - outputs(alone)).max() < 8 * step
+
+
+def test_a_shared_range_holds_all_that_is_read(candidate):
+    made = candidate()
+    ranges = dict(made.ranges) | {'second': (-3.0, 0.5), 'joined': (-0.5, 4.0)}
+    shared = shared_ranges(made.model.graph, ['second', 'joined', 'pooled', 'a0'], ranges)
+    assert shared['second'] == shared['joined'] == (-3.0, 4.0)
+    assert shared['a0'] == ranges['a0']
+
+
+def test_a_picture_and_an_enlargement_between_pixels_share_nothing(network):
+    model = onnx.load(network())
+    pool = next(one for one in model.graph.node if one.op_type == 'MaxPool')
+    pool.op_type = 'Resize'
+    pool.attribute.append(helper.make_attribute('mode', 'linear'))
+    model.graph.node.insert(0, node('MaxPool', ['images'], 'smaller', kernel_shape=[1, 1]))
+    assert [group.read for group in groups(model.graph, ['smaller', 'pooled', 'joined'])] == [('joined',)]
+
+
+def test_channels_equalised_where_rounded_pass_silu_and_lower_the_noise(candidate):
+    before = candidate(spread=5.0)
+    after, count = smoothed(before, images())
+    assert count == 1  # what c1 reads; what is cut, joined or pooled shares a rounding instead
+    np.testing.assert_allclose(outputs(after.model), outputs(before.model), rtol=1e-4, atol=1e-4)
+    after = search.with_ranges(after, images(), 'minmax', 100.0)
+    noise = {layer.name: layer.noise for layer in layer_noise(before, images())[0]}
+    less = {layer.name: layer.noise for layer in layer_noise(after, images())[0]}
+    assert less['c1'] < 0.2 * noise['c1']
+
+
+def test_openvino_makes_the_division_a_part_of_the_rounding(candidate):
+    openvino = pytest.importorskip('openvino')
+    after = search.with_ranges(smoothed(candidate(spread=5.0), images())[0], images(), 'minmax', 100.0)
+    core = openvino.Core()
+    model = core.read_model(after.written().SerializeToString())
+    compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    found = np.concatenate([compiled(image[None])[0] for image in images()])
+    wanted = outputs(after.model)
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
+    kinds = [op.get_rt_info()['layerType'].astype(str) for op in compiled.get_runtime_model().get_ops()]
+    assert 'Eltwise' not in kinds or kinds.count('Eltwise') <= 1  # the shortcut's sum alone
+
+
+def test_layers_left_in_float_keep_their_weights(candidate):
+    made = candidate()
+    left = search.leaving(made, ['c3'])
+    written = replace(left, ranges=made.ranges).written()
+    reads = next(one for one in written.graph.node if one.name == 'c3')
+    assert reads.input[1] == 'w3'
