@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from kd_perception.machine.cores import physical_cores
-from training.errors import StudyError
+from training.errors import Interrupted, StudyError
 from training.study.cell import GRACE_SECONDS, request, run_cell
 from training.study.plan import Cell, Result, Study, read_result
 
@@ -165,6 +165,8 @@ def _here(cells: Sequence[Cell], threads: int) -> _Ended:
         failure = None
         try:
             run_cell(cell, threads)
+        except Interrupted as interrupted:  # whoever stops a training of this process stops the study
+            raise KeyboardInterrupt from interrupted
         except Exception as error:  # whatever the job raises is this cell's alone
             failure = Failure(cell.arm, cell.seed, f'{type(error).__name__}: {error}', traceback.format_exc())
         yield cell, failure

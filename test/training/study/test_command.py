@@ -10,7 +10,7 @@ import pytest
 import yaml
 from study_jobs import ridge, ridge_that_fails
 
-from training.errors import RecipeError, StudyError
+from training.errors import Interrupted, RecipeError, StudyError
 from training.study import command, running
 from training.study.plan import Study
 
@@ -97,10 +97,13 @@ def test_with_nothing_done_there_is_no_page_but_the_reasons(study, tmp_path, cap
     assert 'loss is NaN' in capsys.readouterr().err
 
 
-def test_an_interrupt_says_how_to_go_on(study, capsys):
+@pytest.mark.parametrize('stop', [KeyboardInterrupt(), Interrupted('stopped at step 3 of 5')])
+def test_an_interrupt_says_how_to_go_on(study, capsys, stop):
+    """Python's own, or that of a training in this process, which leaves a checkpoint first."""
+
     def interrupted(strength, seed, threads):
         if seed == 1:
-            raise KeyboardInterrupt
+            raise stop
         return {'r2': 0.5}
 
     assert study('--workers', '0', job=interrupted) == 130
