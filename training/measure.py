@@ -20,7 +20,7 @@ from kd_perception.detection.tiles import Tiling
 from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.accuracy import Accuracy, measure
 from kd_perception.metrics.matching import Judged, judge
-from kd_perception.metrics.operating_point import at_recall, calibration, operating_point
+from kd_perception.metrics.operating_point import at_recall, calibration, operating_point, precision_recall_curve
 from kd_perception.metrics.resampling import PairedDifference, paired_difference
 from training.data.class_rules import ClassRules, reclassed
 from training.data.dataset import LabelledImage, read_classes, read_split
@@ -105,11 +105,16 @@ class FloatComparison:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Accuracy of an artifact, how it behaves where it is used, and what compression cost it where that was asked for."""
+    """Accuracy of an artifact, how it behaves where it is used, and what compression cost it where that was asked for.
+
+    Attributes:
+        curve: recall, precision and threshold, all classes together, at IoU 0.5.
+    """
 
     accuracy: Accuracy
     behaviour: Behaviour
     compared: FloatComparison | None = None
+    curve: tuple[tuple[float, float, float], ...] = ()
 
     def stated(self) -> dict[str, Any]:
         """The figures that a bundle states of an artifact."""
@@ -173,7 +178,9 @@ def measure_artifact(
         reference, _ = detect_split(against, original, dataset, split, **how)
         paired = paired_difference(found, reference, truth, len(bundle.classes), max_detections=most)
         compared = FloatComparison(original.sha256, accuracy.map - paired.difference, paired)
-    return Measurement(accuracy, Behaviour.of(judge(found, truth, len(bundle.classes)), threshold, lowest), compared)
+    judged = judge(found, truth, len(bundle.classes))
+    behaviour = Behaviour.of(judged, threshold, lowest)
+    return Measurement(accuracy, behaviour, compared, tuple(precision_recall_curve(judged)))
 
 
 def float_bundle(bundle: Bundle, artifact: Artifact) -> Bundle | None:

@@ -59,6 +59,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument('--topic', default='', help='of a bag with several topics of images')
     parser.add_argument('--explain', action='store_true', help='print which layers lose, and why')
     parser.add_argument(
+        '--export-ranges', type=Path, metavar='FILE', help='write the ranges as JSON too, for compilers of other chips'
+    )
+    parser.add_argument(
         '--work', type=Path, default=Path('out/quantize'), help='folder of the steps; %(default)s by default'
     )
     parser.set_defaults(command=run)
@@ -128,7 +131,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle, engine: str) -> Searc
 
 def _search(bundle: Bundle, pictures: Any, settings: SearchSettings, options: argparse.Namespace) -> Found:
     from training.quantize.search import search
-    from training.quantize.search_page import explanation, table, write_pages
+    from training.quantize.search_page import explanation, export_ranges, table, write_pages
 
     print(f'INT8 for {settings.engine}', flush=True)
     found = search(bundle, pictures, settings, options.work, lambda line: print(f'  {line}', flush=True))
@@ -137,6 +140,8 @@ def _search(bundle: Bundle, pictures: Any, settings: SearchSettings, options: ar
     print(f'\n{table(found.steps)}\n')
     if options.explain:
         print(f'{explanation(found.layers)}\n')
+    if options.export_ranges:
+        export_ranges(found, options.export_ranges)
     print(f'{folder}: steps.md, steps.svg, layers.md')
     if not found.holds:
         print(
@@ -149,6 +154,7 @@ def _search(bundle: Bundle, pictures: Any, settings: SearchSettings, options: ar
 def _write(bundle: Bundle, found: Found, pictures: Any, settings: SearchSettings, options: argparse.Namespace) -> None:
     from training.quantize.artifact import judge_artifact, write_artifact
     from training.quantize.search import FASTER
+    from training.quantize.search_page import plot_precision_recall
 
     called = str(options.dataset)
     judgement = judge_artifact(bundle, found, pictures, settings, options.max_map_drop, called)
@@ -159,6 +165,12 @@ def _write(bundle: Bundle, found: Found, pictures: Any, settings: SearchSettings
     artifact = write_artifact(bundle, found, pictures, settings, judgement, called, again)
     for line in _figures(judgement):
         print(line)
+    if judgement.int8 is not None:
+        picture = found.best.file.with_name('precision_recall.svg')
+        plot_precision_recall(judgement, picture)
+        print(
+            f'{picture}; thresholds for each precision: python -m training thresholds {options.bundle} {called} --match fp32'
+        )
     speed = f'{found.best.speed:.2f} times as fast as the float network ({found.best.ms:.2f} ms)'
     if settings.engine == 'tensorrt':
         verdict = 'symmetric, for TensorRT; not timed here, and judged by ONNX Runtime'

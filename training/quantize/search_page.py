@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.quantize.artifact import Judgement
 from training.quantize.noise import LayerNoise
 from training.quantize.search import Found, SearchStep
 
@@ -52,6 +53,43 @@ def write_pages(found: Found, folder: Path) -> None:
         text = json.dumps([entry.to_json() for entry in content], indent=1)
         (folder / f'{name}.json').write_text(text, encoding='utf-8')
     _plot(found, folder / 'steps.svg')
+
+
+def plot_precision_recall(judgement: Judgement, file: Path) -> None:
+    """Precision over recall on the val split, INT8 beside float; a cross at the threshold of the bundle."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4.5), layout='constrained')
+    axes = figure.subplots()
+    for name, measured, color in (('fp32', judgement.float, 'black'), ('int8', judgement.int8, 'tab:green')):
+        if measured is None:
+            continue
+        accuracy = measured.accuracy
+        label = f'{name}, mAP50-95 {100 * accuracy.map:.1f} %'
+        axes.plot([row[0] for row in measured.curve], [row[1] for row in measured.curve], color=color, label=label)
+        axes.plot(accuracy.recall, accuracy.precision, 'x', color=color)
+    axes.set_xlabel('recall')
+    axes.set_ylabel('precision')
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize='small')
+    figure.savefig(file, metadata={'Date': None})
+
+
+def export_ranges(found: Found, file: Path) -> None:
+    """Write the ranges of the activations as JSON, for compilers that take such: RKNN, Hailo and others.
+
+    By the name of a tensor `range` (low, high), or `low` and `high` of each channel where it has scales of its own.
+    """
+    candidate = found.candidate
+    tensors: dict[str, dict[str, list[float]]] = {
+        name: {'range': [float(low), float(high)]} for name, (low, high) in candidate.ranges.items()
+    }
+    for name, (lows, highs) in candidate.channel_ranges.items():
+        tensors.setdefault(name, {}).update(low=lows.astype(float).tolist(), high=highs.astype(float).tolist())
+    document = {'step': found.best.name, 'float_nodes': candidate.left, 'tensors': tensors}
+    file.write_text(json.dumps(document, indent=1), encoding='utf-8')
 
 
 def _plot(found: Found, file: Path) -> None:
