@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from training.__main__ import main  # noqa: E402
 from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
 from training.errors import DataError  # noqa: E402
 from training.export import parity  # noqa: E402
-from training.quantize import artifact, search  # noqa: E402
+from training.quantize import artifact, search, timing  # noqa: E402
 from training.quantize.candidate import Candidate, biased, channel_extremes  # noqa: E402
 from training.quantize.judging import drift  # noqa: E402
 from training.quantize.network import constants  # noqa: E402
@@ -128,6 +129,7 @@ def test_an_imported_bundle_gets_an_artifact_that_detects_the_same(bundle, datas
         'steps.svg',
         'steps.json',
         'layers.md',
+        'precision_recall.svg',
         '00.json',
         '00.onnx',
     }
@@ -146,6 +148,46 @@ def test_channels_of_unlike_range_get_a_scale_each_where_openvino_reads_them(bun
     assert values[rounding.input[1]].shape == (6,)
     assert len(set(values[rounding.input[2]].tolist())) == 1
     assert values[rounding.input[1]].max() > 1000 * values[rounding.input[1]].min()
+
+
+def test_ranges_are_written_for_compilers_of_other_chips(bundle, dataset, tmp_path):
+    file = tmp_path / 'ranges.json'
+    assert quantize(bundle(), dataset, '--method', 'minmax', '--engine', 'tensorrt', '--export-ranges', file) == 0
+    document = json.loads(file.read_text())
+    low, high = document['tensors']['a1']['range']
+    assert low == 0 < high
+    assert 'c0' in document['float_nodes']
+
+
+@pytest.mark.parametrize('faster_with', [True, False])
+def test_the_faster_way_to_use_the_processor_is_measured_and_stated(bundle, dataset, monkeypatch, faster_with):
+    pytest.importorskip('openvino')
+    asked = []
+
+    class Child:
+        def __init__(self, count, context, initializer, initargs):
+            asked.append(initargs[0])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, function, *arguments):
+            ms = 1.0 if asked[-1] == faster_with else 2.0
+            return SimpleNamespace(result=lambda: {'float': 4.0, 'int8': ms})
+
+    monkeypatch.setattr(timing.amx, 'has_amx', lambda: True)
+    monkeypatch.delenv(timing.amx.VARIABLE, raising=False)
+    monkeypatch.setattr(timing, 'ProcessPoolExecutor', Child)
+    folder = bundle()
+    assert quantize(folder, dataset, '--engine', 'openvino', '--method', 'minmax') == 0
+    assert asked[:2] == [True, False]
+    assert set(asked[2:]) <= {faster_with}
+    written = load_bundle(folder)
+    assert written.artifact('openvino', 'int8').amx is faster_with
+    assert written.provenance['quantize']['openvino']['times_float'] == 4.0
 
 
 def test_without_labels_the_float_network_judges(bundle, dataset, capsys, tmp_path):
