@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -23,7 +24,7 @@ from training.errors import DataError  # noqa: E402
 from training.export import parity  # noqa: E402
 from training.quantize import artifact, search, timing  # noqa: E402
 from training.quantize.candidate import Candidate, biased, channel_extremes  # noqa: E402
-from training.quantize.judging import drift  # noqa: E402
+from training.quantize.judging import Verdict, drift  # noqa: E402
 from training.quantize.network import constants  # noqa: E402
 from training.quantize.noise import layer_noise, unshifted  # noqa: E402
 from training.quantize.pictures import fed, pictures_of  # noqa: E402
@@ -389,3 +390,19 @@ def test_drift_counts_what_came_what_went_and_what_changed():
     assert drift([one], [none]) == pytest.approx(1)
     assert drift([one], [moved]) == pytest.approx(0.2)
     assert drift([one], [ground_truth([[0, 0, 10, 10], [30, 30, 40, 40]], [0, 0])]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ('verdict', 'holds'),
+    [
+        ({'map': 0.400, 'float_map': 0.402, 'most': -0.001}, True),
+        ({'map': 0.390, 'float_map': 0.402, 'most': -0.001}, False),
+        ({'map': 0.390, 'float_map': 0.402, 'most': 0.004}, True),  # such a loss these pictures cannot show
+        ({'map': 0.390, 'float_map': 0.402}, False),
+        ({}, True),
+    ],
+)
+def test_a_loss_counts_where_the_pictures_show_it(verdict, holds):
+    same = parity.Parity(1, asked=10, found=1.0, score=0.0, worst_score=0.0, overlap=1.0, worst_overlap=1.0)
+    assert Verdict(0.01, same, **verdict).holds(0.01) is holds
+    assert not Verdict(0.01, replace(same, found=0.5), **verdict).holds(0.01)
