@@ -38,6 +38,23 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 """Room → the rooms that it may import, besides itself and `BASE`. A room stands below those that import it."""
 
+TRAINING_BASE = ('errors', 'schema', 'ranges', 'steps', 'seeding', 'commands', 'torchvision_nms')
+"""What every room of the training may use."""
+
+TRAINING: dict[str, tuple[str, ...]] = {
+    'data': (),
+    'models': ('data',),
+    'measure': ('data',),
+    'export': ('measure', 'models', 'data'),
+    'prune': ('export', 'models', 'data'),
+    'quantize': ('export', 'measure', 'models', 'data'),
+    'distill': ('models', 'data'),
+    'fit': ('distill', 'prune', 'export', 'models', 'data'),
+    'run': ('fit', 'distill', 'quantize', 'prune', 'export', 'measure', 'models', 'data'),
+    'study': ('run', 'fit', 'distill', 'quantize', 'prune', 'export', 'measure', 'models', 'data'),
+}
+"""The same of the training, imports within functions too; `measure` is a single file."""
+
 
 ROS = (
     'rclpy',
@@ -53,9 +70,17 @@ WITH_ROS = ('ros', 'demo', 'doctor')
 NOWHERE = ('torch', 'ultralytics', 'training')
 
 
-def imported_names(source: str) -> set[str]:
+def imported_names(source: str, *, types: bool = True) -> set[str]:
+    """What a module imports anywhere; what is for type checkers alone only if `types`."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    checking = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+    ]
+    left_out = set() if types else {part for node in checking for part in ast.walk(node)}
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -101,6 +126,27 @@ def test_no_module_imports_a_library_that_its_room_may_not(imports, room):
     for file, names in imports[room].items():
         wrong = {name for name in names if name.split('.')[0] in forbidden}
         assert not wrong, f'{file} imports {wrong}'
+
+
+def test_every_folder_and_file_of_the_training_is_in_its_plan(repository):
+    top = repository / 'training'
+    found = {path.parent.name for path in top.glob('*/__init__.py')}
+    found |= {path.stem for path in top.glob('*.py')} - {'__init__', '__main__'}
+    assert found == {*TRAINING, *TRAINING_BASE}
+    for number, below in enumerate(TRAINING.values()):
+        assert set(below) <= set(list(TRAINING)[:number])
+
+
+@pytest.mark.parametrize('room', [*TRAINING, *TRAINING_BASE])
+def test_no_module_of_the_training_imports_against_the_arrows(repository, room):
+    top = repository / 'training'
+    files = [*(top / room).rglob('*.py'), *top.glob(f'{room}.py')]
+    assert files
+    may = {room, *TRAINING_BASE, *TRAINING.get(room, ())}
+    for file in files:
+        names = imported_names(file.read_text(), types=False)
+        wrong = {name.split('.')[1] for name in names if name.startswith('training.')} & {*TRAINING} - may
+        assert not wrong, f'{file.relative_to(repository)} imports {sorted(wrong)}'
 
 
 def test_detection_and_engines_load_neither_ros_nor_torch(repository):
@@ -158,7 +204,8 @@ MOST_LINES = 400
 def test_no_file_is_longer_than_a_reader_holds_in_mind(repository):
     long = {
         str(file.relative_to(repository)): lines
-        for file in (repository / 'kd_perception').rglob('*.py')
+        for package in ('kd_perception', 'training')
+        for file in (repository / package).rglob('*.py')
         if (lines := len(file.read_text().splitlines())) > MOST_LINES
     }
     assert not long

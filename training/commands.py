@@ -26,27 +26,6 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('dataset', type=Path, help='folder with images/ and labels/, or its name in the data root')
 
 
-def add_overrides(parser: argparse.ArgumentParser, changed: str = 'change an entry of the recipe') -> None:
-    """Declare how a recipe is changed from outside; `overrides_of` reads it."""
-    parser.add_argument('--set', metavar='NAME=VALUE', action='append', default=[], help=changed)
-    parser.add_argument(
-        '--rehearse',
-        action='store_true',
-        help="all of it at the size of the recipe's entry rehearsal: does it run through?",
-    )
-
-
-def overrides_of(options: argparse.Namespace, recipe: Path) -> dict[str, Any]:
-    """What the options change in that recipe; `--set` has the last word.
-
-    Raises:
-        RecipeError: no `name=value`, or no rehearsal in the recipe.
-    """
-    from training.run.document import parse_overrides, rehearsal
-
-    return {**(rehearsal(recipe) if options.rehearse else {}), **parse_overrides(options.set)}
-
-
 def add_places(parser: argparse.ArgumentParser) -> None:
     """Declare where data are found and working files are left."""
     parser.add_argument('--data', type=Path, help='data root; $KD_DATA or ../shared/data by default')

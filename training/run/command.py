@@ -8,13 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.commands import add_overrides, declare, overrides_of
+from training.commands import declare
 from training.data.root import data_root
 from training.errors import RecipeError
+from training.run.overrides import add_overrides, overrides_of
 from training.steps import Alone, Processes, Step, Steps, in_order
 
 if TYPE_CHECKING:
-    from training.run.plan import Pipeline
+    from training.run.plan import Plan
     from training.run.recipe import Recipe
 
 EPILOG = """\
@@ -58,21 +59,21 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, processes: Processes) -> int:
-    from training.run.plan import Pipeline
+    from training.run.plan import Plan
     from training.run.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, overrides_of(options, options.recipe))
     say = functools.partial(print, flush=True) if processes.first else _say_nothing
     maker = Steps(options.out / recipe.name, say, processes)
-    pipeline = Pipeline(recipe, _data(options), maker, planning=options.dry_run)
+    plan = Plan(recipe, _data(options), maker, planning=options.dry_run)
     for name in [*options.again, *filter(None, [options.until])]:
         if name not in recipe.stages:
             raise RecipeError(f'there is no stage {name!r}; stages are {", ".join(recipe.stages)}')
-    steps = in_order([pipeline.weights(options.until)]) if options.until else pipeline.all()
+    steps = in_order([plan.weights(options.until)]) if options.until else plan.all()
     if options.dry_run:
-        say(f'{plan(maker, steps)}\n\n{estimate(recipe, pipeline.data)}')
+        say(f'{listed(maker, steps)}\n\n{estimate(recipe, plan.data)}')
         return 0
-    processes.first_does(lambda: _forget(pipeline, options.again, steps))
+    processes.first_does(lambda: _forget(plan, options.again, steps))
     for number, step in enumerate(steps, 1):
         if processes.first_does(lambda step=step: maker.result(step) is not None):
             say(f'[{number}/{len(steps)}] {step.name}: done before with the same inputs')
@@ -80,7 +81,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
             say(f'[{number}/{len(steps)}]', end=' ')
             maker.made(step)
     if not options.until:
-        processes.first_does(lambda: _hand_over(pipeline, options.target or Path('models') / recipe.bundle_name))
+        processes.first_does(lambda: _hand_over(plan, options.target or Path('models') / recipe.bundle_name))
     return 0
 
 
@@ -94,25 +95,25 @@ def _data(options: argparse.Namespace) -> Path:
         return options.data or Path(os.environ.get('KD_DATA') or '../shared/data')
 
 
-def _forget(pipeline: Pipeline, stages: list[str], among: list[Step]) -> None:
+def _forget(plan: Plan, stages: list[str], among: list[Step]) -> None:
     for name in stages:
-        pipeline.steps.forget(pipeline.weights(name), among)
+        plan.steps.forget(plan.weights(name), among)
 
 
 def _say_nothing(*_: object, **__: object) -> None:
     """What the first process says is enough."""
 
 
-def _hand_over(pipeline: Pipeline, target: Path) -> None:
+def _hand_over(plan: Plan, target: Path) -> None:
     """Put bundle and weights where users look for them, and show the report."""
-    pipeline.publish(target)
-    pipeline.leave_weights()
-    report = pipeline.steps.folder(pipeline.report())
+    plan.publish(target)
+    plan.leave_weights()
+    report = plan.steps.folder(plan.report())
     print((report / 'stages.md').read_text(encoding='utf-8'))
     print(f'bundle: {target}\nreport: {report}')
 
 
-def plan(maker: Steps, steps: list[Step]) -> str:
+def listed(maker: Steps, steps: list[Step]) -> str:
     """A line for each step: whether it was done, and in which folder."""
     lines = [
         f'{number:3d}  {"done" if maker.result(step) is not None else "to do":5}  {step.name:28}  {maker.folder(step)}'

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.commands import add_overrides, add_places, declare, overrides_of
+from training.commands import add_places, declare
 from training.errors import StudyError
+from training.run.overrides import add_overrides, overrides_of
 from training.schema import nearest
 from training.study.int8_command import add_int8
 from training.study.plan import Job, Result, Study

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from training.commands import add_dataset, add_overrides, add_places, declare
+from training.commands import add_dataset, add_places, declare
+from training.run.overrides import add_overrides
 
 EPILOG = """\
 Every network is quantized by every arm and measured through the runtime that the robot uses. Each cell is kept as it ends: the

@@ -15,9 +15,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from training.commands import overrides_of
 from training.data.root import data_root, data_set
 from training.errors import StudyError
+from training.run.overrides import overrides_of
 from training.schema import nearest
 from training.study.int8 import FLOAT, Measuring, Network, arms_of, networks_of, study_of
 from training.study.paired import Failure, Outcome, missing_cells, run

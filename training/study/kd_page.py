@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from training.data.root import data_root
 from training.errors import StudyError
 from training.run.document import parse_overrides
-from training.schema import nearest
+from training.schema import counted, nearest
 from training.steps import Steps
 from training.study.kd_comparison import PLAIN, Comparison, ComparisonRecipe, load_comparison, run_cell
 from training.study.paired import Outcome
@@ -74,9 +74,8 @@ def student_study(
     """All methods of one student, against the student alone."""
     arms: dict[str, Any] = {PLAIN: {'student': student, 'method': None}}
     arms |= {name: {'student': student, 'method': asdict(method)} for name, method in recipe.methods.items()}
-    shared = asdict(
-        replace(recipe, name='', students=('mobilenet_v2',), methods={}, largest_drop=0.0, keep_answers=False)
-    )
+    same = replace(recipe, name='', students=('mobilenet_v2',), methods={}, largest_drop=0.0, keep_answers=False)
+    shared = {**asdict(same), 'pictures': counted(same.pictures)}  # a source has more settings every month
     return Study(
         folder=options.out / recipe.name / 'study' / student,
         job=run_cell,

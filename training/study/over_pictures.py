@@ -14,10 +14,10 @@ from kd_perception.bundles.bundle import FLOAT, load_bundle
 from kd_perception.metrics.average_precision import sampled_maps
 from training.data.protocols import protocol_of
 from training.measure import detect_split
-from training.run.plan import Pipeline
+from training.run.plan import Plan
 from training.steps import Step
 from training.study.plan import Result, Study
-from training.study.recipe_cells import cell_pipeline
+from training.study.recipe_cells import cell_plan
 from training.study.tables import signed
 
 Maps = npt.NDArray[np.float64]
@@ -76,18 +76,18 @@ def _interval(arm: str, differences: Maps, confidence: float) -> PictureInterval
 def _maps(study: Study, result: Result, resamples: int) -> Maps:
     places: dict[str, Any] = {name: Path(study.places[name]) for name in ('recipe_file', 'out', 'data')}
     overrides = study.arms[result.arm]['overrides']
-    pipeline, measured = cell_pipeline(**places, overrides=overrides, seed=result.seed)
-    return np.array(pipeline.steps.made(sampling(pipeline, measured, resamples))['map'])
+    plan, measured = cell_plan(**places, overrides=overrides, seed=result.seed)
+    return np.array(plan.steps.made(sampling(plan, measured, resamples))['map'])
 
 
-def sampling(pipeline: Pipeline, stage: str, resamples: int) -> Step:
+def sampling(plan: Plan, stage: str, resamples: int) -> Step:
     """mAP50-95 of a stage's float network on all validation pictures, and on each of so many samples of them."""
-    measured, prepared = pipeline.measure(stage, FLOAT), pipeline.prepare(pipeline.recipe.validation)
+    measured, prepared = plan.measure(stage, FLOAT), plan.prepare(plan.recipe.validation)
 
     def make(folder: Path) -> dict[str, Any]:
-        bundle = load_bundle(pipeline.steps.folder(measured) / 'bundle')
-        artifact, protocol = bundle.artifact('onnxruntime', FLOAT), pipeline.recipe.protocol
-        validation = pipeline.steps.folder(prepared) / 'set'
+        bundle = load_bundle(plan.steps.folder(measured) / 'bundle')
+        artifact, protocol = bundle.artifact('onnxruntime', FLOAT), plan.recipe.protocol
+        validation = plan.steps.folder(prepared) / 'set'
         found, truth = detect_split(bundle, artifact, validation, 'val', protocol=protocol)
         count = len(truth)
         drawn = np.random.default_rng(0).integers(0, count, (resamples, count))

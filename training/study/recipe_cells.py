@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import RecipeError, StudyError
-from training.run import stages
-from training.run.bundling import write_plain_bundle
-from training.run.plan import Pipeline
+from training.run.plan import Plan
 from training.run.recipe import is_folder, load_recipe
-from training.run.stages import WEIGHTS
+from training.run.work import WEIGHTS
 from training.schema import nearest
-from training.steps import Step, Steps, digest
+from training.steps import Step, Steps
 from training.study.plan import Result, Study, kept_as
 
 
-def cell_pipeline(
-    recipe_file: Path, overrides: Mapping[str, Any], seed: int, out: Path, data: Path
-) -> tuple[Pipeline, str]:
+def cell_plan(recipe_file: Path, overrides: Mapping[str, Any], seed: int, out: Path, data: Path) -> tuple[Plan, str]:
     """The steps of one arm with one seed, and the stage that is measured.
 
     Args:
@@ -37,7 +33,7 @@ def cell_pipeline(
         raise RecipeError(f'{recipe_file} has no entry study')
     seeds = {f'stages.{name}.seed': seed for name in study.seeded}
     recipe = load_recipe(recipe_file, {**overrides, **seeds})
-    return Pipeline(recipe, data, Steps(out / recipe.name)), study.measure or recipe.final
+    return Plan(recipe, data, Steps(out / recipe.name)), study.measure or recipe.final
 
 
 def figures(counts: Mapping[str, Any], accuracy: Mapping[str, Any]) -> dict[str, float]:
@@ -64,51 +60,36 @@ def teachers(study: Study, *, measure_files: bool) -> list[Result]:
     found: dict[str, Result] = {}
     places = {name: Path(study.places[name]) for name in ('recipe_file', 'out', 'data')}
     for arm in study.arms.values():
-        pipeline, _ = cell_pipeline(**places, overrides=arm['overrides'], seed=study.seeds[0])
-        for stage in pipeline.recipe.stages.values():
+        plan, _ = cell_plan(**places, overrides=arm['overrides'], seed=study.seeds[0])
+        for stage in plan.recipe.stages.values():
             sources = stage.taught_by.items() if stage.classify is None else ()
             for given, source in (pair for pair in sources if not is_folder(pair[1])):
-                exported, measured = _teacher_steps(pipeline, source)
+                exported, measured = _teacher_steps(plan, source)
                 if measure_files:
-                    pipeline.steps.made(measured)
-                counts, accuracy = pipeline.steps.result(exported), pipeline.steps.result(measured)
+                    plan.steps.made(measured)
+                counts, accuracy = plan.steps.result(exported), plan.steps.result(measured)
                 if counts is not None and accuracy is not None and (given or measured.key not in found):
-                    name = _teacher_name(pipeline, given, source)
+                    name = _teacher_name(plan, given, source)
                     found[measured.key] = Result(name, study.seeds[0], figures(counts, accuracy))
     return list(found.values())
 
 
-def _teacher_name(pipeline: Pipeline, given: str, source: str) -> str:
+def _teacher_name(plan: Plan, given: str, source: str) -> str:
     """`v5 (yolov5n)`: what the recipe calls it, and the model file or weights that it comes from."""
     origin = source
-    while origin in pipeline.recipe.stages:
-        origin = pipeline.recipe.stages[origin].start
+    while origin in plan.recipe.stages:
+        origin = plan.recipe.stages[origin].start
     path = Path(origin)
     told = path.parent.name if path.name == WEIGHTS and path.parent.name else path.stem
-    name = given or (source if source in pipeline.recipe.stages else '')
+    name = given or (source if source in plan.recipe.stages else '')
     return f'{name} ({told})' if name else told
 
 
-def _teacher_steps(pipeline: Pipeline, source: str) -> tuple[Step, Step]:
+def _teacher_steps(plan: Plan, source: str) -> tuple[Step, Step]:
     """Export and measurement, of a weights file as of a stage."""
-    recipe, steps = pipeline.recipe, pipeline.steps
-    if source in recipe.stages:
-        return pipeline.export(source), pipeline.measure(source, 'fp32')
-    file = pipeline.weights_file(source)
-    prepared = pipeline.prepare(recipe.validation)
-    validation = steps.folder(prepared) / 'set'
-
-    def export(folder: Path) -> dict[str, Any]:
-        return stages.export(file, folder / 'fp32.onnx', recipe.export, validation)
-
-    exported = Step('export file', [digest(file), recipe.export], (prepared,), export)
-
-    def measure(folder: Path) -> dict[str, Any]:
-        networks = {'fp32': steps.folder(exported) / 'fp32.onnx'}
-        bundle = write_plain_bundle(folder / 'bundle', networks, validation, recipe)
-        return stages.measure(bundle, 'fp32', validation)
-
-    return exported, Step('measure file', [recipe.bundle.score, recipe.bundle.iou], (exported,), measure)
+    if source in plan.recipe.stages:
+        return plan.export(source), plan.measure(source, 'fp32')
+    return plan.export_file(source), plan.measure_file(source)
 
 
 def cell_bundle(
@@ -118,16 +99,16 @@ def cell_bundle(
 
     Raises:
         StudyError: no such arm, or the cell was not run.
-        RecipeError: as `cell_pipeline`.
+        RecipeError: as `cell_plan`.
     """
-    pipeline, measured = _of_arm(recipe_file, arm, seed, out, data, common)
-    step = pipeline.measure(measured, 'fp32')
-    if pipeline.steps.result(step) is None:
+    plan, measured = _of_arm(recipe_file, arm, seed, out, data, common)
+    step = plan.measure(measured, 'fp32')
+    if plan.steps.result(step) is None:
         raise StudyError(
             f'the cell {arm}, seed {seed}, was not run: python -m training study paired {recipe_file} --arms {arm} '
             f'--seeds {seed}'
         )
-    return pipeline.steps.folder(step) / 'bundle'
+    return plan.steps.folder(step) / 'bundle'
 
 
 def cell_weights(
@@ -137,26 +118,26 @@ def cell_weights(
 
     Raises:
         StudyError: no such arm or stage.
-        RecipeError: as `cell_pipeline`.
+        RecipeError: as `cell_plan`.
         TrainingError: what the training raises.
     """
-    pipeline, _ = _of_arm(recipe_file, arm, seed, out, data, common)
-    known = pipeline.recipe.stages
+    plan, _ = _of_arm(recipe_file, arm, seed, out, data, common)
+    known = plan.recipe.stages
     if stage not in known:
         raise StudyError(f'{recipe_file} has no stage {stage!r}{nearest(stage, known)}; stages are {", ".join(known)}')
-    step = pipeline.weights(stage)
-    pipeline.steps.made(step)
-    return pipeline.steps.folder(step) / WEIGHTS
+    step = plan.weights(stage)
+    plan.steps.made(step)
+    return plan.steps.folder(step) / WEIGHTS
 
 
 def _of_arm(
     recipe_file: Path, arm: str, seed: int, out: Path, data: Path, common: Mapping[str, Any] | None
-) -> tuple[Pipeline, str]:
+) -> tuple[Plan, str]:
     study = load_recipe(recipe_file, common).study
     arms = {} if study is None else study.arms
     if arm not in arms:
         raise StudyError(f'{recipe_file} has no arm {arm!r}{nearest(arm, arms)}; arms are {", ".join(arms) or "none"}')
-    return cell_pipeline(recipe_file, {**(common or {}), **arms[arm]}, seed, out, data)
+    return cell_plan(recipe_file, {**(common or {}), **arms[arm]}, seed, out, data)
 
 
 def run_cell(
@@ -172,9 +153,9 @@ def run_cell(
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    pipeline, measured = cell_pipeline(Path(recipe_file), overrides, seed, Path(out), Path(data))
-    counts = pipeline.steps.made(pipeline.export(measured))
-    metrics = pipeline.steps.made(pipeline.measure(measured, 'fp32'))
+    plan, measured = cell_plan(Path(recipe_file), overrides, seed, Path(out), Path(data))
+    counts = plan.steps.made(plan.export(measured))
+    metrics = plan.steps.made(plan.measure(measured, 'fp32'))
     return figures(counts, metrics)
 
 

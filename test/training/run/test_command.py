@@ -27,7 +27,7 @@ from training.data.dataset import LabelledImage, ground_truth, write_split
 from training.errors import StudyError
 from training.models.weights import load_network
 from training.run import estimate
-from training.run.plan import Pipeline
+from training.run.plan import Plan
 from training.run.recipe import load_recipe
 from training.steps import Steps
 from training.study.recipe_cells import cell_bundle, cell_weights, run_cell
@@ -107,9 +107,9 @@ def photographs(tmp_path):
 @pytest.fixture
 def teachers_may_know_nothing(monkeypatch):
     """Three steps teach nobody; what this test asks is whether the stages fit together."""
-    from training.run import stages
+    from training.run import fit
 
-    monkeypatch.setattr(stages, 'LEAST_TEACHER_MAP', 0.0)
+    monkeypatch.setattr(fit, 'LEAST_TEACHER_MAP', 0.0)
 
 
 @pytest.fixture
@@ -188,16 +188,16 @@ def test_a_plan_of_a_full_recipe_needs_no_data(system, tmp_path, capsys, monkeyp
 
 
 def test_a_step_is_named_once_in_a_pipeline_and_anew_in_the_next(photographs, recipe, tmp_path):
-    def plan() -> Pipeline:
-        return Pipeline(load_recipe(recipe), photographs, Steps(tmp_path / 'out'))
+    def planned() -> Plan:
+        return Plan(load_recipe(recipe), photographs, Steps(tmp_path / 'out'))
 
-    first = plan()
+    first = planned()
     assert first.weights('teacher') is first.weights('teacher')
     assert first.prepare('real') in first.weights('teacher').needs
     assert first.measure('teacher', 'fp32').key != first.measure('teacher', 'int8').key
     (photographs / 'photographs/labels/train/A-1.txt').write_text('')
-    assert plan().prepare('real').key != first.prepare('real').key
-    assert plan().prepare('scenes').key == first.prepare('scenes').key
+    assert planned().prepare('real').key != first.prepare('real').key
+    assert planned().prepare('scenes').key == first.prepare('scenes').key
 
 
 def test_a_changed_entry_makes_anew_what_depends_on_it(photographs, recipe, tmp_path, capsys):
@@ -270,18 +270,18 @@ def test_a_stage_trains_as_int8_will_compute_and_keeps_the_ranges_it_began_with(
     }
     del document['report'], document['study']
     recipe.write_text(yaml.safe_dump(document, sort_keys=False))
-    pipeline = Pipeline(load_recipe(recipe), photographs, Steps(tmp_path / 'out/tiny', lambda _: None))
+    plan = Plan(load_recipe(recipe), photographs, Steps(tmp_path / 'out/tiny', lambda _: None))
     files = {}
     for stage in ('alone', 'tuned'):
-        pipeline.steps.made(pipeline.measure(stage, 'int8'))
-        files[stage] = onnx.load(pipeline.steps.folder(pipeline.quantize(stage)) / 'int8.onnx').graph
+        plan.steps.made(plan.measure(stage, 'int8'))
+        files[stage] = onnx.load(plan.steps.folder(plan.quantize(stage)) / 'int8.onnx').graph
     ranges = {
         stage: {value.name: numpy_helper.to_array(value).item() for value in graph.initializer if is_range(value)}
         for stage, graph in files.items()
     }
     assert len(ranges['alone']) > 20
     assert ranges['tuned'] == ranges['alone']
-    weights = [pipeline.steps.folder(pipeline.weights(stage)) / 'weights.pt' for stage in files]
+    weights = [plan.steps.folder(plan.weights(stage)) / 'weights.pt' for stage in files]
     alone, tuned = (load_network(file)[0].state_dict() for file in weights)
     assert alone.keys() == tuned.keys()
     assert not torch.equal(alone['model.0.conv.weight'], tuned['model.0.conv.weight'])
