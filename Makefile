@@ -23,7 +23,7 @@ ROS  := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' 2>/dev/null
 VENV := .venv
 # Tests that need torch. The others share the cores by files.
 OFFLINE  := test/training test/benchmarks
-PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile
+ROBOT    := --numprocesses=auto --maxprocesses=4 --dist=loadfile test $(addprefix --ignore=,$(OFFLINE))
 TRAINING_TESTS := $(filter test test/ $(addsuffix %,$(OFFLINE)),$(TESTS))
 RUN  := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
@@ -54,13 +54,14 @@ demo: $(PACKAGE)  ## camera -> detector -> recorder over DDS, results in OUT; SO
 	  $(if $(SOURCE),--source '$(SOURCE)') $(if $(MODEL),--model '$(MODEL)') $(if $(FRAMES),--frames $(FRAMES))
 
 test: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(if $(TRAINING_TESTS),$(TRAINING))  ## the robot's half of the tests, or those under TESTS=path
-	$(RUN) -m pytest $(or $(TESTS),$(PARALLEL) test $(addprefix --ignore=,$(OFFLINE)))
+	$(RUN) -m pytest $(or $(TESTS),-m 'not thorough' $(ROBOT))
 
-test-all: test $(TRAINING)  ## all tests: the robot's half, then training and studies, one after the other
+test-all: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests: the robot's half, then training and studies
+	$(RUN) -m pytest $(ROBOT)
 	$(RUN) -m pytest $(OFFLINE)
 
 coverage: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## the robot's half again, with coverage by line and branch
-	$(RUN) -m pytest $(PARALLEL) --cov=kd_perception --cov-branch test $(addprefix --ignore=,$(OFFLINE))
+	$(RUN) -m pytest --cov=kd_perception --cov-branch $(ROBOT)
 
 test-arm: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(ARM_ROOT)  ## emulated Arm processors detect what this one does (Linux with apt)
 	KD_ARM_ROOT='$(ARM)' $(RUN) -m pytest test/arm

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
+from patience import PATIENCE
+from programs import Program
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -26,10 +28,7 @@ from kd_perception.ros import messages, qos
 from kd_perception.ros.detector_node import DetectorNode
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-PATIENCE = 120.0
-"""Seconds for whatever must come in the end: on a busy machine everything takes long, and nothing is decided by it."""
+PROGRAM = 'kd_perception.ros.start_detector'
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
@@ -119,15 +118,29 @@ class Client(Node):
 class DetectorProcess:
     """`detector_node` in a process of its own, with a client beside it."""
 
-    def __init__(self, client: Client, log: Path, model: Path | str, arguments: list[str], **settings: Any) -> None:
+    def __init__(
+        self,
+        client: Client,
+        log: Path,
+        model: Path | str,
+        arguments: list[str],
+        is_forked: bool = True,
+        **settings: Any,
+    ) -> None:
+        """Start it; one that is not forked has an interpreter of its own, from the first import to the end."""
         self.client = client
         self._log = log
         settings = {'autostart': True, 'diagnostics_period_s': 0.1, 'threads': 1, 'model': str(model), **settings}
-        command = [sys.executable, '-m', 'kd_perception.ros.start_detector', '--ros-args', *arguments]
+        words = ['--ros-args', *arguments]
         for name, value in settings.items():
-            command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
+            words += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
+        self.process: Program | subprocess.Popen[bytes]
+        if is_forked:
+            self.process = Program(PROGRAM, words, log)
+            return
         environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(REPOSITORY), os.environ.get('PYTHONPATH', '')])}
         with log.open('wb') as stream:
+            command = [sys.executable, '-m', PROGRAM, *words]
             self.process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from detector_process import REPOSITORY
 from networks import make_bundle
+from patience import PATIENCE
 
 from kd_perception.bundles.bundle import load_bundle
 from kd_perception.cli import console, main
@@ -33,7 +34,7 @@ def test_every_help_ends_with_an_example(command):
 def test_a_checkout_runs_without_being_installed():
     ran = subprocess.run(
         [sys.executable, '-m', 'kd_perception', 'bundle', 'show', 'no_such_bundle'],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=60,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert ran.returncode == 1
     assert ran.stderr.startswith('kd_perception: ')
@@ -45,7 +46,11 @@ def test_a_reader_that_leaves_early_is_no_error(words):
     reader, writer = os.pipe()
     os.close(reader)
     ran = subprocess.run(
-        [sys.executable, '-m', 'kd_perception', *words], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120
+        [sys.executable, '-m', 'kd_perception', *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
     )
     os.close(writer)
     # argparse forgives it by itself where Python does not buffer
@@ -56,7 +61,7 @@ def test_a_bundle_is_whole_also_when_nobody_reads_what_is_said_of_it(tmp_path):
     network = make_bundle(tmp_path / 'bright_cells')
     model = network.folder / network.artifacts[0].file
     made = f'{sys.executable} -m kd_perception bundle create {model} --classes a,b --out {tmp_path / "made"} | true'
-    ran = subprocess.run(['bash', '-c', made], stderr=subprocess.PIPE, text=True, timeout=120)
+    ran = subprocess.run(['bash', '-c', made], stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert (ran.returncode, ran.stderr) == (0, '')
     assert load_bundle(tmp_path / 'made').classes == ('a', 'b')
 
@@ -64,6 +69,6 @@ def test_a_bundle_is_whole_also_when_nobody_reads_what_is_said_of_it(tmp_path):
 def test_a_closed_stdout_is_no_error():
     ran = subprocess.run(
         ['bash', '-c', f'{sys.executable} -m kd_perception bundle show aerial_traffic >&-'],
-        stderr=subprocess.PIPE, text=True, timeout=120,
+        stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert (ran.returncode, ran.stderr) == (0, '')

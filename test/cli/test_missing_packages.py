@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -56,44 +56,104 @@ ROS = ('rclpy', 'vision_msgs')
 BASE = ('cv2', 'jsonschema', 'numpy', 'yaml')
 """What every installation has, unless the pip line of the colcon installation was left out."""
 
-# Starts a console script without any of the modules, then again with the one that it asked for, and so on until it asks for
-# none. Each time is a child process; one JSON line for each.
+# Imports the modules of its first argument. Then, for every line of JSON on its input: starts a console script without any of
+# `missing`, then again with the one that it asked for, and so on until it asks for none. Each time is a child process; one JSON
+# line for each.
 RUNNER = """
-import json, os, re, sys, tempfile
+import importlib, json, os, re, sys, tempfile, traceback
 
-missing, script, arguments = set(sys.argv[1].split()), sys.argv[2], sys.argv[3:]
+for name in sys.argv[1].split():
+    importlib.import_module(name)
 
 class Without:
-    def __init__(self, finder):
-        self._finder = finder
+    def __init__(self, finder, missing):
+        self._finder, self._missing = finder, missing
 
     def __getattr__(self, name):  # it finds metadata as well
         return getattr(self._finder, name)
 
     def find_spec(self, name, path=None, target=None):
-        hidden = name.split('.')[0] in missing
+        hidden = name.split('.')[0] in self._missing
         return None if hidden else self._finder.find_spec(name, path, target)
 
-sys.meta_path = [Without(finder) for finder in sys.meta_path]
-asked = 'nothing yet'
-while asked:
-    with tempfile.TemporaryFile('w+') as stderr:
-        child = os.fork()
-        if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os.dup2(stderr.fileno(), 2)
-            sys.argv = [script, *arguments]
-            from kd_perception.cli import console, missing_packages
-            sys.exit(getattr(console, script)())
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        stderr.seek(0)
-        says = stderr.read()
-    found = re.search(r'Python package (\\w+) is|this needs ROS 2 .(\\w+)', says)
-    asked = found and (found[1] or found[2])
-    missing.discard(asked)
-    made = os.listdir(os.environ['OUT'])
-    print(json.dumps({'asked': asked, 'status': status, 'says': says, 'made': made}), flush=True)
+def run(missing, words, stderr):
+    for stream, descriptor in ((open(os.devnull), 0), (open(os.devnull, 'w'), 1), (stderr, 2)):
+        os.dup2(stream.fileno(), descriptor)
+    sys.meta_path = [Without(finder, missing) for finder in sys.meta_path]
+    assert not missing & set(sys.modules)
+    sys.argv = words
+    from kd_perception.cli import console
+    status = 1
+    try:
+        status = getattr(console, words[0])()
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)  # libraries that were loaded before a fork may hang at an interpreter's end
+
+for line in sys.stdin:
+    task = json.loads(line)
+    missing, asked = set(task['missing']), 'nothing yet'
+    while asked:
+        with tempfile.TemporaryFile('w+') as stderr:
+            child = os.fork()
+            if child == 0:
+                run(missing, task['words'], stderr)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            stderr.seek(0)
+            says = stderr.read()
+        found = re.search(r'Python package (\\w+) is|this needs ROS 2 .(\\w+)', says)
+        asked = found and (found[1] or found[2])
+        missing.discard(asked)
+        made = os.listdir(task['out'])
+        print(json.dumps({'asked': asked, 'status': status, 'says': says, 'made': made}), flush=True)
 """
+
+
+class Runner:
+    """RUNNER as a process."""
+
+    def __init__(self, *imported: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if name != 'ROS_DISTRO'}
+        command = [sys.executable, '-c', RUNNER, ' '.join(imported)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, inputs: Path, out: Path, line: str, hidden: Iterable[str]) -> list[dict]:
+        """Run a line; what it answered while something was missing."""
+        words = shlex.split(line.replace('{inputs}', str(inputs)).replace('{out}', str(out)))
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({'missing': list(hidden), 'words': words, 'out': str(out)}) + '\n')
+        self._process.stdin.flush()
+        assert self._process.stdout is not None
+        answers = []
+        while not answers or answers[-1]['asked']:
+            answers.append(json.loads(self._process.stdout.readline()))
+        *refused, last = answers
+        assert 'Traceback' not in last['says'], last
+        for case in refused:
+            assert (case['status'], case['says'].count('\n'), case['made']) == (1, 1, []), case
+        return refused
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope='module')
+def runner() -> Iterator[Runner]:
+    """With all that every installation has."""
+    runner = Runner(*BASE, 'onnxruntime')
+    yield runner
+    runner.end()
+
+
+@pytest.fixture
+def bare_runner() -> Iterator[Runner]:
+    """With nothing."""
+    runner = Runner()
+    yield runner
+    runner.end()
 
 
 @pytest.fixture(scope='module')
@@ -121,33 +181,17 @@ def inputs(tmp_path_factory, repository) -> Path:
     return folder
 
 
-def ask(inputs: Path, out: Path, line: str, hidden: Iterable[str]) -> tuple[list[dict], dict]:
-    """Run a line as RUNNER does; what it answered while something was missing, and at last."""
-    words = shlex.split(line.replace('{inputs}', str(inputs)).replace('{out}', str(out)))
-    environment = {name: value for name, value in os.environ.items() if name != 'ROS_DISTRO'} | {'OUT': str(out)}
-    ran = subprocess.run(
-        [sys.executable, '-c', RUNNER, ' '.join(hidden), *words],
-        capture_output=True, text=True, timeout=280, env=environment,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stderr
-    *refused, last = [json.loads(text) for text in ran.stdout.splitlines()]
-    assert 'Traceback' not in last['says'], last
-    for case in refused:
-        assert (case['status'], case['says'].count('\n'), case['made']) == (1, 1, []), case
-    return refused, last
-
-
 @pytest.mark.parametrize(('line', 'needs'), [*((f'kd_perception {c}', n) for c, n in COMMANDS.items()), *NODES.items()])
-def test_what_is_missing_is_one_line_that_says_what_to_install(inputs, tmp_path, line, needs):
-    refused, _ = ask(inputs, tmp_path, line, (*INSTALL, *ROS))
+def test_what_is_missing_is_one_line_that_says_what_to_install(runner, inputs, tmp_path, line, needs):
+    refused = runner.ask(inputs, tmp_path, line, (*INSTALL, *ROS))
     assert {case['asked'] for case in refused} == set(needs)
     for case in refused:
         assert INSTALL.get(case['asked'], 'source /opt/ros') in case['says']
 
 
 @pytest.mark.parametrize('line', ['kd_perception doctor', *NODES])
-def test_what_every_installation_has_is_asked_for_as_well(inputs, tmp_path, line):
-    refused, _ = ask(inputs, tmp_path, line, BASE)
+def test_what_every_installation_has_is_asked_for_as_well(bare_runner, inputs, tmp_path, line):
+    refused = bare_runner.ask(inputs, tmp_path, line, BASE)
     assert {case['asked'] for case in refused} == set(BASE)
 
 

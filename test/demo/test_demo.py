@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from networks import make_bundle
+from patience import PATIENCE
 
 from kd_perception.demo.processes import Child, ChildError
 
@@ -56,7 +57,7 @@ def nodes_of(out: Path) -> list[int]:
 
 def wait_for_pictures(out: Path, process: subprocess.Popen[str]) -> None:
     """Until the camera shows frames."""
-    deadline = time.monotonic() + 40.0
+    deadline = time.monotonic() + PATIENCE
     while not (out / 'camera.log').exists() or 'showing' not in (out / 'camera.log').read_text():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -70,7 +71,7 @@ def wait_until_finished(child: Child) -> None:
 
 def test_a_flight_goes_through_the_node_and_leaves_its_results(start: Start, bundle: Path, tmp_path: Path) -> None:
     demo = start('--model', bundle, '--frames', 60, '--width', 320, '--height', 240)
-    output, errors = demo.communicate(timeout=120)
+    output, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 0, errors
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     frames = summary['frames']
@@ -97,7 +98,7 @@ def test_a_folder_of_images_of_different_sizes(start: Start, bundle: Path, tmp_p
     for index, size in enumerate([(64, 48), (80, 48), (300, 200)]):
         cv2.imwrite(str(folder / f'{index}.png'), np.full((size[1], size[0], 3), 90, np.uint8))
     demo = start('--model', bundle, '--source', folder)
-    _, errors = demo.communicate(timeout=120)
+    _, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 0, errors
     summary = json.loads((tmp_path / 'out' / 'summary.json').read_text())
     assert summary['frames']['received'] == summary['frames']['recorded'] == 3
@@ -109,7 +110,7 @@ def test_ctrl_c_ends_all_processes(start: Start, bundle: Path, tmp_path: Path) -
     wait_for_pictures(tmp_path / 'out', demo)
     assert len(nodes_of(tmp_path / 'out')) == 2
     demo.send_signal(signal.SIGINT)
-    _, errors = demo.communicate(timeout=30)
+    _, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 130
     assert 'Traceback' not in errors
     assert nodes_of(tmp_path / 'out') == []
@@ -121,7 +122,7 @@ def test_a_dead_detector_ends_the_demo_with_its_last_words(start: Start, bundle:
     for node in nodes_of(tmp_path / 'out'):
         if 'start_detector' in Path(f'/proc/{node}/cmdline').read_text():
             os.kill(node, signal.SIGKILL)
-    _, errors = demo.communicate(timeout=30)
+    _, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 1
     assert 'start_detector ended with status -9' in errors
     assert 'bright_cells fp32' in errors
@@ -137,7 +138,7 @@ def test_a_dead_detector_ends_the_demo_with_its_last_words(start: Start, bundle:
 )
 def test_what_cannot_be_shown_is_said_in_one_line(start: Start, bundle: Path, arguments, says: str) -> None:
     demo = start('--model', bundle, *arguments)
-    output, errors = demo.communicate(timeout=60)
+    output, errors = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 1
     assert says in errors
     assert errors.count('\n') == 1

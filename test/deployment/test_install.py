@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = ('kd_perception', 'launch', 'config', 'models', 'resource', 'scripts')
@@ -86,7 +87,9 @@ def environment_of(prefix: Path) -> dict[str, str]:
 @pytest.mark.parametrize('folder', ['bin', 'lib/kd_perception'])
 def test_the_command_line_runs_what_is_installed(prefix: Path, tmp_path: Path, folder: str) -> None:
     command = [prefix / folder / 'kd_perception', 'bundle', 'show', 'aerial_traffic']
-    ran = subprocess.run(command, env=environment_of(prefix), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    ran = subprocess.run(
+        command, env=environment_of(prefix), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert ran.returncode == 0, ran.stderr
     assert str(prefix / 'share' / 'kd_perception' / 'models') in ran.stdout
 
@@ -108,7 +111,7 @@ def test_executable_of_ros2_run_starts_and_ends(prefix: Path, tmp_path: Path, ex
             assert process.stdout is not None
             process.stdout.readline()  # the frame counters: it is ending now
             process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=PATIENCE) == 0
         assert 'Traceback' not in process.communicate()[1]
     finally:
         process.kill()
@@ -122,7 +125,7 @@ def wait_for_node(name: str) -> None:
     rclpy.init(context=context)
     observer = rclpy.create_node('observer', context=context)
     try:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + PATIENCE
         while name not in observer.get_node_names():
             assert time.monotonic() < deadline, f'{name} did not start'
             time.sleep(0.05)

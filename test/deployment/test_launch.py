@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAUNCH_FILES = sorted((REPOSITORY / 'launch').glob('*.launch.py'))
@@ -300,7 +301,7 @@ class TestRun:
     @pytest.mark.parametrize('words', [('rviz:=true',), ('imge:=/x',), ('profile:=toaster',)])
     def test_nothing_survives_a_failed_launch(self, tmp_path: Path, words: tuple[str, ...]) -> None:
         launched = self.start(tmp_path, 'detector.launch.py', *words)
-        assert launched.wait(timeout=60) == 1
+        assert launched.wait(timeout=PATIENCE) == 1
         assert not self.members(launched.pid)
         assert 'process started' not in (tmp_path / 'log').read_text()
 
@@ -308,13 +309,13 @@ class TestRun:
     def test_ctrl_c_ends_the_node_well_also_when_it_comes_twice(self, tmp_path: Path, signals: int) -> None:
         launched = self.start(tmp_path, 'detector.launch.py', 'namespace:=a/b', 'log_level:=debug')
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + PATIENCE
             while 'activate: done' not in (tmp_path / 'log').read_text():
                 assert time.monotonic() < deadline, (tmp_path / 'log').read_text()
                 time.sleep(0.05)
             for _ in range(signals):
                 os.killpg(launched.pid, signal.SIGINT)
-            launched.wait(timeout=60)
+            launched.wait(timeout=PATIENCE)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(launched.pid, signal.SIGKILL)

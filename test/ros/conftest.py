@@ -48,13 +48,15 @@ def start_detector(make_client: Callable[..., Client], tmp_path: Path) -> Iterat
         arguments: list[str] | None = None,
         client: dict[str, Any] | None = None,
         poison: int | None = None,
+        is_forked: bool = True,
         **settings: Any,
     ) -> DetectorProcess:
         if model is None:
             make_bundle(tmp_path / 'bright_cells', poison)
             model = tmp_path / 'bright_cells'
         log = tmp_path / f'detector_{len(running)}.log'
-        running.append(DetectorProcess(make_client(**(client or {})), log, model, arguments or [], **settings))
+        speaker = make_client(**(client or {}))
+        running.append(DetectorProcess(speaker, log, model, arguments or [], is_forked, **settings))
         return running[-1]
 
     yield start

@@ -130,6 +130,7 @@ def refusal_of(stream: bytes, declared: str) -> str:
     return ''
 
 
+@pytest.mark.thorough
 def test_odd_images_of_many_decoders_tests_are_each_decided(start_detector, shared_data) -> None:
     detector = start_detector(client={'transport': 'compressed'}, image_transport='compressed').wait_until_active()
     files = sorted(path for path in (shared_data / 'odd_images').rglob('*') if path.is_file())

@@ -44,6 +44,8 @@ def test_each_camera_gets_its_own_detections(two_cameras):
 def test_cameras_of_different_rates_are_accounted_for_one_by_one(two_cameras):
     detector, rear = two_cameras
     front = detector.client
+    front.detect(FRONT)  # what is lost is counted from the first message on, and up to the last one
+    rear.detect(REAR)
     ends = threading.Event()
 
     def show(client: Client, image, rate: float, sent: list[int]) -> None:
@@ -62,21 +64,25 @@ def test_cameras_of_different_rates_are_accounted_for_one_by_one(two_cameras):
     ends.set()
     for thread in threads:
         thread.join()
+    front.detect(FRONT)
+    rear.detect(REAR)
+    finals = {}
     for camera, client in (('front', front), ('rear', rear)):
 
         def settled(camera: str = camera) -> dict[str, int] | None:
             now = counts(front, camera)
             return (
                 now
-                if now['pending'] == 0 and now['received'] + now['lost_by_middleware'] == len(sent[camera])
+                if now['pending'] == 0 and now['received'] + now['lost_by_middleware'] == len(sent[camera]) + 2
                 else None
             )
 
-        final = wait_for(settled, f'the accounts of {camera}')
+        final = finals[camera] = wait_for(settled, f'the accounts of {camera}')
         dropped = sum(value for key, value in final.items() if key.startswith('dropped.'))
         assert final['received'] == final['published'] + dropped
         wait_for(lambda final=final, client=client: len(client.detections) == final['published'], 'all detections')
-    assert counts(front, 'rear')['published'] >= 0.8 * len(sent['rear'])  # the quick one does not starve it
+    # The quick one does not starve it: as long as both wait, they are served in turn.
+    assert 2 * finals['rear']['published'] >= min(finals['rear']['received'], finals['front']['published'])
 
 
 def test_one_camera_without_images_leaves_the_other_well(two_cameras):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detector_process import PATIENCE, REPOSITORY, wait_for
+from detector_process import REPOSITORY, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from networks import CELLS, SIZE, endless, image_with_cells, make_bundle
+from patience import PATIENCE, patient
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from sensor_msgs.msg import Image
@@ -207,7 +208,7 @@ def test_a_failing_engine_is_retried_then_disabled_until_enabled(start_detector)
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(start_detector, how):
-    detector = start_detector().wait_until_active()
+    detector = start_detector(is_forked=False).wait_until_active()
     detector.client.detect(image_with_cells(1))
     assert detector.stop(how) == 0
     assert 'Traceback' not in detector.log
@@ -217,7 +218,7 @@ def test_a_signal_ends_it_cleanly(start_detector, how):
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_a_model_is_built_ends_it_cleanly(start_detector, tmp_path, how):
     """The network that is tried never ends, so that the signal surely comes in between; nothing of it outlives the node."""
-    detector = start_detector().wait_until_active()
+    detector = start_detector(is_forked=False).wait_until_active()
     make_bundle(tmp_path / 'endless', network=endless(), name='endless')
     text = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(tmp_path / 'endless'))
     assert set_parameter(detector, 'model', text).successful
@@ -231,7 +232,7 @@ def test_a_signal_while_a_model_is_built_ends_it_cleanly(start_detector, tmp_pat
 
 def test_a_signal_while_it_configures_ends_it_cleanly(start_detector, tmp_path):
     make_bundle(tmp_path / 'endless', network=endless(), name='endless')
-    detector = start_detector(tmp_path / 'endless')
+    detector = start_detector(tmp_path / 'endless', is_forked=False)
     wait_for(lambda: 'the first run of endless' in detector.log, 'the build to begin')
     assert detector.stop(signal.SIGTERM) == 0
     assert 'Traceback' not in detector.log
@@ -242,7 +243,7 @@ def test_a_signal_while_it_configures_ends_it_cleanly(start_detector, tmp_path):
 def test_a_signal_while_the_engine_hangs_ends_it_cleanly(start_detector, tmp_path, how):
     """The network ran well the first time, and hangs at a certain picture: the watchdog sees it, the end waits for nothing."""
     make_bundle(tmp_path / 'trap', network=endless(poison=250), name='trap')
-    detector = start_detector(tmp_path / 'trap', watchdog_s=1.0).wait_until_active()
+    detector = start_detector(tmp_path / 'trap', watchdog_s=patient(1.0), is_forked=False).wait_until_active()
     assert detector.client.detect(image_with_cells(5)).detections
     detector.client.send(image_with_cells(0))
     detector.client.wait_for_status('model', 'hangs', DiagnosticStatus.ERROR)
@@ -260,7 +261,7 @@ def processes_of(pid: int) -> list[int]:
 
 def test_many_signals_end_it_as_cleanly_as_one(start_detector):
     """What Ctrl-C under `ros2 launch` gives: the terminal's signal, and launch's a moment later."""
-    detector = start_detector().wait_until_active()
+    detector = start_detector(is_forked=False).wait_until_active()
     detector.client.detect(image_with_cells(1))
     for _ in range(50):
         if detector.is_alive():

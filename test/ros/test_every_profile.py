@@ -116,7 +116,12 @@ def change(client: Client, transition: int) -> bool:
     return bool(client.call(ChangeState, 'detector/change_state', request).success)
 
 
-RUN = [(SMALLEST, profile) for profile in ('', *PROFILES)] + [(bundle, '') for bundle in BUNDLES if bundle != SMALLEST]
+RUN = [
+    (SMALLEST, ''),
+    (SMALLEST, 'raspberry_pi_5'),
+    *(pytest.param(SMALLEST, name, marks=pytest.mark.thorough) for name in PROFILES if name != 'raspberry_pi_5'),
+    *(pytest.param(name, '', marks=pytest.mark.thorough) for name in BUNDLES if name != SMALLEST),
+]
 
 
 @pytest.mark.parametrize(('bundle', 'profile'), RUN)

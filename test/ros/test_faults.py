@@ -10,6 +10,7 @@ import pytest
 from detector_process import NodeInProcess, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from networks import image_with_cells
+from patience import PATIENCE, patient
 
 from kd_perception import engines
 from kd_perception.errors import EngineError
@@ -37,7 +38,7 @@ def start(start_node, faults) -> Callable[..., NodeInProcess]:
 def hang(faults) -> Iterator[threading.Event]:
     """Every inference hangs until the event is set."""
     release = threading.Event()
-    faults.append(lambda info: release.wait(30.0))
+    faults.append(lambda info: release.wait(PATIENCE))
     yield release
     release.set()
 
@@ -62,11 +63,11 @@ def test_a_single_failure_is_retried_and_the_frame_published(start, faults):
 
 
 def test_an_engine_that_hangs_is_left_behind_and_a_reload_recovers(start, faults):
-    detector = start(watchdog_s=1.0)
+    detector = start(watchdog_s=patient(1.0))
     client = detector.client
     assert client.detect(FRAME).detections
     release = threading.Event()
-    faults.append(lambda info: release.wait(30.0))
+    faults.append(lambda info: release.wait(PATIENCE))
     client.send(FRAME)
     status = client.wait_for_status('model', 'onnxruntime (CPUExecutionProvider) hangs', DiagnosticStatus.ERROR)
     assert '~/reload_model' in status.message
@@ -87,7 +88,7 @@ def test_an_engine_that_hangs_is_left_behind_and_a_reload_recovers(start, faults
 
 def test_a_frame_waiting_behind_a_hanging_one_is_accounted_for(start, hang):
     hang.set()
-    detector = start(watchdog_s=1.0)
+    detector = start(watchdog_s=patient(1.0))
     hang.clear()
     for count in range(1, 4):
         detector.client.send(FRAME)

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from detector_process import PATIENCE, Client, wait_for
+from detector_process import Client, wait_for
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from networks import image_with_cells, make_bundle
+from patience import PATIENCE
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 

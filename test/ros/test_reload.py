@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from detector_process import PATIENCE, DetectorProcess, wait_for
+from detector_process import DetectorProcess, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from networks import artifact_entry, endless, image_with_cells, make_bundle
+from patience import PATIENCE
 from rcl_interfaces.msg import Parameter, ParameterEvent, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter as NodeParameter

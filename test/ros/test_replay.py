@@ -16,6 +16,8 @@ import pytest
 from bag_files import START, stamps
 from detector_process import wait_for
 from networks import CELL, make_bundle
+from patience import PATIENCE, patient
+from programs import run_program
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
@@ -100,7 +102,7 @@ def test_stepped_replay_of_a_flight_finds_what_the_evaluation_finds(start_detect
     bag = tmp_path / 'flight'
     make_bag(SceneSource(3, 640, 480, 30.0), bag, BagForm(frames=6))
     start_detector(bundle).wait_until_active()
-    player = play(bag, step=True, timeout=30.0)
+    player = play(bag, step=True, timeout=PATIENCE)
     expected = found_offline(bag, bundle)
     assert sum(len(detections) for detections in expected.values()) > 0
     assert player.answers == expected
@@ -113,7 +115,7 @@ def test_an_image_without_answer_is_counted_and_does_not_stop_the_others(start_d
         bag.jpeg('/image/compressed', START + 1, b'\xff\xd8 no picture')
         bag.jpeg('/image/compressed', START + 2, good)
     detector = start_detector(client={'transport': 'compressed'}, image_transport='compressed').wait_until_active()
-    player = play(tmp_path / 'bag', step=True, timeout=0.5)
+    player = play(tmp_path / 'bag', step=True, timeout=patient(0.5))
     assert list(player.answers) == [START, START + 2]
     assert str(player.summary()).endswith('2 answered, 1 missing')
     wait_for(lambda: detector.counts()['dropped.undecodable'] == 1, 'the detector to count the image')
@@ -227,15 +229,11 @@ def test_options_out_of_range_say_so(changes, says):
         replace(ReplayOptions(bag='bag'), **changes)
 
 
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, '-m', *arguments], capture_output=True, text=True, timeout=60)
-
-
 def test_the_command_says_what_became_of_the_images(start_detector, tmp_path):
     bag = cells_bag(tmp_path / 'bag')
     start_detector(arguments=['-r', 'image:=/front/image', '-r', 'detections:=/front/found'])
     replay = ['replay', str(bag), '--step', '--image', '/front/image', '--detections', '/front/found']
-    done = run_command('kd_perception', *replay)
+    done = run_program('kd_perception.cli.main', *replay)
     assert done.returncode == 0, done.stderr
     assert f'{COUNT} images sent in' in done.stdout
     assert f'{COUNT} answered, 0 missing' in done.stdout
@@ -249,7 +247,7 @@ def test_the_command_refuses_what_it_cannot_play(tmp_path, capsys):
 def test_the_node_takes_its_options_as_parameters(listener, tmp_path):
     bag = cells_bag(tmp_path / 'bag', count=4)
     parameters = ['-p', f'bag:={bag}', '-p', 'rate:=4.0', '-p', 'topic:=/camera/image']
-    done = run_command('kd_perception.ros.replay', '--ros-args', *parameters)
+    done = run_program('kd_perception.ros.replay', '--ros-args', *parameters)
     assert done.returncode == 0, done.stderr
     assert '4 images sent' in done.stdout + done.stderr
     wait_for(lambda: len(listener.arrivals) == 4, 'all images')
@@ -261,7 +259,7 @@ def test_the_node_takes_its_options_as_parameters(listener, tmp_path):
 )
 def test_the_node_refuses_wrong_parameters(tmp_path, parameter, says):
     bag = cells_bag(tmp_path / 'bag', count=1)
-    done = run_command('kd_perception.ros.replay', '--ros-args', '-p', f'bag:={bag}', '-p', parameter)
+    done = run_program('kd_perception.ros.replay', '--ros-args', '-p', f'bag:={bag}', '-p', parameter)
     assert done.returncode == 1
     assert says in done.stderr
     assert 'Traceback' not in done.stderr
@@ -270,17 +268,13 @@ def test_the_node_refuses_wrong_parameters(tmp_path, parameter, says):
 @pytest.mark.parametrize('how', [(signal.SIGINT,), (signal.SIGTERM,), (signal.SIGINT, signal.SIGINT)])
 def test_a_replay_for_ever_ends_on_a_signal_and_sums_up(listener, tmp_path, how):
     bag = cells_bag(tmp_path / 'bag', count=2)
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'kd_perception', 'replay', str(bag), '--loop', '--rate', '5'],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, '-m', 'kd_perception', 'replay', str(bag), '--loop', '--rate', '5']
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: len(listener.arrivals) > 6, 'the bag to be played again and again')
         for number in how:
             process.send_signal(number)
-        out, errors = process.communicate(timeout=20)
+        out, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 0, errors

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from detector_process import wait_for
 from mjpeg_server import MjpegServer
+from programs import Program
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -49,31 +47,35 @@ def viewer(_rclpy: None) -> Iterator[Viewer]:
         yield node
 
 
-@pytest.fixture
-def start_camera(repository: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start cameras; those still running at the end of the test are killed."""
-    running: list[subprocess.Popen[str]] = []
+class CameraProcess(Program):
+    """The program `scene_camera`."""
 
-    def start(**parameters: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, '-m', 'kd_perception.ros.scene_camera', '--ros-args', '-r', f'__ns:={NAMESPACE}']
+    def __init__(self, folder: Path, parameters: dict[str, Any]) -> None:
+        words = ['--ros-args', '-r', f'__ns:={NAMESPACE}']
         for name, value in parameters.items():
-            command += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
-        environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(repository), os.environ.get('PYTHONPATH', '')])}
-        pipe = subprocess.PIPE
-        running.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
+            words += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']
+        self._out, self._errors = folder / 'out', folder / 'errors'
+        super().__init__('kd_perception.ros.scene_camera', words, self._out, self._errors)
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for its end; returns exit status, output and errors."""
+        status = self.wait()
+        return status, self._out.read_text(), self._errors.read_text()
+
+
+@pytest.fixture
+def start_camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., CameraProcess]]:
+    """Start cameras; those still running at the end of the test are killed."""
+    running: list[CameraProcess] = []
+
+    def start(**parameters: Any) -> CameraProcess:
+        running.append(CameraProcess(tmp_path_factory.mktemp('camera'), parameters))
         return running[-1]
 
     yield start
     for camera in running:
         camera.kill()
-        camera.communicate()
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 120.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+        camera.wait()
 
 
 @pytest.mark.parametrize('encoding', ['bgr8', 'rgb8'])
@@ -81,10 +83,10 @@ def test_a_flight_is_shown_whole_with_its_ground_truth(viewer: Viewer, start_cam
     camera = start_camera(
         frames=20, width=320, height=240, seed=5, fps=50.0, encoding=encoding, frame_id='nadir', wait_for_subscribers=1
     )
-    output, _ = camera.communicate(timeout=30)
-    assert camera.returncode == 0
+    status, output, _ = camera.end()
+    assert status == 0
     assert '20 frames of scene 5 published' in output
-    wait_for(lambda: len(viewer.images) == len(viewer.truth) == 20 and viewer.labels)
+    wait_for(lambda: len(viewer.images) == len(viewer.truth) == 20 and viewer.labels, 'the flight')
     assert tuple(entry.class_name for entry in viewer.labels[0].class_map) == CLASS_NAMES
 
     stamps = [messages.stamp_ns(image.header) for image in viewer.images]
@@ -103,8 +105,8 @@ def test_a_folder_is_shown_once_and_has_no_ground_truth(viewer: Viewer, start_ca
     for index, shade in enumerate((30, 90, 200)):
         cv2.imwrite(str(tmp_path / f'{index}.png'), np.full((40, 60, 3), shade, np.uint8))
     camera = start_camera(source=tmp_path, loop=False, fps=20.0, wait_for_subscribers=1)
-    camera.communicate(timeout=30)
-    assert camera.returncode == 0
+    assert camera.end()[0] == 0
+    wait_for(lambda: len(viewer.images) == 3, 'the folder')
     assert [messages.to_bgr(image, 10**6)[0, 0, 0] for image in viewer.images] == [30, 90, 200]
     assert viewer.truth == []
 
@@ -112,16 +114,16 @@ def test_a_folder_is_shown_once_and_has_no_ground_truth(viewer: Viewer, start_ca
 def test_a_folder_is_shown_again_and_again(viewer: Viewer, start_camera, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / 'one.png'), np.full((40, 60, 3), 77, np.uint8))
     start_camera(source=tmp_path, fps=50.0)
-    wait_for(lambda: len(viewer.images) > 5)
+    wait_for(lambda: len(viewer.images) > 5, 'images')
 
 
 @pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(viewer: Viewer, start_camera, how: signal.Signals) -> None:
     camera = start_camera(width=160, height=120)
-    wait_for(lambda: viewer.images)
+    wait_for(lambda: viewer.images, 'images')
     camera.send_signal(how)
-    output, errors = camera.communicate(timeout=15)
-    assert camera.returncode == 0, errors
+    status, output, errors = camera.end()
+    assert status == 0, errors
     assert 'frames of scene 0 published' in output
     assert 'Traceback' not in errors
 
@@ -138,9 +140,8 @@ def test_a_signal_ends_it_cleanly(viewer: Viewer, start_camera, how: signal.Sign
     ],
 )
 def test_what_cannot_be_shown_is_said_in_one_line(start_camera, parameters: dict, says: str) -> None:
-    camera = start_camera(**parameters)
-    _, errors = camera.communicate(timeout=30)
-    assert camera.returncode == 1
+    status, _, errors = start_camera(**parameters).end()
+    assert status == 1
     assert errors.startswith('scene_camera: ')
     assert says in errors
     assert errors.count('\n') == 1
@@ -149,9 +150,9 @@ def test_what_cannot_be_shown_is_said_in_one_line(start_camera, parameters: dict
 def test_a_network_camera_is_shown_as_it_comes(start_camera, viewer):
     server = MjpegServer(frames=10000)
     camera = start_camera(source=server.address, wait_for_subscribers=1, frames=0)
-    wait_for(lambda: len(viewer.images) > 5)
+    wait_for(lambda: len(viewer.images) > 5, 'images')
     assert (viewer.images[-1].width, viewer.images[-1].height) == (64, 48)
     assert not viewer.truth
     camera.send_signal(signal.SIGINT)
-    assert camera.wait(60) == 0
+    assert camera.wait() == 0
     server.close()

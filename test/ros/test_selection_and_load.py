@@ -10,6 +10,7 @@ import pytest
 from detector_process import wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from networks import artifact_entry, image_with_cells, make_bundle
+from patience import patient
 from rclpy.parameter import Parameter
 
 from kd_perception import engines
@@ -65,10 +66,37 @@ def test_another_budget_changes_the_choice_while_the_node_runs(start_node, famil
     assert detector.client.vision[-1].database_version == 2
 
 
-def too_slow(info) -> None:
-    """The accurate network takes far more than its budget."""
-    if info.precision == 'fp32':
-        time.sleep(0.25)
+class Load:
+    """A budget that this machine, as busy as it is now, keeps with a tiny network, and what is over it.
+
+    Attributes:
+        settings: the budget, and time enough for the frames that a percentile needs.
+    """
+
+    def __init__(self) -> None:
+        times = min(patient(1.0), 20.0)
+        self.settings = {
+            'latency_budget_ms': 150.0 * times,
+            'degradation_patience_s': 1.5 * times,
+            'degradation_hold_s': 1.5 * times,
+        }
+
+    def begin(self) -> None:
+        """From now on the accurate network takes far more than its budget."""
+
+        def too_slow(info) -> None:
+            if info.precision == 'fp32':
+                time.sleep(1.7e-3 * self.settings['latency_budget_ms'])
+
+        faulty_engine.before_inference.append(too_slow)
+
+    def end(self) -> None:
+        faulty_engine.before_inference.clear()
+
+
+@pytest.fixture
+def load() -> Load:
+    return Load()
 
 
 def keep_sending(detector, until, what: str) -> None:
@@ -82,42 +110,38 @@ def keep_sending(detector, until, what: str) -> None:
     wait_for(met, what)
 
 
-RHYTHM = {'latency_budget_ms': 150.0, 'degradation_patience_s': 1.5, 'degradation_hold_s': 1.5}
-"""A budget that a busy machine keeps with a tiny network, and time enough for the frames that a percentile needs."""
-
-
-def test_under_load_it_steps_down_to_the_quicker_network_and_up_again(start_node, family):
-    detector = start_node(model=family, engine='auto', degradation='step_down', **RHYTHM)
+def test_under_load_it_steps_down_to_the_quicker_network_and_up_again(start_node, family, load):
+    detector = start_node(model=family, engine='auto', degradation='step_down', **load.settings)
     client = detector.client
     client.wait_for_status('model', 'fp32 on onnxruntime', DiagnosticStatus.OK)
-    faulty_engine.before_inference.append(too_slow)
+    load.begin()
     keep_sending(detector, lambda: 'int8' in client.vision[-1].method, 'the quicker network')
     status = client.wait_for_status('model', 'int8 on onnxruntime', DiagnosticStatus.WARN)
     assert 'degraded to level 1 of 1, a smaller network runs; cause: ' in status.message
-    faulty_engine.before_inference.clear()
+    load.end()
     keep_sending(detector, lambda: 'fp32' in client.vision[-1].method, 'the accurate network')
     client.wait_for_status('model', 'fp32 on onnxruntime', DiagnosticStatus.OK)
     assert [info.method.split()[1] for info in client.vision] == ['fp32', 'int8', 'fp32']
 
 
-def test_a_reload_begins_at_the_top_again(start_node, family):
-    detector = start_node(model=family, engine='auto', degradation='step_down', **RHYTHM)
+def test_a_reload_begins_at_the_top_again(start_node, family, load):
+    detector = start_node(model=family, engine='auto', degradation='step_down', **load.settings)
     client = detector.client
-    faulty_engine.before_inference.append(too_slow)
+    load.begin()
     keep_sending(detector, lambda: 'int8' in client.vision[-1].method, 'the quicker network')
-    faulty_engine.before_inference.clear()
+    load.end()
     assert detector.reload().success
     client.wait_for_status('model', 'fp32 on onnxruntime', DiagnosticStatus.OK)
     assert client.value('model', 'degradation') == 'none'
 
 
-def test_under_load_it_skips_frames_and_counts_them(start_node, family):
-    detector = start_node(model=family, degradation='skip_frames', **RHYTHM)
+def test_under_load_it_skips_frames_and_counts_them(start_node, family, load):
+    detector = start_node(model=family, degradation='skip_frames', **load.settings)
     client = detector.client
-    faulty_engine.before_inference.append(too_slow)
+    load.begin()
     keep_sending(detector, lambda: int(client.value('input', 'dropped.skipped') or 0) > 3, 'skipped frames')
     client.wait_for_status('model', 'is detected; cause: ', DiagnosticStatus.WARN)
-    faulty_engine.before_inference.clear()
+    load.end()
     keep_sending(detector, lambda: client.value('model', 'degradation') == 'none', 'the way back')
 
     def balanced() -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from detector_process import wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
+from programs import run_program
 
 PROGRAMS = ('start_detector', 'scene_camera', 'replay', 'localizer_node')
 
@@ -25,9 +22,8 @@ PROGRAMS = ('start_detector', 'scene_camera', 'replay', 'localizer_node')
     ],
 )
 @pytest.mark.parametrize('program', PROGRAMS)
-def test_arguments_that_ros_refuses_end_in_one_line(repository: Path, program: str, arguments: list[str], says: str):
-    command = [sys.executable, '-m', f'kd_perception.ros.{program}', '--ros-args', *arguments]
-    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+def test_arguments_that_ros_refuses_end_in_one_line(program: str, arguments: list[str], says: str):
+    ended = run_program(f'kd_perception.ros.{program}', '--ros-args', *arguments)
     (line,) = [line for line in ended.stderr.splitlines() if '[rcl]' not in line]  # which rcl prints itself
     assert ended.returncode == 1
     assert 'ROS arguments: ' in line

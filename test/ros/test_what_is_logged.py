@@ -19,7 +19,6 @@ from kd_perception.ros import messages, qos
 FRAME = image_with_cells(5)
 LARGE = image_with_cells(5, width=640, height=640)
 RELIABLE = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE)
-LIMIT = 60.0
 
 
 def lines(detector: DetectorProcess, *words: str) -> list[str]:
@@ -28,7 +27,7 @@ def lines(detector: DetectorProcess, *words: str) -> list[str]:
 
 
 def wait_for_line(detector: DetectorProcess, *words: str) -> str:
-    wait_for(lambda: lines(detector, *words), f'a line with {words} in\n{detector.log}', LIMIT)
+    wait_for(lambda: lines(detector, *words), f'a line with {words} in\n{detector.log}')
     (line,) = lines(detector, *words)
     return line
 
@@ -39,7 +38,7 @@ def keep_sending(client: Client, until: Callable[[], object], what: str, image=F
         time.sleep(pause)
         return until()
 
-    wait_for(met, what, LIMIT)
+    wait_for(met, what)
 
 
 def nobody(client: Client) -> None:
@@ -91,7 +90,7 @@ def test_why_no_image_comes_is_read_from_the_graph_and_logged_once(start_detecto
     line = wait_for_line(detector, 'input: waiting: ', says)
     assert '[WARN]' in line
     seen = len(detector.client.diagnostics)
-    wait_for(lambda: len(detector.client.diagnostics) > seen + 5, 'five more reports', LIMIT)
+    wait_for(lambda: len(detector.client.diagnostics) > seen + 5, 'five more reports')
     assert len(lines(detector, 'input: waiting: ')) == 1
     detector.client.wait_for_status('input', says, DiagnosticStatus.WARN)
 
@@ -111,7 +110,7 @@ def test_a_topic_of_another_type_comes_with_the_way_to_read_it(start_detector):
 def test_the_remapped_compressed_topic_is_the_one_that_is_named(start_detector):
     remapping = ['-r', '__ns:=/r1', '-r', 'image/compressed:=/cam/image_raw/compressed']
     detector = start_detector(arguments=remapping, image_transport='compressed')
-    wait_for(lambda: detector.client.value('input', 'topic') == '/cam/image_raw/compressed', 'the topic', LIMIT)
+    wait_for(lambda: detector.client.value('input', 'topic') == '/cam/image_raw/compressed', 'the topic')
     detector.client.wait_for_status('input', 'nobody publishes on /cam/image_raw/compressed')
 
 
@@ -145,7 +144,7 @@ def test_a_broken_picture_is_logged_and_one_among_good_ones_as_well(start_detect
         time.sleep(0.01)
         return lines(detector, '[WARN]', 'image(s) rejected: ')
 
-    wait_for(mixed, 'a broken picture among good ones', LIMIT)
+    wait_for(mixed, 'a broken picture among good ones')
 
 
 def test_images_that_the_middleware_loses_are_a_warning_with_its_cure(start_detector):
@@ -159,7 +158,7 @@ def test_images_that_the_middleware_loses_are_a_warning_with_its_cure(start_dete
             client.send(LARGE)
         return lines(detector, '[WARN]', 'lost by the middleware')
 
-    wait_for(burst, 'the loss', LIMIT)
+    wait_for(burst, 'the loss')
     line = wait_for_line(detector, '[WARN]', 'images were lost by the middleware')
     assert 'fastdds_shm.xml), or use image_transport:=compressed' in line  # 1.2 MB each
     client.wait_for_status('input', 'lost by the middleware', DiagnosticStatus.WARN)
@@ -198,7 +197,7 @@ def test_a_node_that_nobody_configures_says_what_to_do(start_detector):
 
 def test_each_transition_is_a_line(start_detector):
     detector = start_detector(autostart=False)
-    wait_for(lambda: detector.client.status('model'), 'the node', LIMIT)
+    wait_for(lambda: detector.client.status('model'), 'the node')
     for name in ('configure', 'activate', 'deactivate', 'cleanup'):
         assert detector.change_state(getattr(Transition, f'TRANSITION_{name.upper()}'))
         wait_for_line(detector, f'{name}: done')
@@ -220,7 +219,7 @@ def test_two_detectors_of_one_name_are_reported(start_detector, make_client):
 
 def test_the_hardware_id_is_the_node_whatever_runs(start_detector):
     detector = start_detector(arguments=['-r', '__ns:=/robot'], autostart=False)
-    wait_for(lambda: detector.client.diagnostics, 'diagnostics', LIMIT)
+    wait_for(lambda: detector.client.diagnostics, 'diagnostics')
     statuses = detector.client.diagnostics[-1].status
     assert {status.hardware_id for status in statuses} == {'robot/detector'}
     assert [status.name for status in statuses] == [f'robot/detector: {task}' for task in ('input', 'latency', 'model')]

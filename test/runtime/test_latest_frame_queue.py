@@ -7,6 +7,7 @@ import threading
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from kd_perception.runtime.frame_counters import DROP_CAUSES, FrameCounters
 from kd_perception.runtime.latest_frame_queue import LatestFrameQueue
@@ -25,7 +26,7 @@ def test_close_wakes_the_taker_and_hands_back_the_rest():
     taker = threading.Thread(target=lambda: taken.append(queue.take()))
     taker.start()
     assert queue.close() == []
-    taker.join(5.0)
+    taker.join(PATIENCE)
     assert taken == [None]
 
     queue = LatestFrameQueue()

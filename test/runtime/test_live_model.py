@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import image_with_cells, make_bundle
+from patience import PATIENCE
 
 from kd_perception.errors import BundleError, EngineError
 from kd_perception.runtime.live_model import LiveModel, Request, RequestState
 from kd_perception.runtime.model import ModelSettings
-
-PATIENCE = 120.0
 
 
 class Log:

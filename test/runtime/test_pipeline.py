@@ -9,6 +9,7 @@ import faulty_engine
 import numpy as np
 import pytest
 from networks import image_with_cells, make_bundle
+from patience import PATIENCE
 
 from kd_perception import engines
 from kd_perception.errors import MalformedImageError
@@ -20,7 +21,6 @@ from kd_perception.runtime.model import ModelSettings
 from kd_perception.runtime.pipeline import Pipeline
 from kd_perception.selection import first_run
 
-PATIENCE = 120.0
 AT_ONCE = 0.0
 """A watchdog's limit that everything in work is over."""
 

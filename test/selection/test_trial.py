@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from networks import image_with_cells, make_bundle
+from patience import PATIENCE, patient
 
 from kd_perception.errors import EngineError
 from kd_perception.selection import trial
@@ -27,7 +28,7 @@ def quick(folder, **changes) -> Trial:
 
 def wait_for(condition: Callable[[], Any]) -> Any:
     """Poll until a condition gives something true, and return it."""
-    deadline = time.monotonic() + 120.0
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if met := condition():
             return met
@@ -82,7 +83,7 @@ def test_a_hang_ends_at_the_limit_and_leaves_no_process(tmp_path, saboteur):
     note = tmp_path / 'pid'
     saboteur(f'import os, time; open({str(note)!r}, "w").write(str(os.getpid())); time.sleep(600)')
     with pytest.raises(EngineError, match='the engine hangs'):
-        trial.run(quick(tmp_path / 'bundle'), [image_with_cells(3)], limits=Limits(load_s=2.0))
+        trial.run(quick(tmp_path / 'bundle'), [image_with_cells(3)], limits=Limits(load_s=patient(2.0)))
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
 
