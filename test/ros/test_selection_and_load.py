@@ -74,7 +74,7 @@ class Load:
     """
 
     def __init__(self) -> None:
-        times = min(patient(1.0), 20.0)
+        times = min(patient(1.0), 8.0)
         self.settings = {
             'latency_budget_ms': 150.0 * times,
             'degradation_patience_s': 1.5 * times,

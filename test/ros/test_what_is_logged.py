@@ -10,6 +10,7 @@ from detector_process import Client, DetectorProcess, wait_for
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from networks import image_with_cells
+from patience import patient
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -115,7 +116,7 @@ def test_the_remapped_compressed_topic_is_the_one_that_is_named(start_detector):
 
 
 def test_a_camera_that_falls_silent_and_returns_is_two_lines(start_detector):
-    detector = start_detector(input_timeout_s=0.5).wait_until_active()
+    detector = start_detector(input_timeout_s=patient(0.5)).wait_until_active()
     detector.client.detect(FRAME)
     line = wait_for_line(detector, 'input: stale: no image for')
     assert '[ERROR]' in line
@@ -126,7 +127,11 @@ def test_a_camera_that_falls_silent_and_returns_is_two_lines(start_detector):
 
 
 def test_a_broken_picture_is_logged_and_one_among_good_ones_as_well(start_detector):
-    detector = start_detector(client={'transport': 'compressed'}, image_transport='compressed').wait_until_active()
+    detector = start_detector(
+        client={'transport': 'compressed'},
+        image_transport='compressed',
+        diagnostics_period_s=patient(0.2),  # long enough for a broken and a good one
+    ).wait_until_active()
     client = detector.client
 
     def show(content: bytes) -> None:
@@ -140,7 +145,7 @@ def test_a_broken_picture_is_logged_and_one_among_good_ones_as_well(start_detect
     counts = iter(range(10_000))
 
     def mixed() -> object:
-        show(b'no picture' if next(counts) % 20 == 0 else good)
+        show(b'no picture' if next(counts) % 2 == 0 else good)
         time.sleep(0.01)
         return lines(detector, '[WARN]', 'image(s) rejected: ')
 
