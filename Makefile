@@ -21,9 +21,10 @@ SHELL       := /bin/bash
 # A sourced ROS 2 is used where there is one; elsewhere it comes as wheels with our own vision_msgs.
 ROS  := $(shell [ -n "$$ROS_DISTRO" ] && $(PYTHON) -c 'import rclpy' 2>/dev/null && echo sourced || echo wheels)
 VENV := .venv
-# Tests that need torch. The others share the cores by files.
+# Tests that need torch. The others share the cores by files; one more at a time than there are cores, since many wait for nodes.
 OFFLINE  := test/training test/benchmarks
-ROBOT    := --numprocesses=auto --maxprocesses=4 --dist=loadfile test $(addprefix --ignore=,$(OFFLINE))
+WORKERS  := $(shell expr $$(nproc 2>/dev/null || echo 3) + 1)
+ROBOT    := --numprocesses=$(WORKERS) --maxprocesses=5 --dist=loadfile test $(addprefix --ignore=,$(OFFLINE))
 TRAINING_TESTS := $(filter test test/ $(addsuffix %,$(OFFLINE)),$(TESTS))
 RUN  := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 PIP  := $(VENV)/bin/python -m pip --disable-pip-version-check -qq install
