@@ -13,7 +13,7 @@ from kd_perception.errors import KdPerceptionError
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives the block another path to write to; what lies there takes the place of `path` when the block ends well.
 
-    The other path lies in the same folder and has the same suffix, by which libraries recognise a format. After an error
+    The other path lies in the same folder and has the same suffix, by which libraries recognize a format. After an error
     nothing is left there, and `path` is as it was.
 
     Raises:

@@ -16,7 +16,7 @@ else:
     from backports import zstd
 
 MAX_UNPACKED_BYTES = 512 << 20
-"""Largest message or chunk that is unpacked; an 8K colour image has a fifth of it."""
+"""Largest message or chunk that is unpacked; an 8K color image has a fifth of it."""
 
 MAX_RATIO = 200
 """A packed file may become so many times larger; recordings of cameras reach 20."""

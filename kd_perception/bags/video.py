@@ -49,7 +49,7 @@ class Video:
     def _open(self, picture: BgrImage) -> av.VideoStream:
         height, width = picture.shape[:2]
         stream = self._container.add_stream('libx264', rate=30, options={'preset': 'veryfast', 'crf': '21'})
-        # H.264 with its common colour format has even sides.
+        # H.264 with its common color format has even sides.
         stream.width, stream.height = (max(2, side // 2 * 2) for side in (width, height))
         stream.pix_fmt = 'yuv420p'
         stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)

@@ -27,7 +27,7 @@ class BoxFilter:
 
     Attributes:
         classes: names of the wanted classes; empty wants all.
-        region: corners of a polygon, x and y relative to the image, 0 … 1; a box is inside when its centre is. Empty is the whole
+        region: corners of a polygon, x and y relative to the image, 0 … 1; a box is inside when its center is. Empty is the whole
             image.
         min_side: shortest side of a box, pixels of the source image.
     """

@@ -46,7 +46,7 @@ def decode_output(
         outputs: output name → array with a batch of one.
         score_threshold: the lowest score of a candidate, 0 … 1.
         max_candidates: at most so many are kept, the highest scores first; bounds the time of NMS.
-        box_format: `xyxy` corners or `cxcywh` centre and size, in input pixels; `end2end` is always `xyxy`.
+        box_format: `xyxy` corners or `cxcywh` center and size, in input pixels; `end2end` is always `xyxy`.
         class_count: number of classes of the bundle, checked against the outputs where given.
 
     Returns:

@@ -26,7 +26,7 @@ MAX_PLANS = 16
 
 
 class InputBuffer:
-    """The network's input, reused for every frame: letterboxed uint8, normalised only where the graph does not do it."""
+    """The network's input, reused for every frame: letterboxed uint8, normalized only where the graph does not do it."""
 
     def __init__(self, spec: InputSpec) -> None:
         self._spec = spec
@@ -51,7 +51,7 @@ class InputBuffer:
         return letterbox
 
     def _convert(self) -> None:
-        """Canvas → batch for networks that want another channel order, layout or normalisation done outside."""
+        """Canvas → batch for networks that want another channel order, layout or normalization done outside."""
         pixels = self._canvas[..., ::-1] if self._spec.color == 'rgb' else self._canvas
         target = self.batch[0].transpose(1, 2, 0) if self._spec.layout == 'nchw' else self.batch[0]
         if self._spec.dtype == 'uint8':
@@ -138,7 +138,7 @@ class Detector:
         return plan
 
     def _time_of_a_pass(self) -> float:
-        """95th percentile of a grey frame's time in ms, measured once."""
+        """95th percentile of a gray frame's time in ms, measured once."""
         if self._pass_ms is None:
             self._run_grey(3)
             totals = [t.preprocess + t.infer + t.postprocess for t in self._run_grey(TIMED_PASSES)]
@@ -184,7 +184,7 @@ class Detector:
         return found.clipped(width, height)
 
     def warm_up(self, frames: int = 3) -> float:
-        """Run a grey frame a few times, so that the first real one is not late; returns the last run's engine time in ms."""
+        """Run a gray frame a few times, so that the first real one is not late; returns the last run's engine time in ms."""
         infer = self._run_grey(frames)[-1].infer
         if self.tiling is not None and self.tiling.needs_time:
             self._time_of_a_pass()

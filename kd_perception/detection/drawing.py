@@ -25,7 +25,7 @@ PALETTE: tuple[Colour, ...] = (
     (178, 114, 0),
     (230, 230, 230),
 )
-"""Class colours, BGR: the Okabe–Ito set, distinct also for the color-blind. Classes beyond the eighth begin again."""
+"""Class colors, BGR: the Okabe–Ito set, distinct also for the color-blind. Classes beyond the eighth begin again."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BLACK: Colour = (0, 0, 0)
@@ -66,7 +66,7 @@ def draw(
     """Draw on `image` itself; the caller hands in a copy where the frame is still needed.
 
     A label stands where it covers no small object and no label of a higher score. Where there is no such place it is
-    left out; the box's colour still tells the class.
+    left out; the box's color still tells the class.
 
     Args:
         image: uint8 (height, width, 3) BGR, contiguous.
@@ -95,7 +95,7 @@ def draw(
 
 
 def colour_of(class_id: int) -> Colour:
-    """The colour of a class, BGR."""
+    """The color of a class, BGR."""
     return PALETTE[class_id % len(PALETTE)]
 
 
@@ -113,7 +113,7 @@ def _corners(box: FloatArray) -> Rectangle:
 
 
 def _draw_box(image: BgrImage, box: Rectangle, colour: Colour, style: _Style) -> None:
-    # The dark line below the coloured one keeps the box visible on a ground of its own colour.
+    # The dark line below the colored one keeps the box visible on a ground of its own color.
     cv2.rectangle(image, box[:2], box[2:], _BLACK, style.line + 2)
     cv2.rectangle(image, box[:2], box[2:], colour, style.line)
 

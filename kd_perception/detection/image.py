@@ -38,7 +38,7 @@ class _Encoding:
 
     Attributes:
         bytes_per_pixel: of the first plane.
-        conversion: OpenCV colour conversion; None where the pixels are BGR already.
+        conversion: OpenCV color conversion; None where the pixels are BGR already.
         block: width and height must be multiples of these.
         minimum: smallest width and height that the conversion can fill.
         rows: rows of the buffer per two rows of the image: 3 for a luma plane with half as much chroma below it.
@@ -98,7 +98,7 @@ def decode_raw(
     nv21, whose chroma rows have the step of the luma rows. Rows may end in padding.
 
     Args:
-        encoding: one of `RAW_ENCODINGS`. YUV is taken as BT.601 video range; 16-bit grey keeps its upper 8 bits.
+        encoding: one of `RAW_ENCODINGS`. YUV is taken as BT.601 video range; 16-bit gray keeps its upper 8 bits.
         width: pixels of a row.
         height: rows of the image (of the luma plane for nv12 and nv21).
         step: bytes from one row to the next.
@@ -135,9 +135,9 @@ def decode_compressed(
 ) -> BgrImage:
     """Decode a JPEG or PNG stream to a BGR image. The stream's own header is read for its size first.
 
-    EXIF orientation is ignored unless asked for: a camera frame keeps the axes of its sensor. Grey, CMYK, palette,
+    EXIF orientation is ignored unless asked for: a camera frame keeps the axes of its sensor. Gray, CMYK, palette,
     alpha and 16-bit images become 8-bit BGR. A stream that lacks pixels is refused although its beginning could be
-    shown: a half grey frame must not pass for an empty street.
+    shown: a half gray frame must not pass for an empty street.
 
     Args:
         data: the stream, e.g. `sensor_msgs/CompressedImage.data`; its own first bytes tell the format.
@@ -150,7 +150,7 @@ def decode_compressed(
         A new uint8 (height, width, 3).
 
     Raises:
-        UnsupportedEncodingError: neither JPEG nor PNG, or no colour image; the message names the format where it is known.
+        UnsupportedEncodingError: neither JPEG nor PNG, or no color image; the message names the format where it is known.
         ImageTooLargeError: the stream, or the size that it declares, is over the limit.
         MalformedImageError: empty, truncated or damaged.
     """
@@ -187,7 +187,7 @@ def _declared_mosaic(declared: str) -> str | None:
     """The Bayer encoding that a CompressedImage's format states; None for images of other kinds.
 
     Raises:
-        UnsupportedEncodingError: it states that these are no colours.
+        UnsupportedEncodingError: it states that these are no colors.
     """
     encoding, separator, _ = declared.partition(';')
     encoding = encoding.strip()
@@ -204,7 +204,7 @@ def _declared_mosaic(declared: str) -> str | None:
 
 
 _DEPTH = re.compile(r'16[US]C1|32[SF]C1|64FC1')
-"""Encodings of one channel that hold distances and not colours, as for raw images; mono16 is grey."""
+"""Encodings of one channel that hold distances and not colors, as for raw images; mono16 is gray."""
 
 
 def _stored_as_rgb(declared: str) -> bool:

@@ -1,7 +1,7 @@
 """JPEG streams: their segments are walked before anything is decoded, and a picture that lacks pixels is refused.
 
 `simplejpeg` decodes, because it passes on what libjpeg-turbo warns of and is faster than OpenCV besides
-(docs/detect.md has the figures). Without it, OpenCV decodes, and a picture whose last block is the grey that libjpeg leaves
+(docs/detect.md has the figures). Without it, OpenCV decodes, and a picture whose last block is the gray that libjpeg leaves
 where the data ended is refused; a progressive picture that lacks only its finer scans then passes.
 """
 
@@ -29,7 +29,7 @@ MAX_PASSES = 12
 """A picture with more scans than this may only be so much smaller than the limit of pixels: the work stays bounded."""
 
 MAX_SEGMENTS = 1024
-"""Segments before the first scan; a photograph with colour profile, preview and metadata has a few dozen."""
+"""Segments before the first scan; a photograph with color profile, preview and metadata has a few dozen."""
 
 _MAX_STRAY_BYTES = 64
 """Webcams leave a few bytes of padding before a marker; more of them mean that the picture is not as large as it was."""
@@ -49,7 +49,7 @@ class JpegHeader:
     Attributes:
         width: pixels.
         height: pixels.
-        components: 1 grey, 3 colour, 4 CMYK.
+        components: 1 gray, 3 color, 4 CMYK.
         scans: passes over the image.
         orientation: EXIF's, 1 (upright) to 8.
     """

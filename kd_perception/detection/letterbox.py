@@ -22,7 +22,7 @@ class Letterbox:
     Attributes:
         source_size: width, height of the images in pixels.
         input_size: width, height of the network input in pixels.
-        mode: `letterbox` keeps the aspect ratio, centres the image and pads the rest; `stretch` fills the whole input.
+        mode: `letterbox` keeps the aspect ratio, centers the image and pads the rest; `stretch` fills the whole input.
         resized: width, height of the image inside the input, in whole pixels.
         scale_x: input pixels per source pixel, of the resize as it is really done: `resized[0] / source_size[0]`.
         scale_y: the same down the image.
@@ -33,10 +33,10 @@ class Letterbox:
     def __init__(
         self, source_size: tuple[int, int], input_size: tuple[int, int], mode: str = 'letterbox', pad: int = 114
     ) -> None:
-        """Args: as the attributes; `pad` is the grey value of the border, 0 … 255.
+        """Args: as the attributes; `pad` is the gray value of the border, 0 … 255.
 
         Raises:
-            ValueError: a size is not positive, the mode is unknown or the pad is no grey value.
+            ValueError: a size is not positive, the mode is unknown or the pad is no gray value.
         """
         if min(*source_size, *input_size) < 1:
             raise ValueError(f'cannot letterbox {source_size} into {input_size}: sizes must be positive')

@@ -19,7 +19,7 @@ class InputSpec:
         resize: `letterbox` keeps the aspect ratio and pads, `stretch` does not.
         mean: subtracted from values 0 … 255, in the order of `color`; float32 only.
         std: divides afterwards; float32 only.
-        pad: grey value of the letterbox border, 0 … 255.
+        pad: gray value of the letterbox border, 0 … 255.
     """
 
     width: int

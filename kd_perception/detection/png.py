@@ -13,8 +13,8 @@ MAX_CHUNKS = 1 << 16
 """Encoders write chunks of 4 kB and more; millions of empty ones only cost time."""
 
 _PIXELS = frozenset({b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND'})
-"""Text, colour profiles and the frames of an animation are left out: what they unpack to is of no use, and unbounded."""
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+"""Text, color profiles and the frames of an animation are left out: what they unpack to is of no use, and unbounded."""
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _MOST_INFLATED = 1040  # bytes that deflate makes of one, and a little
 
 
@@ -25,7 +25,7 @@ class Png:
     Attributes:
         width: pixels.
         height: pixels.
-        channels: 1 for grey and palette, 2 with alpha, 3 for colour, 4 with alpha.
+        channels: 1 for gray and palette, 2 with alpha, 3 for color, 4 with alpha.
         stream: IHDR, PLTE, tRNS, IDAT, IEND, and the EXIF block if it was asked for.
     """
 
@@ -60,7 +60,7 @@ def read_png(stream: bytes, max_pixels: int, *, exif: bool = False) -> Png:
         if end > len(stream):
             break
         if kind in wanted:
-            # Neighbours are handed on as one piece.
+            # Neighbors are handed on as one piece.
             start = kept.pop()[0] if kept and kept[-1][1] == at else at
             kept.append((start, end))
         data += length if kind == b'IDAT' else 0

@@ -1,7 +1,7 @@
 """Tiles: how a frame much larger than the network's input is cut into overlapping pieces, and how finely a budget allows it.
 
 A tile is never smaller than what the network's input holds at the frame's own scale, so nothing is ever enlarged for its sake;
-and it has the input's aspect ratio where the frame allows it, so that what would be grey border is overlap instead.
+and it has the input's aspect ratio where the frame allows it, so that what would be gray border is overlap instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OVERLAP, OVERLAPS = 0.1, (0.0, 0.5)
 WORTH_IT = 1.1
 """A grid whose tiles show objects not even a tenth larger than a coarser grid does is not worth its additional passes."""
 SHARE = 0.9
-"""Of the budget for the passes; the rest is for what a warm-up with grey frames does not show: larger resizes, NMS, merging."""
+"""Of the budget for the passes; the rest is for what a warm-up with gray frames does not show: larger resizes, NMS, merging."""
 
 Size = tuple[int, int]
 """Width, height."""

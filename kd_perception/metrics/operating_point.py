@@ -14,7 +14,7 @@ CALIBRATION_BINS = 10
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Behaviour at a score threshold and IoU 0.5, all classes together.
+    """Behavior at a score threshold and IoU 0.5, all classes together.
 
     Attributes:
         threshold: the lowest score that counts.
@@ -32,7 +32,7 @@ class OperatingPoint:
 
 
 def operating_point(judged: Judged, threshold: float, lowest: FloatArray | None = None) -> OperatingPoint:
-    """Behaviour at a given threshold; `lowest` (C,) are those of each class where they differ."""
+    """Behavior at a given threshold; `lowest` (C,) are those of each class where they differ."""
     kept = judged.scores >= (threshold if lowest is None else lowest[judged.class_ids])
     found, right, objects = int(kept.sum()), int(judged.right[kept].sum()), int(judged.objects.sum())
     precision = right / found if found else 0.0
@@ -42,7 +42,7 @@ def operating_point(judged: Judged, threshold: float, lowest: FloatArray | None 
 
 
 def at_recall(judged: Judged, recall: float) -> OperatingPoint | None:
-    """Behaviour at the highest threshold that reaches `recall`; None where no threshold does."""
+    """Behavior at the highest threshold that reaches `recall`; None where no threshold does."""
     objects = int(judged.objects.sum())
     reached = np.cumsum(judged.right) >= max(recall * objects - 1e-9, 1)
     if not objects or not reached.any():
@@ -51,7 +51,7 @@ def at_recall(judged: Judged, recall: float) -> OperatingPoint | None:
 
 
 def at_false_alarms(judged: Judged, per_image: float) -> OperatingPoint | None:
-    """Behaviour at the lowest threshold with at most so many false alarms per image; None where even the highest has more."""
+    """Behavior at the lowest threshold with at most so many false alarms per image; None where even the highest has more."""
     last = np.append(np.diff(judged.scores) != 0, True)[: len(judged.scores)]  # equal scores are kept or left together
     allowed = last & (np.cumsum(~judged.right) <= per_image * judged.images + 1e-9)
     if not allowed.any():

@@ -1,4 +1,4 @@
-"""Charts of the report as inline SVG: curves, histograms, timelines. Colours come from the page's style sheet."""
+"""Charts of the report as inline SVG: curves, histograms, timelines. Colors come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Point = tuple[float, float]
 Format = Callable[[float], str]
 
 SERIES_COLOURS = 7
-"""Colours in the style sheet; further series begin again with dashed lines."""
+"""Colors in the style sheet; further series begin again with dashed lines."""
 
 LONGEST_NAME = 28
 """Letters of a name beside a dot; the pointer tells the rest."""
@@ -118,7 +118,7 @@ class Chart:
         self.line(points, 'probe', tips=tips)
 
     def rule(self, x: float, words: str, style: str = '', row: int = 0) -> None:
-        """Draw a labelled vertical line at a value, the label in a row of its own so that neighbours stay legible."""
+        """Draw a labeled vertical line at a value, the label in a row of its own so that neighbors stay legible."""
         pixel, top = self.x(x), self.y.end + 12 + 14 * row
         self._path(f'rule {style}', f'M{_n(pixel)} {_n(self.y.start)}V{_n(self.y.end)}')
         fits = pixel + 4 + _LETTER * len(words) < self.width
@@ -213,7 +213,7 @@ def reliability(calibration: dict[str, Any]) -> Markup:
 
 
 def timeline(frames: Sequence[Sequence[Any]], columns: int) -> Markup:
-    """Milliseconds from arrival to result over the bag's time, and below when frames were dropped, coloured by fate.
+    """Milliseconds from arrival to result over the bag's time, and below when frames were dropped, colored by fate.
 
     Args:
         frames: arrival in s, fate, and ms to the result or None.
@@ -347,7 +347,7 @@ def stage_shares(stages: dict[str, dict[str, float]]) -> list[tuple[str, float, 
 
 
 def series_style(index: int) -> str:
-    """Colour and dashes of a curve: seven colours, then the same dashed, then dotted."""
+    """Color and dashes of a curve: seven colors, then the same dashed, then dotted."""
     dash = ('', ' dashed', ' dotted')[index // SERIES_COLOURS % 3]
     return f's{1 + index % SERIES_COLOURS}{dash}'
 

@@ -93,7 +93,7 @@ def make_report(
 
 
 def accuracy_figures(detections: Sequence[Detections], truth: Sequence[GroundTruth], bundle: Bundle) -> dict[str, Any]:
-    """COCO accuracy, behaviour at the bundle's threshold and at a fixed recall, calibration, and curves."""
+    """COCO accuracy, behavior at the bundle's threshold and at a fixed recall, calibration, and curves."""
     threshold, lowest = bundle.thresholds.score, bundle.thresholds.scores_of(bundle.classes)
     accuracy = measure(
         detections,

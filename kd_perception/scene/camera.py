@@ -1,4 +1,4 @@
-"""The drone's camera: a flight path and the projection of world metres to image pixels."""
+"""The drone's camera: a flight path and the projection of world meters to image pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Matrix = NDArray[np.float64]
 class Camera:
     """A pinhole camera on a drone that drifts over the origin.
 
-    The world has x right, y down and z up (metres). Pixel coordinates are OpenCV's: whole numbers are pixel centres.
+    The world has x right, y down and z up (meters). Pixel coordinates are OpenCV's: whole numbers are pixel centers.
     """
 
     def __init__(self, settings: SceneSettings, width: int, height: int, rng: np.random.Generator) -> None:
@@ -41,7 +41,7 @@ class Camera:
         return self._look_at(target, turn, distance)
 
     def half_size(self) -> float:
-        """The distance from the origin that a frame can reach, metres."""
+        """The distance from the origin that a frame can reach, meters."""
         distance = self._focal * self._settings.ground_sample_distance * 1.02
         to_world = np.linalg.inv(self._look_at(np.zeros(2), np.eye(2), distance)[:, [0, 1, 3]])
         width, height = self._size

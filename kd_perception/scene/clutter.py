@@ -1,4 +1,4 @@
-"""What looks like a vehicle from above and is none: traffic islands, kerbs, arrows, hatching, stairs, roof boxes, shadows."""
+"""What looks like a vehicle from above and is none: traffic islands, curbs, arrows, hatching, stairs, roof boxes, shadows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kd_perception.scene.layout import Layout, Points, Road, turn
 from kd_perception.scene.vehicle_parts import Colour, as_colour, rounded, scaled
 
 Fill = Callable[[Points, Colour], None]
-"""Fills an outline, in metres, with a colour."""
+"""Fills an outline, in meters, with a color."""
 Vector = NDArray[np.float64]
 
 ROAD_METRES = 14.0
 """Of road, for one piece of clutter at density 1."""
 GROUND_SIDE = 22.0
-"""One piece at density 1 for a square of ground of so many metres."""
+"""One piece at density 1 for a square of ground of so many meters."""
 _SIGNAL: tuple[Colour, ...] = (
     (50, 45, 190),
     (170, 90, 40),
@@ -34,7 +34,7 @@ class Clutter:
     Args:
         layout: where roads and buildings are.
         density: 1 is a busy place, 0 leaves everything as it is.
-        shadow: where the sun throws the shadow of one metre of height, metres.
+        shadow: where the sun throws the shadow of one meter of height, meters.
         fill: paints.
         rng: nothing is drawn from it at density 0.
     """
@@ -47,7 +47,7 @@ class Clutter:
         self._rng = rng
 
     def on_roads(self) -> None:
-        """Islands, kerbs, arrows, hatching, colored lanes and shadows on asphalt."""
+        """Islands, curbs, arrows, hatching, colored lanes and shadows on asphalt."""
         if not self._density:
             return
         kinds = (self._island, self._kerb, self._arrow, self._hatching, self._lane_patch, self._shade)
@@ -112,7 +112,7 @@ class Clutter:
     # On roads
 
     def _island(self, place: Vector, heading: float) -> None:
-        """A light kerb around paving, grass or paint, of a car's length or a bus's."""
+        """A light curb around paving, grass or paint, of a car's length or a bus's."""
         length, width = (
             self._rng.choice([self._rng.uniform(2.5, 7.0), self._rng.uniform(7.0, 18.0)]),
             self._rng.uniform(1.0, 3.2),

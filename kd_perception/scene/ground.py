@@ -31,7 +31,7 @@ OVERLAY_CANOPY: Image = np.clip((_levels - 127) * 255 // 128, 0, 255).astype(np.
 
 
 def paint(layout: Layout, settings: SceneSettings, scale: float, rng: np.random.Generator) -> Image:
-    """Paints a layout at `scale` pixels per metre.
+    """Paints a layout at `scale` pixels per meter.
 
     Returns:
         (S, S, 4) uint8, the world's origin in its middle: BGR without shadows, and the overlay that `OVERLAY_LIGHT`
@@ -150,7 +150,7 @@ class _Painter:
         return palette
 
     def _textured(self, surfaces: Image) -> Image:
-        """Colours every surface and gives it grain, blotches and slow drifts of tone."""
+        """Colors every surface and gives it grain, blotches and slow drifts of tone."""
         grain, blotch, drift = (np.zeros(256, np.float32) for _ in range(3))
         grain[: ROOF + 6] = (0.10, 0.045, 0.05, 0.045, 0.09, 0.09, 0.05, *(0.035,) * 6)
         blotch[: ROOF + 6] = (0.055, 0.03, 0.035, 0.03, 0.06, 0.04, 0.035, *(0.04,) * 6)

@@ -15,7 +15,7 @@ STALL = (2.55, 5.0)
 
 @dataclass(frozen=True)
 class Road:
-    """A road along a centre line; offsets are metres to the right of it.
+    """A road along a center line; offsets are meters to the right of it.
 
     Attributes:
         centre: (N, 2) points, densely spaced.
@@ -24,7 +24,7 @@ class Road:
         median: width of the strip between the directions, 0 for none.
         parking: width of the parking strip on each side, 0 for none.
         sidewalk: width of the pavement on each side.
-        gaps: stretches of the centre line (start, end in metres from its first point) without markings.
+        gaps: stretches of the center line (start, end in meters from its first point) without markings.
     """
 
     centre: Points
@@ -37,7 +37,7 @@ class Road:
 
     @property
     def half_width(self) -> float:
-        """From the centre line to the kerb."""
+        """From the center line to the curb."""
         return self.median / 2 + self.lanes * LANE + self.parking
 
     def line(self, offset: float) -> Points:
@@ -66,7 +66,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Building:
-    """A roof outline (convex) and its height in metres; `style` picks the roof."""
+    """A roof outline (convex) and its height in meters; `style` picks the roof."""
 
     outline: Points
     height: float
@@ -99,7 +99,7 @@ class Track:
 
     Attributes:
         path: (N, 2) points.
-        speed: metres per second.
+        speed: meters per second.
         riders: class name and starting distance along the path of every vehicle.
     """
 
@@ -110,7 +110,7 @@ class Track:
 
 @dataclass
 class Layout:
-    """Everything on the ground of a square world of `half_size` metres around the origin."""
+    """Everything on the ground of a square world of `half_size` meters around the origin."""
 
     half_size: float
     roads: list[Road] = field(default_factory=list)
@@ -137,7 +137,7 @@ def along(path: Points, distances: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def path_length(path: Points) -> float:
-    """Its length in metres."""
+    """Its length in meters."""
     return float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
 
 

@@ -141,7 +141,7 @@ class _Planner:
     # Traffic
 
     def _drive(self, road: Road) -> None:
-        """Fills every lane with moving vehicles, and a cycle track along each kerb."""
+        """Fills every lane with moving vehicles, and a cycle track along each curb."""
         for direction in (1, -1):
             speed = self._rng.uniform(6.0, 14.0)
             for lane in range(road.lanes):
@@ -301,7 +301,7 @@ class _Planner:
                 self._layout.trees.append(Tree(at_x, at_y, radius, int(kind * 5)))
 
     def _line_with_trees(self, road: Road) -> None:
-        """A row of trees behind the kerb; their crowns may reach over parked vehicles."""
+        """A row of trees behind the curb; their crowns may reach over parked vehicles."""
         if self._rng.random() > 0.25 + 0.5 * self._settings.greenness:
             return
         spacing, radius = self._rng.uniform(8.0, 18.0), self._rng.uniform(1.4, 4.6)

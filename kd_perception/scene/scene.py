@@ -81,7 +81,7 @@ class Scene:
         scale = 1.0 / self.settings.ground_sample_distance
         self._traffic = Traffic(layout, 1.3 * scale, rng)
         self._ground = paint(layout, self.settings, scale, rng)
-        # From the ground picture's pixel centres to metres.
+        # From the ground picture's pixel centers to meters.
         middle = half_size - 0.5 / scale
         self._to_metres = np.array([(1 / scale, 0, -middle), (0, 1 / scale, -middle), (0, 0, 1)])
         self._noise = self._make_noise(rng)
@@ -125,7 +125,7 @@ class Scene:
         return SceneSpace(intrinsics, *camera_pose(projection, intrinsics), depth, centers, sizes)
 
     def _seen(self, projection: Matrix) -> tuple[Image, Image, Image]:
-        """What the camera sees of the bare ground: its colours, its light, and the cover of crowns."""
+        """What the camera sees of the bare ground: its colors, its light, and the cover of crowns."""
         matrix = projection[:, [0, 1, 3]] @ self._to_metres
         view = cv2.warpPerspective(self._ground, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
         overlay = cv2.extractChannel(view, 3)

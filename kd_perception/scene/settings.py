@@ -15,24 +15,24 @@ class SceneSettings:
 
     Attributes:
         layout: one of LAYOUTS.
-        ground_sample_distance: metres per pixel on the ground at the image's centre; 0.065 makes a car 70 px long.
+        ground_sample_distance: meters per pixel on the ground at the image's center; 0.065 makes a car 70 px long.
         tilt: angle of the optical axis from straight down, degrees, 0 to 30.
         focal_ratio: focal length over image width; small is a wide lens from low down.
         heading: direction of the image's right side in the world, degrees.
         sun_azimuth: where the light comes from, degrees.
-        shadow_length: metres of shadow per metre of height.
+        shadow_length: meters of shadow per meter of height.
         shadow_depth: share of the light that a shadow takes, 0 to 1.
         exposure: gain on the finished image.
-        contrast: slope around mid grey.
+        contrast: slope around mid gray.
         cast: gains of blue, green and red.
-        haze: share of grey veil, 0 to 1.
+        haze: share of gray veil, 0 to 1.
         blur: standard deviation of the lens blur, pixels.
-        noise: standard deviation of the sensor noise, grey levels.
+        noise: standard deviation of the sensor noise, gray levels.
         traffic: share of lane space in use, 0 to 1.
         parked: share of parking space in use, 0 to 1.
         greenness: 0 is dry or built up, 1 is lush.
         mix: shares of the classes car, truck, bus, minibus, cyclist among moving vehicles.
-        clutter: how much lies about that looks like a vehicle and is none: traffic islands, kerbs, arrows, stairs, kiosks, roof
+        clutter: how much lies about that looks like a vehicle and is none: traffic islands, curbs, arrows, stairs, kiosks, roof
             boxes; 1 is a busy place, 0 none.
     """
 

@@ -32,6 +32,6 @@ class Traffic:
         return self._park[kind][int(rng.integers(len(self._park[kind])))]
 
     def poses(self, seconds: float) -> NDArray[np.float64]:
-        """Poses (N, 3) at a time: x, y in metres and heading in radians."""
+        """Poses (N, 3) at a time: x, y in meters and heading in radians."""
         moving = [along(path, (starts + speed * seconds) % length) for path, length, speed, starts in self._moving]
         return np.concatenate([self._standing, *moving])

@@ -1,4 +1,4 @@
-"""What a vehicle is made of: slabs with painted tops, in metres, nose along +x, and the brush that paints them."""
+"""What a vehicle is made of: slabs with painted tops, in meters, nose along +x, and the brush that paints them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Sprite:
     """The painted top of a slab.
 
     Attributes:
-        bgr: (h, w, 3) uint8 colours, painted a little beyond the outline so that interpolation never meets a void.
+        bgr: (h, w, 3) uint8 colors, painted a little beyond the outline so that interpolation never meets a void.
         alpha: (h, w) uint8 coverage.
-        scale: pixels per metre along x and y; the vehicle's origin is the image's centre.
+        scale: pixels per meter along x and y; the vehicle's origin is the image's center.
     """
 
     bgr: Image
@@ -36,7 +36,7 @@ class Sprite:
 
 @dataclass(frozen=True)
 class Slab:
-    """A convex piece between two heights, with sides of one colour and, where `top` is given, a painted top."""
+    """A convex piece between two heights, with sides of one color and, where `top` is given, a painted top."""
 
     lower: Points
     upper: Points
@@ -52,11 +52,11 @@ class Vehicle:
 
     Attributes:
         class_id: index into CLASS_NAMES.
-        length, width, height: metres.
+        length, width, height: meters.
         slabs: painted in order, lowest first.
         points: (K, 3) everything to project: the slabs' outlines, then three points that span each slab's top.
         slices: which of the points are each slab's outlines.
-        frames: where each slab's three points begin: its origin, one metre ahead, one metre to the right.
+        frames: where each slab's three points begin: its origin, one meter ahead, one meter to the right.
         solid: how many of the points are outlines.
     """
 
@@ -95,7 +95,7 @@ def rounded(x0: float, x1: float, width: float, front: float, rear: float, taper
 
 
 class Brush:
-    """A sprite in the making; coordinates are metres."""
+    """A sprite in the making; coordinates are meters."""
 
     def __init__(self, outline: Points, colour: Colour, scale: float) -> None:
         self._wanted = scale
@@ -126,14 +126,14 @@ class Brush:
         self.fill(np.stack([a + across, b + across, b - across, a - across]), colour)
 
     def shade_edges(self, depth: float, strength: float) -> None:
-        """Rounds the top: darker towards the outline, over `depth` metres."""
+        """Rounds the top: darker towards the outline, over `depth` meters."""
         size = max(3, int(depth * self._scale) | 1)
         inside = cv2.blur(self._alpha, (size, size)).astype(np.float32) / 255.0
         light = 1.0 - strength * np.clip(1.0 - inside, 0.0, 0.5) * 2.0
         self._bgr = np.clip(self._bgr * light[..., None], 0, 255).astype(np.uint8)
 
     def glow(self, x: float, y: float, length: float, width: float, gain: float) -> None:
-        """A soft highlight centred at (x, y)."""
+        """A soft highlight centered at (x, y)."""
         rows, columns = np.indices(self._alpha.shape, dtype=np.float32)
         along = (columns - self._centre[0]) / self._scale - x
         across = (rows - self._centre[1]) / self._scale - y

@@ -22,7 +22,7 @@ from kd_perception.scene.vehicle_parts import (
     scaled,
 )
 
-# Share of each paint on the road (BGR): most traffic is white, black, grey or silver.
+# Share of each paint on the road (BGR): most traffic is white, black, gray or silver.
 CAR_PAINTS: tuple[tuple[float, Colour], ...] = (
     (0.27, (232, 234, 234)),
     (0.20, (38, 34, 33)),
@@ -75,7 +75,7 @@ def make_vehicle(kind: str, rng: np.random.Generator, scale: float) -> Vehicle:
     Args:
         kind: a name of CLASS_NAMES.
         rng: decides size, paint and details.
-        scale: pixels per metre of the painted tops.
+        scale: pixels per meter of the painted tops.
     """
     return _BUILDERS[kind](rng, scale)
 
@@ -86,7 +86,7 @@ class _CarShape:
 
     Attributes:
         share: of the cars.
-        length, width, height: metres; a car is drawn about them.
+        length, width, height: meters; a car is drawn about them.
         trunk: share of the length behind the cabin.
         rear_window: share of the length over which it slopes.
         has_lid: the trunk has one of its own.
@@ -113,7 +113,7 @@ CAR_SHAPES = (
 
 @dataclass(frozen=True)
 class _CarPlan:
-    """Where the parts of a car lie along its length, in metres from its middle, nose to tail, and how wide it is."""
+    """Where the parts of a car lie along its length, in meters from its middle, nose to tail, and how wide it is."""
 
     nose: float
     screen: float

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 MEASUREMENT = 0.05
-"""Standard deviation of a detected box's centre and size, in box heights (1/20, as DeepSORT and ByteTrack have it)."""
+"""Standard deviation of a detected box's center and size, in box heights (1/20, as DeepSORT and ByteTrack have it)."""
 
 VELOCITY = 1.0
 """How much a velocity wanders in a second, in box heights per second. ByteTrack's 1/160 of a height per frame and frame, at 30
@@ -22,10 +22,10 @@ FIRST_VELOCITY = 2.0
 
 @dataclass
 class BoxMotion:
-    """States of N boxes; each of centre x, centre y, width and height has a filter of its own, since none couples to another.
+    """States of N boxes; each of center x, center y, width and height has a filter of its own, since none couples to another.
 
     Attributes:
-        position: (N, 4), centre x, centre y, width, height in pixels.
+        position: (N, 4), center x, center y, width, height in pixels.
         velocity: (N, 4), the same per second.
         covariance: (N, 4, 3), variance of the position, covariance of position and velocity, variance of the velocity.
     """

@@ -55,7 +55,7 @@ def semi_planar_420(bgr: np.ndarray, order: str) -> np.ndarray:
 
 
 def mosaic(bgr: np.ndarray, pattern: str) -> np.ndarray:
-    """What a sensor behind a colour filter sees; the pattern names the first row's two cells, then the second's."""
+    """What a sensor behind a color filter sees; the pattern names the first row's two cells, then the second's."""
     rows = np.empty(bgr.shape[:2], np.uint8)
     for cell, colour in enumerate(pattern):
         y, x = divmod(cell, 2)
@@ -107,7 +107,7 @@ def test_round_trip(encoding: str, rows: np.ndarray, picture: np.ndarray, tolera
     assert image.dtype == np.uint8
     assert image.shape == (HEIGHT, WIDTH, 3)
     difference = np.abs(image.astype(int) - picture)
-    # The demosaic has no neighbours to interpolate from at the frame.
+    # The demosaic has no neighbors to interpolate from at the frame.
     inner = difference[2:-2, 2:-2] if encoding.startswith('bayer') else difference
     assert inner.max() <= tolerance
 
@@ -328,7 +328,7 @@ def test_a_compressed_mosaic_is_demosaiced_as_a_raw_one(pattern: str, suffix: st
 @pytest.mark.parametrize(
     ('declared', 'stream', 'seen'),
     [
-        ('bayer_rggb8; png compressed bgr8', PNG, BGR),  # colours already: there is nothing to demosaic
+        ('bayer_rggb8; png compressed bgr8', PNG, BGR),  # colors already: there is nothing to demosaic
         ('rgb8; png compressed bgr8', PNG, BGR),
         ('rgb8; png compressed rgb8', PNG, BGR[..., ::-1]),
         ('mono8; png compressed ', encoded(GREY[:, :, 0], '.png'), GREY),

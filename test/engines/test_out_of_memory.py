@@ -1,4 +1,4 @@
-"""Want of memory is recognised in the words of every library."""
+"""Want of memory is recognized in the words of every library."""
 
 from __future__ import annotations
 

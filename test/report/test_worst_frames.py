@@ -30,7 +30,7 @@ def bundle(repository):
 
 @pytest.fixture
 def result_of(tmp_path):
-    """A bag whose frame k is a grey of value k, taken at second k, and what was found and is there in each."""
+    """A bag whose frame k is a gray of value k, taken at second k, and what was found and is there in each."""
 
     def make(found, truth, name='bag'):
         with BagWriter(tmp_path / name) as bag:

@@ -43,7 +43,7 @@ COUNT = 12
 
 
 def cells_image(k: int) -> np.ndarray:
-    """Cells of random brightness and colour, in a size that changes from image to image."""
+    """Cells of random brightness and color, in a size that changes from image to image."""
     rng = np.random.default_rng(k)
     cells = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(CELL, axis=0).repeat(CELL, axis=1)
     height, width = SIZES[k % len(SIZES)]
