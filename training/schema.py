@@ -121,6 +121,10 @@ def _value(hint: Any, value: object, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise RecipeError(f'{where} must be {" or ".join(map(str, arguments))}, not {value!r}')
+        return value
     if origin in (typing.Union, types.UnionType):
         return _any_of(arguments, value, where)
     if dataclasses.is_dataclass(hint):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.ranges import SHARE, Range
+from training.schema import added
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class AugmentSettings:
         hsv_h: change of hue, a share of the circle.
         hsv_s: change of saturation, a share.
         hsv_v: change of brightness, a share.
+        mixup: share of the samples that are the mean of two, the objects of both; ends with the mosaics.
+        multi_scale: each batch is seen at a side of 1 ± this, a multiple of 32 pixels; 0.5 is usual.
     """
 
     mosaic: float = 1.0
@@ -34,10 +37,12 @@ class AugmentSettings:
     hsv_h: float = 0.015
     hsv_s: float = 0.7
     hsv_v: float = 0.4
+    mixup: float = added(0.0)
+    multi_scale: float = added(0.0)
 
     def __post_init__(self) -> None:
         SHARE.check(mosaic=self.mosaic, close_mosaic=self.close_mosaic, translate=self.translate)
-        SHARE.check(fliplr=self.fliplr, flipud=self.flipud)
+        SHARE.check(fliplr=self.fliplr, flipud=self.flipud, mixup=self.mixup)
         SHARE.check(hsv_h=self.hsv_h, hsv_s=self.hsv_s, hsv_v=self.hsv_v)
-        Range(least=0, most=0.99).check(scale=self.scale)
+        Range(least=0, most=0.99).check(scale=self.scale, multi_scale=self.multi_scale)
         Range(least=0, most=180).check(degrees=self.degrees)

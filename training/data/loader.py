@@ -35,7 +35,7 @@ from training.errors import DataError
 
 torchvision_nms.ensure()
 
-from ultralytics.data.augment import Compose, Format, Mosaic, RandomFlip, RandomHSV, RandomPerspective  # noqa: E402
+from ultralytics.data.augment import Compose, Format, MixUp, Mosaic, RandomFlip, RandomHSV, RandomPerspective  # noqa: E402
 from ultralytics.utils.instance import Instances  # noqa: E402
 
 _logger = logging.getLogger(__name__)
@@ -140,15 +140,21 @@ class ImageSet:
         self._transforms = {mosaic: self._compose(augment, mosaic) for mosaic in (False, True)}
 
     def _compose(self, augment: AugmentSettings, mosaic: bool) -> Compose:
+        placed = [
+            Mosaic(self, imgsz=self.size, p=augment.mosaic if mosaic else 0.0),
+            RandomPerspective(
+                degrees=augment.degrees,
+                translate=augment.translate,
+                scale=augment.scale,
+                size=(self.size, self.size),
+            ),
+        ]
+        # It draws a number even where it mixes nothing, and so would change all that is drawn behind it.
+        mixed = [MixUp(self, Compose(list(placed)), p=augment.mixup)] if augment.mixup and mosaic else []
         return Compose(
             [
-                Mosaic(self, imgsz=self.size, p=augment.mosaic if mosaic else 0.0),
-                RandomPerspective(
-                    degrees=augment.degrees,
-                    translate=augment.translate,
-                    scale=augment.scale,
-                    size=(self.size, self.size),
-                ),
+                *placed,
+                *mixed,
                 RandomHSV(hgain=augment.hsv_h, sgain=augment.hsv_s, vgain=augment.hsv_v),
                 RandomFlip(direction='vertical', p=augment.flipud),
                 RandomFlip(direction='horizontal', p=augment.fliplr),

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.data.loader import Batch, Batches
 from training.distill.distiller import NOBODY, Distiller
@@ -16,6 +18,7 @@ from training.distill.job import DistillJob
 from training.distill.outputs import measure_shape, part_of, to_float32
 from training.distill.teacher_terms import TermLoss
 from training.errors import FitError
+from training.fit.auto_batch import chosen_batch, noise_step
 from training.fit.families import family_of, targets_of
 from training.fit.freezing import freeze
 from training.fit.job import FitJob, FitResult, identity
@@ -28,6 +31,8 @@ from training.fit.task import Losses
 from training.fit.validation import Validation
 from training.models.starts import start_network
 from training.models.weights import save_weights
+
+STRIDE = 32  # of the coarsest map
 
 
 def fit_detector(job: FitJob, folder: Path, *, anew: bool = False) -> FitResult:
@@ -44,7 +49,19 @@ def fit_detector(job: FitJob, folder: Path, *, anew: bool = False) -> FitResult:
         LossError: a loss that cannot be used on these networks.
         FitError, Interrupted: see `fit.loop.fit`.
     """
-    return fit(lambda group: DetectorTask(job, folder, group), folder, identity(job), anew=anew)
+    return fit(
+        lambda group: DetectorTask(_with_batch(job, folder, group), folder, group), folder, identity(job), anew=anew
+    )
+
+
+def _with_batch(job: FitJob, folder: Path, group: Group) -> FitJob:
+    """The job with the batch that `auto` finds; the teachers' part of the memory is not known then."""
+    settings = job.settings
+    if not isinstance(settings.batch, str):
+        return job
+    network = start_network(job.student, job.classes, job.seed).to(group.device).train()
+    batch = chosen_batch(folder, group, noise_step(network, settings.image_size, group.device))
+    return dataclasses.replace(job, settings=dataclasses.replace(settings, batch=batch))
 
 
 class DetectorTask:
@@ -78,6 +95,8 @@ class DetectorTask:
 
     def _make_distiller(self) -> Distiller | None:
         job, settings = self.job, self.settings
+        if job.distill is not None and settings.augment.multi_scale:
+            raise FitError('multi_scale goes without distill, whose terms compare maps of one size')
         if job.distill is None:
             # As with terms: what a head keeps from its first pass must be the same in both arms of a study.
             measure_shape(self.student, (), settings.image_size)
@@ -130,6 +149,7 @@ class DetectorTask:
         """The task's own loss on the labelled images, and the terms' on all."""
         images = batch.images.to(self.group.device, non_blocking=True)
         images = images.to(memory_format=torch.channels_last).float() / 255
+        images = self._scaled(images, self.schedule.number(step, part))
         targets = targets_of(batch, images)
         with autocast(self.group.device, self._precision):
             predictions = self.family.predict(self.student, images, targets)
@@ -149,6 +169,15 @@ class DetectorTask:
             total = total + loss.weighted
         # Of all images of a step, like Ultralytics', so that its learning rates hold.
         return Losses(total * batch.labelled, {'loss': total, **values, **shares})
+
+    def _scaled(self, images: Tensor, number: int) -> Tensor:
+        """The batch at a side of its own, where that is asked for."""
+        size, spread = self.settings.image_size, self.settings.augment.multi_scale
+        if not spread:
+            return images
+        share = np.random.default_rng((self.job.data_seed, number)).uniform(1 - spread, 1 + spread)
+        side = max(round(size * share / STRIDE), 1) * STRIDE
+        return functional.interpolate(images, (side, side), mode='bilinear', align_corners=False)
 
     def notes(self) -> Mapping[str, float]:
         """The lengths of the losses' gradients, where they were measured."""

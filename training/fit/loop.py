@@ -95,7 +95,7 @@ class Run:
         half = autocast_dtype(self.settings.precision, group.device) is torch.float16
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=half)
         self.averaged = AveragedWeights(self.student, self.settings.ema_decay, self.settings.ema_ramp)
-        self.log = FitLog(folder, enabled=group.first)
+        self.log = FitLog(folder, self.settings, enabled=group.first)
 
     # What `fit` does.
 
@@ -272,7 +272,7 @@ class Run:
         """The penalty stands beside the mean loss of an image, the gradients are of a step's images."""
         assert self.penalty is not None
         gradients = [value.grad for value in parameters if value.grad is not None]
-        images = float(self.settings.batch * self.settings.accumulate)
+        images = float(self.settings.images_at_once * self.settings.accumulate)
         torch._foreach_div_(gradients, images)
         self.penalty.add_gradients(self.step / self.schedule.steps)
         torch._foreach_mul_(gradients, images)

@@ -87,7 +87,7 @@ class Rates:
 
 
 def _between(low: float, high: float, share: float) -> float:
-    return low + (high - low) * share
+    return high if share >= 1 else low + (high - low) * share
 
 
 class AveragedWeights:

@@ -30,12 +30,12 @@ class Schedule:
     """
 
     def __init__(self, settings: FitSettings, images: int, *, unlabelled: bool, group: Group) -> None:
-        for name, value in (('batch', settings.batch), ('unlabelled_batch', settings.unlabelled_batch)):
+        for name, value in (('batch', settings.images_at_once), ('unlabelled_batch', settings.unlabelled_batch)):
             if value % group.size:
                 raise FitError(f'{name} {value} cannot be shared by {group.size} processes: choose a multiple')
         self._settings, self._group = settings, group
         self._unlabelled = settings.unlabelled_batch if unlabelled else 0
-        per_step = settings.batch * settings.accumulate
+        per_step = settings.images_at_once * settings.accumulate
         self.steps = settings.steps or math.ceil(settings.epochs * images / per_step)
         self.epochs_per_step = per_step / images
         self.halved = False
@@ -43,7 +43,7 @@ class Schedule:
     @property
     def batch(self) -> int:
         """Labelled images at once, of all processes together."""
-        return self._settings.batch // 2 if self.halved else self._settings.batch
+        return self._settings.images_at_once // 2 if self.halved else self._settings.images_at_once
 
     @property
     def unlabelled(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from training.data.augment import AugmentSettings
 from training.fit.precision import PRECISIONS
@@ -11,6 +12,9 @@ from training.schema import added, aside
 
 OPTIMIZERS = ('adamw', 'sgd')
 CACHES = ('memory', 'disk', 'none')
+LOGGERS = ('tensorboard', 'wandb', 'mlflow')
+AUTO = 'auto'
+USUAL_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class FitSettings:
 
     Attributes:
         image_size: pixels of the square input, a multiple of 32.
-        batch: labelled images at once, of all processes together.
+        batch: labelled images at once, of all processes together; `auto` finds out what memory or, on a CPU, time allows, see
+            `training.fit.auto_batch`, and keeps it in the training's folder.
         unlabelled_batch: unlabelled images beside them, where there are any.
         epochs: passes over the labelled images; give this or `steps`.
         steps: number of steps; give this or `epochs`.
@@ -54,13 +59,14 @@ class FitSettings:
         validate_images: of that set at most, evenly spread.
         patience: so many measurements without a better mAP50-95 end the training; 0 never does.
         keep: the result, `last` or `best` by those measurements; a best one is chosen on the very images that judge it.
+        loggers: who gets the figures beside log.csv: `tensorboard`, `wandb`, `mlflow`; see `training.fit.log`.
         cache: where decoded and scaled pictures are kept: `memory`, as many as `cache_gb` holds; `disk`, in the recipe's
             working folder, for sets that memory does not hold; `none`. Changes no result.
         cache_gb: the most that is kept.
     """
 
     image_size: int = 640
-    batch: int = 16
+    batch: int | Literal['auto'] = 16
     unlabelled_batch: int = 0
     epochs: float = 0.0
     steps: int = 0
@@ -89,6 +95,7 @@ class FitSettings:
     keep: str = added('last')
     warmup_bias_lr: float | None = added(None)
     warmup_momentum: float | None = added(None)
+    loggers: tuple[str, ...] = aside(('tensorboard',))
     cache: str = aside('memory')
     cache_gb: float = aside(2.0)
 
@@ -97,7 +104,9 @@ class FitSettings:
             raise ValueError(f'image_size must be a multiple of 32, not {self.image_size}')
         if (self.epochs > 0) == (self.steps > 0):
             raise ValueError('give either epochs or steps, above 0')
-        Range(least=1, most=100_000).check(batch=self.batch, accumulate=self.accumulate)
+        if isinstance(self.batch, str):
+            one_of((AUTO,), batch=self.batch)
+        Range(least=1, most=100_000).check(batch=self.images_at_once, accumulate=self.accumulate)
         many = Range(least=0, most=10_000_000)
         many.check(unlabelled_batch=self.unlabelled_batch, workers=self.workers)
         many.check(warmup_steps=self.warmup_steps, ema_ramp=self.ema_ramp, checkpoint_steps=self.checkpoint_steps)
@@ -113,6 +122,8 @@ class FitSettings:
         one_of(PRECISIONS, precision=self.precision)
         one_of(('refuse', 'skip'), broken_images=self.broken_images)
         one_of(CACHES, cache=self.cache)
+        for name in self.loggers:
+            one_of(LOGGERS, loggers=name)
         one_of(('last', 'best'), keep=self.keep)
         NOT_NEGATIVE.check(validate_epochs=self.validate_epochs, patience=self.patience)
         Range(least=1).check(validate_images=self.validate_images)
@@ -122,7 +133,12 @@ class FitSettings:
         NOT_NEGATIVE.check(cache_gb=self.cache_gb)
 
     @property
+    def images_at_once(self) -> int:
+        """The batch; the usual one where it is not known yet."""
+        return USUAL_BATCH if isinstance(self.batch, str) else self.batch
+
+    @property
     def decay(self) -> float:
         """The weight decay of a step."""
-        images = self.batch * self.accumulate
+        images = self.images_at_once * self.accumulate
         return self.weight_decay * images / self.nominal_batch if self.nominal_batch else self.weight_decay

@@ -86,6 +86,50 @@ _WEIGHTS_NAME = re.compile(r'weights\.(?!pt$)(\w+)')
 """`weights.v8`, but not the file weights.pt."""
 
 
+SHARES = ('ratio', 'cut_parameters', 'cut_gflops')
+
+
+def with_iterations(stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Stages that prune in several steps, each as a chain: prune a part, tune, prune the next part, tune.
+
+    `slim: {start: s, prune: {ratio: 0.5, steps: 2}, tune: {…}}` becomes `slim_prune1`, `slim_tune1`, `slim_prune2` and
+    `slim`. Each step removes the same share of what is left, 1 − (1 − ratio)^(1/steps), so that all together remove the ratio.
+
+    Raises:
+        RecipeError: steps without tune or the other way round, or a target that cannot be divided.
+    """
+    chain: dict[str, Any] = {}
+    for name, stage in stages.items():
+        prune = stage.get('prune') if isinstance(stage, dict) else None
+        steps = prune.get('steps') if isinstance(prune, dict) else None
+        if steps is None:
+            if isinstance(stage, dict) and 'tune' in stage:
+                raise RecipeError(
+                    f'stages.{name}: tune trains between steps of pruning: prune: {{ratio: 0.5, steps: 3}}'
+                )
+            chain[name] = stage
+            continue
+        assert isinstance(prune, dict)
+        tune = stage.get('tune')
+        shares = {key: prune[key] for key in SHARES if isinstance(prune.get(key), (int, float))}
+        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 100:
+            raise RecipeError(f'stages.{name}.prune.steps must be from 1 to 100, not {steps!r}')
+        if not isinstance(tune, dict) or not shares:
+            raise RecipeError(
+                f'stages.{name}: prune.steps needs tune, how the network is trained after each, and one of {", ".join(SHARES)}'
+            )
+        own = {key: value for key, value in prune.items() if key != 'steps'}
+        own |= {key: round(1 - (1 - share) ** (1 / steps), 6) for key, share in shares.items()}
+        before = stage.get('start')
+        for step in range(1, steps + 1):
+            last = name if step == steps else f'{name}_tune{step}'
+            rest = {key: value for key, value in stage.items() if key not in ('prune', 'tune')}
+            chain[f'{name}_prune{step}'] = {**rest, 'start': before, 'prune': copy.deepcopy(own)}
+            chain[last] = {**copy.deepcopy(tune), 'start': f'{name}_prune{step}'}
+            before = last
+    return chain
+
+
 def override(document: dict[str, Any], name: str, value: Any) -> None:
     """Set the entry of that dotted name, `stages.distilled.distill.terms.0.weight`; None takes it out.
 

@@ -153,7 +153,7 @@ def _detector(
     assert stage.fit is not None
     fit = stage.fit
     images = sum(_count(wanted, counts.get(of, 0)) for of, wanted in stage.images.items())
-    per_step = fit.batch * fit.accumulate
+    per_step = fit.images_at_once * fit.accumulate
     steps = fit.steps or max(round(fit.epochs * images / per_step), 1)
     seen = steps * (per_step + (fit.unlabelled_batch * fit.accumulate if stage.unlabelled else 0))
 
@@ -164,7 +164,7 @@ def _detector(
     own = cost(stage.start)
     teachers = [cost(source) for source in stage.taught_by.values()]
     total = seen * (own.seconds + FORWARD_SHARE * sum(teacher.seconds for teacher in teachers))
-    memory = own.gigabytes(fit.batch) + sum(teacher.fixed for teacher in teachers) / 1e9
+    memory = own.gigabytes(fit.images_at_once) + sum(teacher.fixed for teacher in teachers) / 1e9
     return StageEstimate(name, images, steps, memory, total / 3600)
 
 

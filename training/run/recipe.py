@@ -24,7 +24,7 @@ from training.prune.pruning import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
 from training.ranges import Range, one_of
-from training.run.document import WEIGHTS_FILES, merged, override, read_document, with_weights
+from training.run.document import WEIGHTS_FILES, merged, override, read_document, with_iterations, with_weights
 from training.schema import added, nearest, read
 
 MAX_DETECTIONS = 300
@@ -82,7 +82,8 @@ class StageRecipe:
         teachers: several, by names that the log shows: `{large: teacher, other: networks/v5.pt}`.
         distill: what is learned from the teacher.
         sparsity: drives batch-norm scales to zero while it trains.
-        prune: removes channels; such a stage does not train.
+        prune: removes channels; such a stage does not train. `{ratio: 0.5, steps: 3}` with `tune: {images, fit, …}` beside it
+            prunes in three steps and trains after each, see `run.document.with_iterations`.
         seed: of this stage; the recipe's by default.
     """
 
@@ -376,6 +377,8 @@ def load_recipe(file: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     document = with_weights(document)
     common = document.pop('fit', {})
     stages = document.get('stages')
+    if isinstance(stages, Mapping):
+        stages = document['stages'] = with_iterations(stages)
     if isinstance(stages, Mapping) and isinstance(common, Mapping):
         for stage in stages.values():
             if (

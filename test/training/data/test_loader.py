@@ -1,5 +1,6 @@
 """Batches depend on seed and position alone; labels that are wrong are refused, those that reach too far are cut."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -256,3 +257,13 @@ def test_a_broken_image_is_left_out_where_the_settings_say_so(tmp_path, caplog):
         file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(DataError, match='none of 3 images can be read'):
         ImageSet(files, 2, SIZE, AugmentSettings(), skip_broken=True).get_image_and_label(0)
+
+
+def test_mixup_shows_the_objects_of_two_pictures_until_mosaics_end(pictures):
+    def objects(**augment):
+        images = image_set(pictures, dataclasses.replace(STILL, **augment))
+        plan = [BatchPlan(range(4), range(0), mosaic) for mosaic in (True, False)]
+        return [len(batch.boxes) for batch in Batches(images, None, 3, 0).iterate(iter(plan))]
+
+    assert objects() == [4, 4]
+    assert objects(mixup=1.0) == [8, 4]
