@@ -101,8 +101,8 @@ $(RUNTIME): | $(BASE)
 	$(DONE)
 
 $(INTERFACES): $(RUNTIME)
-	@echo 'Compiling vision_msgs and tf2_msgs …'
-	@$(PIP) --no-deps --no-build-isolation --force-reinstall ./interfaces/vision_msgs ./interfaces/tf2_msgs
+	@echo 'Compiling vision_msgs, tf2_msgs and foxglove_msgs …'
+	@$(PIP) --no-deps --no-build-isolation --force-reinstall ./interfaces/vision_msgs ./interfaces/tf2_msgs ./interfaces/foxglove_msgs
 	$(DONE)
 
 $(DEVELOPMENT): | $(RUNTIME)

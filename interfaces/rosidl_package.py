@@ -16,9 +16,9 @@ from setuptools.command.build_ext import build_ext
 HERE = Path.cwd()  # pip runs a setup.py in its own folder
 MANIFEST = ElementTree.parse(HERE / 'package.xml').getroot()
 PACKAGE = str(MANIFEST.findtext('name'))
-DEPENDENCIES = ('std_msgs', 'geometry_msgs')
-# Their interfaces are reached through those of DEPENDENCIES.
-INTERFACE_PACKAGES = ('builtin_interfaces', 'service_msgs', *DEPENDENCIES)
+DEPENDENCIES = ('builtin_interfaces', 'std_msgs', 'geometry_msgs')
+# The first one's interfaces are reached through those of DEPENDENCIES.
+INTERFACE_PACKAGES = ('service_msgs', *DEPENDENCIES)
 TYPESUPPORTS = ('rosidl_typesupport_fastrtps_c', 'rosidl_typesupport_introspection_c')
 MESSAGES = sorted(path.relative_to(HERE) for path in (HERE / 'msg').glob('*.msg'))
 

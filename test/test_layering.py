@@ -61,6 +61,8 @@ ROS = (
     'tf2_msgs',
     'geometry_msgs',
     'vision_msgs',
+    'visualization_msgs',
+    'foxglove_msgs',
     'sensor_msgs',
     'std_msgs',
     'diagnostic_msgs',

@@ -87,16 +87,21 @@ def draw(
         taken.append(_draw_text(image, header, style.margin, style.margin, (32, 32, 32), style))
     if labels:
         for i in (-detections.scores).argsort(kind='stable'):
-            class_id = int(detections.class_ids[i])
-            name = class_names[class_id] if 0 <= class_id < len(class_names) else str(class_id)
-            text = f'{name}{_number(detections, i)} {detections.scores[i]:.2f}'
-            _draw_label(image, text, boxes[i], colour_of(class_id), style, taken)
+            color = colour_of(int(detections.class_ids[i]))
+            _draw_label(image, label_of(detections, i, class_names), boxes[i], color, style, taken)
     return image
 
 
 def colour_of(class_id: int) -> Colour:
     """The color of a class, BGR."""
     return PALETTE[class_id % len(PALETTE)]
+
+
+def label_of(detections: Detections, i: int, class_names: Sequence[str]) -> str:
+    """Class, id where it is known, and score of a detection; a class id beyond the names is shown as a number."""
+    class_id = int(detections.class_ids[i])
+    name = class_names[class_id] if 0 <= class_id < len(class_names) else str(class_id)
+    return f'{name}{_number(detections, i)} {detections.scores[i]:.2f}'
 
 
 def _number(detections: Detections, i: int) -> str:

@@ -23,10 +23,7 @@ INSIDE = 0.5
 def tracked(detections: Sequence[Detections], stamps_ns: Sequence[int], settings: TrackerSettings) -> list[Detections]:
     """The detections of one recording with track ids, in the order of their stamps."""
     tracker = ByteTracker(settings)
-    return [
-        replace(found, track_ids=tracker.update(found, stamp / 1e9))
-        for found, stamp in zip(detections, stamps_ns, strict=True)
-    ]
+    return [tracker.track(found, stamp / 1e9) for found, stamp in zip(detections, stamps_ns, strict=True)]
 
 
 def tracking_section(results: Sequence[BagResult], bundle: Bundle, settings: TrackerSettings) -> dict[str, Any] | None:

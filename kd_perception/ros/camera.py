@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,7 @@ from kd_perception.detection.stage_times import StageTimes
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import diagnostics, graph, messages, qos
 from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
+from kd_perception.ros.overlays import Overlays
 from kd_perception.runtime.frame import Frame
 from kd_perception.runtime.frame_counters import FrameCounters, RateMeter, RollingStageTimes
 
@@ -57,6 +60,7 @@ class Camera:
         self.monitor = InputMonitor()
         self.times = RollingStageTimes(window)
         self.budget_misses = 0
+        self._extras_ms: deque[float] = deque(maxlen=window)
         self._node = node
         self._node_name = node.get_fully_qualified_name().lstrip('/')
         self._published = RateMeter()
@@ -87,7 +91,8 @@ class Camera:
             self._annotated = lifecycle_publisher(self._node, CompressedImage, topic, qos.IMAGE)
         else:
             self._annotated = lifecycle_publisher(self._node, Image, self._prefix + 'image_annotated', qos.IMAGE)
-        self._publishers = [self._detections, self._annotated]
+        self._overlays = Overlays(self._node, self._prefix, lifecycle_publisher)
+        self._publishers = [self._detections, self._annotated, *self._overlays.publishers]
 
     def destroy_publishers(self) -> None:
         """At cleanup; where there are none, nothing happens."""
@@ -222,8 +227,8 @@ class Camera:
         times: StageTimes,
         classes: tuple[str, ...],
     ) -> None:
-        """Send the frame's stage times and the annotated image, if somebody listens to them."""
-        header = message.header
+        """Send the frame's stage times, the annotated image and the overlays, each if somebody listens to it."""
+        header, started = message.header, time.monotonic()
         if self._frame_latency.get_subscription_count():
             self._frame_latency.publish(messages.frame_latency_message(times, header, self._node_name, self.name))
         if self._annotated.get_subscription_count():
@@ -231,6 +236,8 @@ class Camera:
             compressed = self._setting('annotated_transport') == 'compressed'
             make = messages.jpeg_message if compressed else messages.image_message
             self._annotated.publish(make(picture, header))
+        self._overlays.publish(detections, header, classes)
+        self._extras_ms.append(1e3 * (time.monotonic() - started))
 
     # Diagnostics
 
@@ -268,6 +275,7 @@ class Camera:
             budget_misses=self.budget_misses,
             fps_out=self._published.rate(now),
             percentiles=self.times.percentiles(),
+            extras_ms=statistics.median(self._extras_ms) if self._extras_ms else 0.0,
         )
         return diagnostics.latency_report(view)
 

@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo, VisionInfo
 
-from kd_perception.ros import diagnostics, graph, messages, process, qos
+from kd_perception.ros import diagnostics, graph, messages, overlays, process, qos
 from kd_perception.ros.bond import ManagerBond
 from kd_perception.ros.camera import Camera, lifecycle_publisher
 from kd_perception.ros.diagnostics_publisher import DiagnosticsPublisher
@@ -148,6 +148,8 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
         self._publishers_of_node = [self._label_info, self._vision_info, frame_latency]
         for camera in self._cameras:
             camera.create_publishers(frame_latency)
+        if not overlays.HAS_FOXGLOVE:
+            self.get_logger().info(overlays.WITHOUT_FOXGLOVE)
 
     def _stop(self) -> None:
         self._bond.end()

@@ -81,13 +81,18 @@ class InputView:
 
 @dataclass(frozen=True)
 class LatencyView:
-    """What the `latency` task reports; times in ms."""
+    """What the `latency` task reports; times in ms.
+
+    Attributes:
+        extras_ms: median of what is made for listeners after the detections are out: pictures, overlays, stage times.
+    """
 
     lifecycle: str
     budget_ms: float
     budget_misses: int
     fps_out: float
     percentiles: dict[str, Percentiles]
+    extras_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,7 @@ def latency_report(view: LatencyView) -> TaskReport:
     }
     for stage, percentiles in view.percentiles.items():
         values |= {f'{stage}.{name}_ms': f'{value:.3f}' for name, value in asdict(percentiles).items()}
+    values['extras.median_ms'] = f'{view.extras_ms:.3f}'
     celsius = host.temperature()
     values['temperature_c'] = 'unknown' if celsius is None else f'{celsius:.1f}'
     values['power_mode'] = host.governor() or 'unknown'

@@ -16,6 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2DArray, Detection3DArray
+from visualization_msgs.msg import MarkerArray
 
 from kd_perception.errors import ImageError
 from kd_perception.localization.camera import CalibrationError, PinholeCamera
@@ -27,6 +28,7 @@ from kd_perception.ros.diagnostics import OK, WAITING, WARN, TaskReport
 from kd_perception.ros.diagnostics_publisher import DiagnosticsPublisher
 from kd_perception.ros.messages import stamp_ns
 from kd_perception.ros.parameter_spec import ParameterError
+from kd_perception.ros.space_markers import marker_array
 
 MOST_WAITING = 10
 """Messages of detections that wait at a time."""
@@ -84,6 +86,8 @@ class LocalizerNode(Node):
 
     def _connect(self, diagnostics_period: float) -> None:
         self._publisher = self.create_publisher(Detection3DArray, 'detections_3d', qos.DETECTIONS)
+        self._markers = self.create_publisher(MarkerArray, 'detections_3d/markers', qos.DETECTIONS)
+        self._class_colors: dict[str, int] = {}
         self._diagnostics = DiagnosticsPublisher(self)
         self.create_subscription(TFMessage, '/tf', lambda m: self._take_transforms(m, static=False), _TF)
         self.create_subscription(TFMessage, '/tf_static', lambda m: self._take_transforms(m, static=True), _TF_STATIC)
@@ -148,9 +152,12 @@ class LocalizerNode(Node):
             else:
                 self._counts[answer.value] += 1
         header = Header(stamp=message.header.stamp, frame_id=self._target or message.header.frame_id)
-        self._publisher.publish(self._writer.message(located, header, pose))
+        positions = self._writer.message(located, header, pose)
+        self._publisher.publish(positions)
         self._messages['published'] += 1
         self._durations.append(time.perf_counter() - begin)
+        if self._markers.get_subscription_count():
+            self._markers.publish(marker_array(positions, self._class_colors))
 
     def _answers(self, message: Detection2DArray) -> tuple[list[Location | Cause], Transform]:
         if self._camera is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kd_perception.detection.detections import Detections
 from kd_perception.runtime.model import Model
 from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings
@@ -19,7 +17,7 @@ class Tracking:
     def update(
         self, slot: int, model: Model, detections: Detections, seconds: float, settings: TrackerSettings
     ) -> Detections:
-        """The detections of a frame with the ids of their objects.
+        """The detections of a frame with the ids of their objects, and the classes for which their tracks vote.
 
         Args:
             slot: of the frame's source.
@@ -34,4 +32,4 @@ class Tracking:
                 tracker.reset()
         tracker = self._trackers[slot]
         tracker.settings = settings
-        return replace(detections, track_ids=tracker.update(detections, seconds))
+        return tracker.track(detections, seconds)

@@ -6,7 +6,7 @@ seconds, not for a number of frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,10 @@ OTHER_CLASS = 0.3
 """What a pair of boxes of different classes loses of its IoU: a van may be called a truck for a frame, and stays one object."""
 
 
+CLASS_MEMORY_S = 2.0
+"""After so many seconds a detection counts half for the class of its track."""
+
+
 @dataclass(frozen=True)
 class TrackerSettings:
     """How tracks begin, go on and end.
@@ -29,6 +33,7 @@ class TrackerSettings:
         match_iou: least IoU of a strong detection with the predicted box.
         weak_match_iou: the same for a weak detection, which must fit better.
         keep_s: seconds for which a track that is not seen is kept.
+        votes: a detection has the class for which its track's scores speak, of the last seconds, in place of its own.
     """
 
     high_score: float = 0.5
@@ -36,21 +41,28 @@ class TrackerSettings:
     match_iou: float = 0.2
     weak_match_iou: float = 0.5
     keep_s: float = 1.0
+    votes: bool = True
 
 
 @dataclass
 class _Tracks:
-    """All tracks, a row each."""
+    """All tracks, a row each; `votes` (N, classes) are the sums of their scores, in which older ones count less."""
 
     motion: BoxMotion
     ids: TrackIds
     class_ids: npt.NDArray[np.int32]
     seen: Floats
     confirmed: npt.NDArray[np.bool_]
+    votes: Floats
 
     def select(self, which: npt.NDArray[np.bool_]) -> _Tracks:
         return _Tracks(
-            self.motion.select(which), self.ids[which], self.class_ids[which], self.seen[which], self.confirmed[which]
+            self.motion.select(which),
+            self.ids[which],
+            self.class_ids[which],
+            self.seen[which],
+            self.confirmed[which],
+            self.votes[which],
         )
 
     def joined(self, other: _Tracks) -> _Tracks:
@@ -60,6 +72,7 @@ class _Tracks:
             np.concatenate([self.class_ids, other.class_ids]),
             np.concatenate([self.seen, other.seen]),
             np.concatenate([self.confirmed, other.confirmed]),
+            np.concatenate([self.votes, other.votes]),
         )
 
 
@@ -70,6 +83,7 @@ def _no_tracks() -> _Tracks:
         np.zeros(0, np.int32),
         np.zeros(0),
         np.zeros(0, np.bool_),
+        np.zeros((0, 0)),
     )
 
 
@@ -90,6 +104,16 @@ class ByteTracker:
     _last_seen: float = field(default=-np.inf, repr=False)
     _next_id: int = field(default=1, repr=False)
 
+    def track(self, detections: Detections, seconds: float) -> Detections:
+        """Take in a frame, see `update`: its detections with their ids, and with the classes of their tracks where these vote."""
+        ids = self.update(detections, seconds)
+        if not self.settings.votes or not len(self._tracks.ids) or not ids.any():
+            return replace(detections, track_ids=ids)
+        order = np.argsort(self._tracks.ids)
+        rows = order[np.searchsorted(self._tracks.ids, ids, sorter=order).clip(max=len(order) - 1)]
+        voted = self._tracks.votes.argmax(axis=1)[rows]
+        return replace(detections, track_ids=ids, class_ids=np.where(ids != NO_TRACK, voted, detections.class_ids))
+
     def update(self, detections: Detections, seconds: float) -> TrackIds:
         """Take in a frame.
 
@@ -107,16 +131,17 @@ class ByteTracker:
         rows = np.full(len(detections), -1, np.intp)
         strong = detections.scores >= self.settings.high_score
         weak = ~strong & (detections.scores >= self.settings.low_score)
+        self._make_room(int(detections.class_ids.max(initial=-1)) + 1)
         similarity = self._similarity(boxes, detections.class_ids)
         free = np.ones(len(self._tracks.ids), np.bool_)
         _match(similarity, strong, free, self.settings.match_iou, rows)
         # A weak detection does not bring back a track that was lost: there it is more often noise.
         free &= self._tracks.seen >= self._last_seen
         _match(similarity, weak, free, self.settings.weak_match_iou, rows)
-        self._continue(rows, boxes, detections.class_ids, now)
+        self._continue(rows, boxes, detections, now)
         ids = np.where(rows >= 0, self._tracks.ids[rows] if len(self._tracks.ids) else 0, NO_TRACK)
         begun = np.flatnonzero(strong & (rows < 0))
-        new = self._begin(boxes[begun], detections.class_ids[begun], now, first)
+        new = self._begin(boxes[begun], detections.select(begun), now, first)
         if first:
             ids[begun] = new
         self._last_seen = now
@@ -140,7 +165,14 @@ class ByteTracker:
         kept = (tracks.seen >= self._now - self.settings.keep_s) & (tracks.confirmed | (tracks.seen >= self._last_seen))
         self._tracks = tracks if kept.all() else tracks.select(kept)
         self._tracks.motion.advance(step)
+        self._tracks.votes *= 0.5 ** (step / CLASS_MEMORY_S)
         return False
+
+    def _make_room(self, classes: int) -> None:
+        """Columns of the votes for so many classes."""
+        missing = classes - self._tracks.votes.shape[1]
+        if missing > 0:
+            self._tracks.votes = np.pad(self._tracks.votes, ((0, 0), (0, missing)))
 
     def _similarity(self, boxes: Floats, class_ids: npt.NDArray[np.int32]) -> Floats:
         """IoU of each track's predicted box with each detection, lowered where the classes differ: (tracks, detections)."""
@@ -148,23 +180,29 @@ class ByteTracker:
         overlap -= OTHER_CLASS * (self._tracks.class_ids[:, None] != class_ids[None])
         return overlap
 
-    def _continue(
-        self, rows: npt.NDArray[np.intp], boxes: Floats, class_ids: npt.NDArray[np.int32], now: float
-    ) -> None:
+    def _continue(self, rows: npt.NDArray[np.intp], boxes: Floats, detections: Detections, now: float) -> None:
         found = np.flatnonzero(rows >= 0)
         which = rows[found]
         self._tracks.motion.correct(which, boxes[found])
-        self._tracks.class_ids[which] = class_ids[found]
+        self._tracks.class_ids[which] = detections.class_ids[found]
+        self._tracks.votes[which, detections.class_ids[found]] += detections.scores[found]
         self._tracks.seen[which] = now
         self._tracks.confirmed[which] = True
 
-    def _begin(self, boxes: Floats, class_ids: npt.NDArray[np.int32], now: float, confirmed: bool) -> TrackIds:
+    def _begin(self, boxes: Floats, detections: Detections, now: float, confirmed: bool) -> TrackIds:
         count = len(boxes)
         ids = np.arange(self._next_id, self._next_id + count, dtype=np.int64)
         self._next_id += count
         if count:
+            votes = np.zeros((count, self._tracks.votes.shape[1]))
+            votes[np.arange(count), detections.class_ids] = detections.scores
             new = _Tracks(
-                BoxMotion.starting_at(boxes), ids, class_ids.copy(), np.full(count, now), np.full(count, confirmed)
+                BoxMotion.starting_at(boxes),
+                ids,
+                detections.class_ids.copy(),
+                np.full(count, now),
+                np.full(count, confirmed),
+                votes,
             )
             self._tracks = self._tracks.joined(new)
         return ids

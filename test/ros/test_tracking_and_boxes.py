@@ -52,6 +52,22 @@ def test_ids_stay_with_their_objects_and_begin_anew_with_another_model(start_nod
     assert ids_of(node, 0) == ['']
 
 
+def test_the_class_of_an_object_is_voted_for_unless_the_frames_is_asked_for(start_node):
+    """A bright cell that is blue for a frame: its class is blue there, with a lower score than it had before."""
+    node = start_node(tracker='bytetrack', track_keep_s=30.0, score_threshold=0.3)
+
+    def class_of(color: tuple[int, int, int], offset_s: float) -> str:
+        image = image_with_cells(5)
+        image[image[..., 0] > 0] = color
+        (found,) = node.client.detect(image, offset_s=offset_s).detections
+        return found.results[0].hypothesis.class_id
+
+    white, blue = (255, 255, 255), (150, 0, 0)
+    assert [class_of(color, t) for color, t in ((white, -3.0), (white, -2.9), (blue, -2.8))] == ['0', '0', '0']
+    set_now(node, track_class='frame')
+    assert class_of(blue, -2.7) == '1'
+
+
 def test_a_track_ends_after_its_seconds_by_the_stamps(start_node):
     """By the stamps and not by the clock on the wall: nobody waits here."""
     node = start_node(tracker='bytetrack', track_keep_s=5.0)

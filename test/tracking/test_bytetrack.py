@@ -112,6 +112,27 @@ def test_a_class_that_changes_for_a_frame_keeps_the_id():
         assert tracker.update(detections(moving(frame / 30), classes=kind), frame / 30).tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    ('votes', 'published'), [(True, [0, 0, 0, 0, 1, 1]), (False, [0, 0, 1, 0, 1, 1])], ids=['vote', 'frame']
+)
+def test_the_class_of_a_track_is_that_of_its_scores(votes, published):
+    """0.9 + 0.9 against 0.8; then, a minute later, what was is forgotten."""
+    tracker = ByteTracker(TrackerSettings(keep_s=60.0, votes=votes))
+    seen = [(0.0, 0, 0.9), (0.1, 0, 0.9), (0.2, 1, 0.8), (0.3, 0, 0.9), (60.0, 1, 0.6), (60.1, 1, 0.6)]
+    still = (0.0, 0.0, 40.0, 40.0)
+    found = [tracker.track(detections(still, scores=score, classes=kind), t) for t, kind, score in seen]
+    assert [one.class_ids.tolist() for one in found] == [[kind] for kind in published]
+    assert {one.track_ids.tolist()[0] for one in found} == {1}
+
+
+def test_what_has_no_id_keeps_its_class():
+    tracker = ByteTracker()
+    tracker.track(detections(moving(0), classes=3), 0.0)
+    found = tracker.track(detections(moving(0.1), moving(0, y=200), classes=7), 0.1)
+    assert found.track_ids.tolist() == [1, NO_TRACK]
+    assert found.class_ids.tolist() == [7, 7], 'nearly equal scores: the newer counts more'
+
+
 def test_no_detections():
     tracker = ByteTracker()
     assert tracker.update(Detections.empty(), 0.0).tolist() == []
