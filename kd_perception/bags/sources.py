@@ -18,6 +18,7 @@ from kd_perception.detection.picture_files import check_picture_file
 from kd_perception.errors import ImageError, KdPerceptionError
 from kd_perception.regular_file import PATH_ERRORS, read_regular, shown, why
 from kd_perception.scene import Scene, SceneSettings
+from kd_perception.scene.space import SceneSpace
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FOLDER_FPS = 5.0
@@ -42,12 +43,14 @@ class SourceFrame:
         truth: the boxes of what is in it, where the source knows them.
         name: its file's path below the source's folder, where it has one.
         seconds: its own time from the first frame on, where the source states one.
+        space: the same in meters, of a scene that was asked for it; vehicles in the order of `truth`.
     """
 
     image: BgrImage
     truth: Detections | None = None
     name: str = ''
     seconds: float | None = None
+    space: SceneSpace | None = None
 
 
 class FrameSource(Protocol):
@@ -69,7 +72,14 @@ class FrameSource(Protocol):
 
 
 def open_source(
-    path: str, *, topic: str = '', seed: int = 0, width: int = 640, height: int = 480, fps: float = 30.0
+    path: str,
+    *,
+    topic: str = '',
+    seed: int = 0,
+    width: int = 640,
+    height: int = 480,
+    fps: float = 30.0,
+    with_space: bool = False,
 ) -> FrameSource:
     """Open whatever lies at `path` and make sure that a first frame can be read.
 
@@ -80,12 +90,13 @@ def open_source(
         width: of the scene, pixels.
         height: of the scene, pixels.
         fps: of the scene.
+        with_space: a scene's frames come with their `space`; takes twice the time.
 
     Raises:
         KdPerceptionError: there is nothing there that could be read; SourceError, or BagError for a bag.
     """
     if not path:
-        return SceneSource(seed, width, height, fps)
+        return SceneSource(seed, width, height, fps, with_space)
     try:
         place = Path(path).expanduser()
         source = _recognise(place, topic)
@@ -148,7 +159,8 @@ class SceneSource:
 
     count: int | None = None
 
-    def __init__(self, seed: int, width: int, height: int, fps: float) -> None:
+    def __init__(self, seed: int, width: int, height: int, fps: float, with_space: bool = False) -> None:
+        self._with_space = with_space
         self.name = f'scene {seed}'
         self.fps = fps
         try:
@@ -162,7 +174,7 @@ class SceneSource:
         k = 0
         while True:
             frame = self._scene.frame(k)
-            yield SourceFrame(frame.image, frame.truth)
+            yield SourceFrame(frame.image, frame.truth, space=self._scene.space(k) if self._with_space else None)
             k += 1
 
 

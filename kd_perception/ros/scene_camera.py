@@ -17,7 +17,7 @@ from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.bags.streams import StreamSource, is_stream
 from kd_perception.detection.image import BgrImage
-from kd_perception.ros import messages, parameters, process, qos
+from kd_perception.ros import messages, parameters, process, qos, scene_space
 from kd_perception.ros.parameter_spec import ParameterSpec
 from kd_perception.scene import CLASS_NAMES
 
@@ -37,6 +37,13 @@ _PARAMETERS = tuple(
         ('height', 'int', 480, 'Height of the synthetic flight, pixels.', (16, 4320)),
         ('seed', 'int', 0, 'Seed of the synthetic flight.', (0, 2**31 - 1)),
         ('encoding', 'string', 'bgr8', 'Encoding of the images: bgr8 or rgb8.', None),
+        (
+            'depth',
+            'string',
+            scene_space.OFF,
+            'Synthetic flights in meters: depth images as 32FC1 or 16UC1, camera_info, /tf and true positions; off: none.',
+            None,
+        ),
         ('frame_id', 'string', 'camera', 'Frame id of the headers.', None),
         ('frames', 'int', 0, 'Number of frames after which the node ends; 0 goes on for ever.', (0, 2**31 - 1)),
         ('loop', 'bool', True, 'Begin again at the end of the source; otherwise the node ends there.', None),
@@ -50,7 +57,8 @@ _SETTLE = 0.3  # seconds between a matched subscription and the first frame: the
 class SceneCamera(Node):
     """Publishes `image`, stamped when it leaves.
 
-    Synthetic flights have `ground_truth` under the same header, and `ground_truth/label_info` explains its class ids.
+    Synthetic flights have `ground_truth` under the same header, and `ground_truth/label_info` explains its class ids; with
+    `depth` they have what `SpacePublisher` sends.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -60,6 +68,12 @@ class SceneCamera(Node):
         self._encoding = self._setting('encoding')
         if self._encoding not in ('bgr8', 'rgb8'):
             raise SourceError(f'encoding is {self._encoding!r}; the scene camera speaks bgr8 and rgb8')
+        depth = self._setting('depth')
+        if depth not in scene_space.ENCODINGS:
+            raise SourceError(f'depth is {depth!r}; it may be {", ".join(scene_space.ENCODINGS)}')
+        if depth != scene_space.OFF and self._setting('source'):
+            raise SourceError('depth is known of synthetic flights only: leave source empty')
+        self._space = None if depth == scene_space.OFF else scene_space.SpacePublisher(self, depth)
         if is_stream(self._setting('source')):
             self._source: FrameSource = StreamSource(self._setting('source'), self.get_logger().warning)
         else:
@@ -85,6 +99,7 @@ class SceneCamera(Node):
             width=self._setting('width'),
             height=self._setting('height'),
             fps=self._setting('fps') or 30.0,
+            with_space=self._space is not None,
         )
 
     def _setting(self, name: str) -> Any:
@@ -134,6 +149,8 @@ class SceneCamera(Node):
         self._images.publish(messages.image_message(self._coded(frame), header, self._encoding))
         if frame.truth is not None:
             self._truth.publish(messages.detections_message(frame.truth, header))
+            if self._space is not None and frame.space is not None:
+                self._space.publish(frame.space, frame.truth, header)
         self._shown += 1
 
     def _coded(self, frame: SourceFrame) -> BgrImage:
