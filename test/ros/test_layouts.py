@@ -12,10 +12,9 @@ import pytest
 import yaml
 from detector_process import wait_for
 from diagnostic_msgs.msg import DiagnosticArray
-from networks import image_with_cells
 from rclpy.parameter import Parameter
 
-from kd_perception.ros import overlays
+from kd_perception.ros import overlays, qos
 from kd_perception.ros.localizer_node import LocalizerNode
 from kd_perception.ros.scene_camera import SceneCamera
 from kd_perception.ros.spinning import spinning
@@ -83,11 +82,10 @@ def test_every_panel_has_its_place_in_foxglove():
 
 def test_foxglove_plots_and_tables_take_fields_that_are_there(node, published):
     arrays: list[DiagnosticArray] = []
-    node.client.create_subscription(DiagnosticArray, 'detector/frame_latency', arrays.append, 10)
+    node.client.create_subscription(DiagnosticArray, 'detector/frame_latency', arrays.append, qos.IMAGE)
     node.client.create_subscription(DiagnosticArray, '/diagnostics', arrays.append, 10)
 
     def there() -> set[tuple[str, str]]:
-        node.client.detect(image_with_cells(5))
         return {(status.name, value.key) for array in arrays for status in array.status for value in status.values}
 
     layout = json.loads((CONFIG / 'foxglove.json').read_text(encoding='utf-8'))
