@@ -26,7 +26,7 @@ from kd_perception.ros.large_messages import allow_large_messages
 from kd_perception.ros.spinning import spinning
 
 SIZES = ((640, 480), (1920, 1080))
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds that the first detections may take."""
 
 

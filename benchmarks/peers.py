@@ -198,15 +198,17 @@ def _listener(contender: Contender) -> Iterator[Listener]:
 @contextlib.contextmanager
 def _camera(size: tuple[int, int], rate: float) -> Iterator[None]:
     width, height = map(str, size)
-    with _process(
-        [sys.executable, '-m', 'benchmarks.camera', '--width', width, '--height', height, '--rate', str(rate)]
-    ):
+    command = [sys.executable, '-m', 'benchmarks.camera', '--width', width, '--height', height, '--rate', str(rate)]
+    with _process(command, subprocess.PIPE) as process:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != b'ready':
+            raise SystemExit('benchmarks.peers: the camera did not start')
         yield
 
 
 @contextlib.contextmanager
-def _process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+def _process(command: list[str], stdout: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(command, stdout=stdout)
     try:
         yield process
     finally:

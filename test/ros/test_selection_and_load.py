@@ -77,8 +77,8 @@ class Load:
         times = min(patient(1.0), 8.0)
         self.settings = {
             'latency_budget_ms': 150.0 * times,
-            'degradation_patience_s': 1.5 * times,
-            'degradation_hold_s': 1.5 * times,
+            'degradation_patience_s': 2.5 * times,
+            'degradation_hold_s': 2.5 * times,
         }
 
     def begin(self) -> None:

@@ -92,7 +92,7 @@ def test_why_no_image_comes_is_read_from_the_graph_and_logged_once(start_detecto
     assert '[WARN]' in line
     seen = len(detector.client.diagnostics)
     wait_for(lambda: len(detector.client.diagnostics) > seen + 5, 'five more reports')
-    assert len(lines(detector, 'input: waiting: ')) == 1
+    assert len(lines(detector, 'input: waiting: ', says)) == 1  # what a slow discovery showed before is another line
     detector.client.wait_for_status('input', says, DiagnosticStatus.WARN)
 
 
