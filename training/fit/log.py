@@ -182,11 +182,12 @@ class MLflow:
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """See Logger."""
         for name, value in values.items():
-            self._client.log_metric(self._run, name, value, step=step)
+            # Its folders hold a file for each figure: `task` cannot be one beside `task/box_loss`.
+            self._client.log_metric(self._run, name.replace('/', '.'), value, step=step)
 
     def spread(self, step: int, name: str, values: Any) -> None:
         """It shows no histograms: the mean alone."""
-        self._client.log_metric(self._run, f'{name}/mean', float(values.mean()), step=step)
+        self._client.log_metric(self._run, f'{name}.mean', float(values.mean()), step=step)
 
     def close(self) -> None:
         """See Logger."""

@@ -44,6 +44,7 @@ def test_mlflow_has_every_figure_of_every_step(pictures, tmp_path, monkeypatch):
     (found,) = client.search_runs([client.get_experiment_by_name('tiny').experiment_id])
     assert found.info.run_id == (tmp_path / 'run/mlflow.id').read_text()
     assert found.data.params['image_size'] == str(SIZE)
+    assert {'task', 'task.box_loss', 'gradient', 'seconds'} <= found.data.metrics.keys()
     history = client.get_metric_history(found.info.run_id, 'loss')
     logged = [float(line.split(',')[3]) for line in (tmp_path / 'run/log.csv').read_text().splitlines()[1:]]
     assert [metric.step for metric in history] == [1, 2]
