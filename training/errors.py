@@ -45,5 +45,5 @@ class FirstProcessFailed(TrainingError):  # noqa: N818 – the first process say
     """In the other processes of a run: the first one, for which they wait, has failed."""
 
 
-class Interrupted(TrainingError):  # noqa: N818 – a wish, not an error
+class Interrupted(TrainingError):  # noqa: N818 – asked for, not an error
     """A training that was stopped from outside; its checkpoint lets it go on."""

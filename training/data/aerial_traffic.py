@@ -150,7 +150,7 @@ def tiles(
 def _car_length(photographs: list[LabelledImage]) -> float:
     boxes = np.concatenate([item.objects.boxes[item.objects.class_ids == CAR] for item in photographs])
     if not len(boxes):
-        raise DataError(f'session {session(photographs[0].name)} shows no car; its scale cannot be told')
+        raise DataError(f'session {session(photographs[0].name)} shows no car; its scale cannot be found')
     return float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1)))
 
 

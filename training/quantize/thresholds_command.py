@@ -21,7 +21,7 @@ examples:
       every artifact the lowest threshold with at most one wrong detection in two images; only shown
 
 The split is detected with every artifact, through the runtime that the robot uses; the thresholds are written into bundle.yaml,
-and node, evaluate and detect take them unless told otherwise. Figures on a split on which thresholds were chosen are no longer
+and node, evaluate and detect take them unless set otherwise. Figures on a split on which thresholds were chosen are no longer
 independent of it: better choose on a split that neither trains nor measures.
 """
 

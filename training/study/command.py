@@ -205,7 +205,7 @@ def recipe_study(options: argparse.Namespace, job: Job) -> Study:
     for name in names:
         if name not in arms:
             raise StudyError(f'{options.recipe} has no arm {name!r}{nearest(name, arms)}; arms are {", ".join(arms)}')
-        load_recipe(options.recipe, arms[name])  # an arm that cannot be is told before hours of other cells
+        load_recipe(options.recipe, arms[name])  # an arm that cannot be is refused before hours of other cells
     return Study(
         folder=options.out / recipe.name / 'study',
         job=job,

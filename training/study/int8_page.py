@@ -150,7 +150,7 @@ def _run_all(studies: Sequence[tuple[Network, Study]], options: argparse.Namespa
 def collect(
     names: Sequence[str], outcomes: Sequence[tuple[str, Outcome]], measuring: Measuring, baseline: str
 ) -> Findings:
-    """The cells by network; each is told its loss against the float network of its seed."""
+    """The cells by network; each with its loss against the float network of its seed."""
     results: dict[str, list[Result]] = {name: [] for name in names}
     failures: dict[str, list[Failure]] = {name: [] for name in names}
     for name, outcome in outcomes:

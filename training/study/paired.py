@@ -270,8 +270,8 @@ def _failure(cell: Cell, reason: str) -> Failure | None:
         lines = cell.log.read_text(encoding='utf-8', errors='replace').rstrip().splitlines()[-LOG_LINES:]
     except OSError:
         lines = []
-    told = f': {lines[-1].strip()}' if lines else ''
-    return Failure(cell.arm, cell.seed, reason + told, '\n'.join(lines))
+    last = f': {lines[-1].strip()}' if lines else ''
+    return Failure(cell.arm, cell.seed, reason + last, '\n'.join(lines))
 
 
 def run_on_worker(asked: str, threads: int, log: str) -> str:

@@ -52,7 +52,7 @@ def teachers(study: Study, *, measure_files: bool) -> list[Result]:
     """The teachers of a recipe's study as results of their own, each once.
 
     Those that are stages were measured on the way. A weights file is measured as stages are, and that is kept, if
-    `measure_files`; else it is told only where that was done before.
+    `measure_files`; else it is shown only where that was done before.
 
     Raises:
         RecipeError: a weights file is not there any more.
@@ -80,9 +80,9 @@ def _teacher_name(plan: Plan, given: str, source: str) -> str:
     while origin in plan.recipe.stages:
         origin = plan.recipe.stages[origin].start
     path = Path(origin)
-    told = path.parent.name if path.name == WEIGHTS and path.parent.name else path.stem
+    own = path.parent.name if path.name == WEIGHTS and path.parent.name else path.stem
     name = given or (source if source in plan.recipe.stages else '')
-    return f'{name} ({told})' if name else told
+    return f'{name} ({own})' if name else own
 
 
 def _teacher_steps(plan: Plan, source: str) -> tuple[Step, Step]:

@@ -105,7 +105,7 @@ def _file_name(metric: str) -> str:
 
 
 class _Bar:
-    """Progress over the cells; what failed is told at once."""
+    """Progress over the cells; what failed is reported at once."""
 
     def __init__(self, study: Study) -> None:
         from tqdm import tqdm

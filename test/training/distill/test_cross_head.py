@@ -10,10 +10,8 @@ from training.distill.cross_head import CrossHead, cross_layers, head_of  # noqa
 from training.distill.outputs import Probe, branches_of  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.errors import LossError  # noqa: E402
-from training.fit.loop import (  # noqa: E402
-    FitJob,
-    fit,
-)
+from training.fit.detector import fit_detector  # noqa: E402
+from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.models.weights import build_network, load_network  # noqa: E402
 
@@ -45,7 +43,7 @@ def test_a_student_learns_through_the_head_of_a_wider_teacher(student, width, pi
     adapters = list(run.terms.parameters())
     assert adapters, 'the class branches of a wide head have other channels'
     assert sum(value.numel() for value in run.terms.state_dict().values()) == sum(value.numel() for value in adapters)
-    result = fit(job, tmp_path / 'fit')
+    result = fit_detector(job, tmp_path / 'fit')
     log = columns(result.log)
     assert float(log['crosskd'][0]) > 0
     assert float(log['gradient/crosskd'][0]) > 0
@@ -57,7 +55,9 @@ def test_a_student_learns_through_the_head_of_a_wider_teacher(student, width, pi
 def test_other_heads_are_refused(pictures, teacher, tmp_path):
     job = FitJob(RTDETR, CLASSES, pictures, SETTINGS, teacher=teacher, distill=TERMS)
     with pytest.raises(LossError, match='through the head of another'):
-        fit(job, tmp_path / 'student')
+        fit_detector(job, tmp_path / 'student')
     queries = write_network(tmp_path / 'queries.pt', RTDETR)
     with pytest.raises(LossError, match='compares heads of YOLO'):
-        fit(FitJob(architecture(), CLASSES, pictures, SETTINGS, teacher=queries, distill=TERMS), tmp_path / 'teacher')
+        fit_detector(
+            FitJob(architecture(), CLASSES, pictures, SETTINGS, teacher=queries, distill=TERMS), tmp_path / 'teacher'
+        )

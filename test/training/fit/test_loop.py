@@ -16,10 +16,10 @@ from training.distill.teacher import Teacher  # noqa: E402
 from training.errors import DataError, FitError, LossError, WeightsError  # noqa: E402
 from training.fit.detector import fit_detector  # noqa: E402
 from training.fit.families import UltralyticsYolo  # noqa: E402
+from training.fit.freezing import freeze  # noqa: E402
 from training.fit.job import FitJob  # noqa: E402
 from training.fit.settings import FitSettings  # noqa: E402
 from training.fit.signals import Signals  # noqa: E402
-from training.fit.student import freeze  # noqa: E402
 from training.models.weights import build_network, load_network, save_weights  # noqa: E402
 
 SETTINGS = FitSettings(image_size=SIZE, batch=4, steps=3, warmup_steps=0, precision='float32', ema_decay=0.0)
