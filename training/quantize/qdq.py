@@ -34,7 +34,7 @@ from training.errors import QuantizationError
 from training.quantize.calibration import METHODS, Image, Range, Ranges, calibrate
 from training.quantize.float_parts import COMPUTING, front, mish, products, tail
 from training.quantize.network import constants, convolutions, is_depthwise, read_network, readers
-from training.quantize.shared_rounding import share
+from training.quantize.shared_rounding import share, shared_ranges
 
 FloatArray = npt.NDArray[np.float32]
 ChannelRange = tuple[FloatArray, FloatArray]
@@ -230,6 +230,11 @@ def quantize_model(
         shared: whether OpenVINO's form rounds where values are made, see `training.quantize.shared_rounding`.
     """
     tensorrt = settings.target == 'tensorrt'
+    shared = shared and settings.target == 'openvino'
+    if shared:
+        ranges = shared_ranges(
+            model.graph, read_by_quantized(model.graph, settings, left) - {*(channel_ranges or {})}, ranges
+        )
     options: dict[str, Any] = {}
     if tensorrt:
         options = {
@@ -264,11 +269,19 @@ def quantize_model(
     quantized: onnx.ModelProto = quantizer.model.model
     for name, limits in (channel_ranges or {}).items():
         _scale_channels(quantized.graph, name, limits)
-    if settings.target == 'openvino' and shared:
+    if shared:
         share(quantized.graph)
         quantizer.model.topological_sort()
         quantizer.model.clean_initializers()
     return quantized
+
+
+def read_by_quantized(graph: onnx.GraphProto, settings: QuantizeSettings, left: Iterable[str]) -> set[str]:
+    """Names of what quantized nodes read, weights among them."""
+    kept = {*left}
+    return {
+        name for node in graph.node if node.op_type in settings.kinds and node.name not in kept for name in node.input
+    }
 
 
 def depthwise_inputs(graph: onnx.GraphProto, left: Iterable[str]) -> list[str]:

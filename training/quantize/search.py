@@ -28,7 +28,7 @@ from training.quantize.judging import MOST_DRIFT, Judge, Verdict
 from training.quantize.network import makers
 from training.quantize.noise import LayerNoise, layer_noise, unshifted
 from training.quantize.pictures import Pictures
-from training.quantize.qdq import QuantizeSettings, activations, depthwise_inputs, with_shapes
+from training.quantize.qdq import QuantizeSettings, activations, depthwise_inputs, read_by_quantized, with_shapes
 from training.quantize.repairs import equalised, rounded
 from training.quantize.shared_rounding import shared_ranges
 from training.quantize.smoothing import smoothed
@@ -355,7 +355,7 @@ def with_ranges(candidate: Candidate, images: Sequence[Image], method: str, perc
     channels = {}
     if settings.target == 'openvino':
         channels = channel_extremes(candidate.model, depthwise_inputs(graph, candidate.left), images)
-        ranges = shared_ranges(graph, {node.input[0] for node in candidate.quantized} - {*channels}, ranges)
+        ranges = shared_ranges(graph, read_by_quantized(graph, settings, candidate.left) - {*channels}, ranges)
     return replace(candidate, ranges=ranges, channel_ranges=channels)
 
 

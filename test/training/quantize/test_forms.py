@@ -13,7 +13,7 @@ pytest.importorskip('torch')
 from training.quantize import search
 from training.quantize.candidate import Candidate
 from training.quantize.noise import layer_noise
-from training.quantize.qdq import QuantizeSettings, quantize_model, with_shapes
+from training.quantize.qdq import QuantizeSettings, float_nodes, quantize_model, with_shapes
 from training.quantize.shared_rounding import groups, shared_ranges
 from training.quantize.smoothing import smoothed
 
@@ -167,3 +167,13 @@ def test_layers_left_in_float_keep_their_weights(candidate):
     written = replace(left, ranges=made.ranges).written()
     reads = next(one for one in written.graph.node if one.name == 'c3')
     assert reads.input[1] == 'w3'
+
+
+def test_a_dead_half_does_not_widen_the_range_of_all(network):
+    model = with_shapes(network())
+    settings = QuantizeSettings(target='openvino')
+    limits = dict.fromkeys(('c0', 'a0', 'a1', 'c1', 'a2', 'c2', 'a3', 'c3', 'a4', 'c4', 'joined', 'pooled'), (0.0, 2.0))
+    written = quantize_model(model, limits | {'second': (0.0, 0.0)}, settings, float_nodes(model.graph, settings))
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    rounding = next(one for one in written.graph.node if one.op_type == 'QuantizeLinear' and one.input[0] == 'a1')
+    assert values[rounding.input[1]] == pytest.approx(2 / 255)
