@@ -39,13 +39,18 @@ def main() -> int:
     parser.add_argument('--images', type=int, default=64, help='calibration pictures')
     parser.add_argument('--rounds', type=int, default=30, help='timed inferences of each network')
     parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument(
+        '--only-times', action='store_true', help='of the artifacts of the bundle alone, in a few seconds'
+    )
     parser.add_argument('--out', type=Path, default=Path('out/int8'))
     options = parser.parse_args()
     bundle, dataset = load_bundle(options.bundle), data_set(options.dataset, options.data)
-    pictures = pictures_of(bundle, dataset, options.images, 1)
-    folder = options.out / bundle.name
-    folder.mkdir(parents=True, exist_ok=True)
-    networks = dict(_others(bundle, pictures.fed, folder))
+    pictures = pictures_of(bundle, dataset, 1 if options.only_times else options.images, 1)
+    networks: dict[str, Path] = {}
+    if not options.only_times:
+        folder = options.out / bundle.name
+        folder.mkdir(parents=True, exist_ok=True)
+        networks = dict(_others(bundle, pictures.fed, folder))
     networks |= {
         f'this package, for {a.engine}': bundle.folder / a.file for a in bundle.artifacts if a.precision == 'int8'
     }
@@ -139,12 +144,16 @@ def _measure(
         return
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
     timed = {'float': (source, 'fp32'), **{name: (file, 'int8') for name, file in networks.items()}}
-    times = measure_times(bundle, engine, timed, picture, options.rounds, options.threads).ms
+    measured = measure_times(bundle, engine, timed, picture, options.rounds, options.threads)
+    times, engine_as = measured.ms, engine if measured.amx else f'{engine} without AMX'
     for name, (file, precision) in timed.items():
+        if options.only_times:
+            print(f'| {name} | {engine_as} | – | {times[name]:.1f} | {times["float"] / times[name]:.2f} |', flush=True)
+            continue
         one = with_file(bundle, file, precision, engine)
         found = measure_artifact(one, one.artifacts[0], dataset, threads=options.threads).accuracy
         ratio = times['float'] / times[name]
-        print(f'| {name} | {engine} | {100 * found.map:.2f} | {times[name]:.1f} | {ratio:.2f} |', flush=True)
+        print(f'| {name} | {engine_as} | {100 * found.map:.2f} | {times[name]:.1f} | {ratio:.2f} |', flush=True)
 
 
 if __name__ == '__main__':
