@@ -56,8 +56,9 @@ def groups(graph: onnx.GraphProto, rounded: Iterable[str]) -> list[Group]:
     found = []
     for together in {id(group): group for group in belongs.values()}.values():
         made = [name for name in together if name not in maker or maker[name].name not in moving]
-        if all(name in maker and name not in known for name in made):  # a picture or a weight is no activation
-            found.append(Group(tuple(sorted(together & wanted)), tuple(sorted(made))))
+        read = sorted(together & wanted)  # none where numbers are joined that say a shape
+        if read and all(name in maker and name not in known for name in made):  # a picture or a weight is no activation
+            found.append(Group(tuple(read), tuple(sorted(made))))
     return found
 
 

@@ -137,6 +137,24 @@ def test_a_picture_and_an_enlargement_between_pixels_share_nothing(network):
     assert [group.read for group in groups(model.graph, ['smaller', 'pooled', 'joined'])] == [('joined',)]
 
 
+def test_numbers_that_say_a_shape_are_not_rounded(network):
+    model = onnx.load(network())
+    place = next(number for number, one in enumerate(model.graph.node) if one.op_type == 'Slice')
+    added = [
+        node('Shape', ['a1'], 'shape'),
+        node('Slice', ['shape', 'zero', 'one'], 'batch'),
+        node('Concat', ['batch', 'all', 'side', 'side'], 'wanted', axis=0),
+        node('Reshape', ['a1', 'wanted'], 'again'),
+    ]
+    for one in reversed(added):
+        model.graph.node.insert(place, one)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([SIDE], np.int64), 'side'))
+    for one in model.graph.node[place + len(added) :]:
+        one.input[:] = ['again' if name == 'a1' else name for name in one.input]
+    found = groups(model.graph, ['second', 'joined'])
+    assert [(group.read, group.made) for group in found] == [(('joined', 'second'), ('a1', 'sum'))]
+
+
 def test_channels_equalised_where_rounded_pass_silu_and_lower_the_noise(candidate):
     before = candidate(spread=5.0)
     after, count = smoothed(before, images())
