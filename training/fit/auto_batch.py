@@ -97,7 +97,7 @@ def noise_step(network: Any, image_size: int, device: torch.device) -> Callable[
     def step(batch: int) -> None:
         images = torch.rand(batch, 3, image_size, image_size, device=device)
         found = [value.float().square().mean() for value in _tensors(network(images))]
-        torch.stack(found).sum().backward()
+        torch.stack(found).sum().backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
         if device.type == 'cuda':
             torch.cuda.synchronize()

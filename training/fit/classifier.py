@@ -32,9 +32,10 @@ from training.fit.precision import PRECISIONS, autocast, autocast_dtype
 from training.fit.processes import Group
 from training.fit.schedule import Schedule
 from training.fit.settings import FitSettings
-from training.fit.task import Losses
+from training.fit.task import Losses, Measuring
 from training.models.yolov4.backbones import Classifier
 from training.models.yolov4.classifier_files import load_classifier, save_classifier
+from training.prune.sparsity import SparsitySettings
 from training.ranges import NOT_NEGATIVE, SHARE, one_of
 from training.schema import added, aside, counted
 
@@ -165,8 +166,8 @@ def _identity(job: ClassifyJob, data: Pictures) -> dict[str, str]:
 class ClassifierTask:
     """See `fit.task.Task`."""
 
-    validation = None
-    sparsity = None
+    validation: Measuring | None = None
+    sparsity: SparsitySettings | None = None
 
     def __init__(self, job: ClassifyJob, data: Pictures, group: Group) -> None:
         self.job, self.data, self.group, self.seed = job, data, group, job.seed

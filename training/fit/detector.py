@@ -27,7 +27,7 @@ from training.fit.pictures import image_set
 from training.fit.precision import autocast, autocast_dtype
 from training.fit.processes import Group
 from training.fit.schedule import Schedule
-from training.fit.task import Losses
+from training.fit.task import Losses, Measuring
 from training.fit.validation import Validation
 from training.models.starts import start_network
 from training.models.weights import save_weights
@@ -91,7 +91,7 @@ class DetectorTask:
         self.distiller = self._make_distiller()
         self.terms: nn.Module = nn.ModuleList() if self.distiller is None else self.distiller.terms.terms
         self.terms.to(group.device)
-        self.validation = self._make_validation()
+        self.validation: Measuring | None = self._make_validation()
 
     def _make_distiller(self) -> Distiller | None:
         job, settings = self.job, self.settings

@@ -183,7 +183,7 @@ class Run:
                 shutil.copyfile(self.folder / BEST, result.weights)
             write_record(self.folder, self.identity, result.steps, halved=self.schedule.halved, teachers=teachers)
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
-            if self.penalty is not None:
+            if self.penalty is not None and self.gammas is not None:
                 draw_gammas({'before': self.gammas, 'after': self.penalty.values()}, self.folder / GAMMAS)
         self.group.wait()
         return result
@@ -241,7 +241,7 @@ class Run:
     def _backward(self, batch: Any, part: int) -> Mapping[str, Tensor]:
         """Forward and backward of the step's batch of that number; the values of the losses."""
         losses = self.task.losses(batch, self.step, part)
-        self.scaler.scale(losses.backward).backward()
+        self.scaler.scale(losses.backward).backward()  # type: ignore[no-untyped-call]
         return losses.values
 
     def _update(self) -> float:
