@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState, GetState
-from patience import PATIENCE
+from patience import PATIENCE, patient
 from programs import Program
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -115,6 +115,11 @@ class Client(Node):
         )
 
 
+def default_settings() -> dict[str, Any]:
+    """What a node of a test starts with."""
+    return {'autostart': True, 'diagnostics_period_s': 0.1, 'input_timeout_s': patient(1.0), 'threads': 1}
+
+
 class DetectorProcess:
     """`detector_node` in a process of its own, with a client beside it."""
 
@@ -130,7 +135,7 @@ class DetectorProcess:
         """Start it; one that is not forked has an interpreter of its own, from the first import to the end."""
         self.client = client
         self._log = log
-        settings = {'autostart': True, 'diagnostics_period_s': 0.1, 'threads': 1, 'model': str(model), **settings}
+        settings = {**default_settings(), 'model': str(model), **settings}
         words = ['--ros-args', *arguments]
         for name, value in settings.items():
             words += ['-p', f'{name}:={str(value).lower() if isinstance(value, bool) else value}']

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds for whatever must come in the end: on a busy machine everything takes long, and nothing is decided by it."""
 
-_SAMPLE_S = 0.05
+_SAMPLE_S = 0.02
 
 
 def patient(seconds: float) -> float:

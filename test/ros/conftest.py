@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import rclpy
-from detector_process import Client, DetectorProcess, NodeInProcess, wait_for
+from detector_process import Client, DetectorProcess, NodeInProcess, default_settings, wait_for
 from networks import make_bundle
 from rclpy.parameter import Parameter
 
@@ -74,7 +74,7 @@ def start_node(make_client: Callable[..., Client], tmp_path: Path) -> Iterator[C
             if 'model' not in settings:
                 make_bundle(tmp_path / 'bright_cells')
                 settings['model'] = str(tmp_path / 'bright_cells')
-            given = {'autostart': True, 'diagnostics_period_s': 0.1, 'threads': 1, **settings}
+            given = {**default_settings(), **settings}
             overrides = [Parameter(name, value=value) for name, value in given.items()]
             node = nodes.enter_context(spinning(DetectorNode(parameter_overrides=overrides)))
             wait_for(lambda: client.camera.get_subscription_count() and client.vision, 'the node')

@@ -242,8 +242,8 @@ def test_a_provider_that_is_not_here_is_refused_at_once(start, client, tmp_path)
 
 
 def test_a_former_name_is_accepted_with_a_warning(start_detector):
-    detector = start_detector(input_timeout=0.3)
-    wait_for(lambda: 'the parameter input_timeout is called input_timeout_s now' in detector.log, 'the warning')
+    detector = start_detector(latency_window=50)
+    wait_for(lambda: 'the parameter latency_window is called latency_window_frames now' in detector.log, 'the warning')
 
 
 def test_a_model_that_is_none_is_refused_and_the_old_one_goes_on(start, client, tmp_path):

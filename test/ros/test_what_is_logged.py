@@ -131,6 +131,7 @@ def test_a_broken_picture_is_logged_and_one_among_good_ones_as_well(start_detect
         client={'transport': 'compressed'},
         image_transport='compressed',
         diagnostics_period_s=patient(0.2),  # long enough for a broken and a good one
+        input_timeout_s=60.0,
     ).wait_until_active()
     client = detector.client
 
