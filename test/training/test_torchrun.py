@@ -17,7 +17,7 @@ from kd_perception.bundles.bundle import load_bundle  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 CLASSES = ('wide', 'tall')
-LONGEST = 600
+LONGEST = 1200
 """Seconds after which processes that wait for each other are a failure."""
 
 
@@ -71,6 +71,7 @@ def launch(recipe, out, *more):
     )
 
 
+@pytest.mark.timeout(3 * LONGEST + 60)
 def test_two_processes_make_a_bundle_and_go_on_where_a_run_stopped(recipe):
     whole = launch(recipe, 'whole')
     assert whole.returncode == 0, whole.stderr[:6000]
@@ -85,6 +86,7 @@ def test_two_processes_make_a_bundle_and_go_on_where_a_run_stopped(recipe):
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+@pytest.mark.timeout(LONGEST + 60)
 def test_what_is_wrong_is_said_once_and_ends_all(recipe):
     (recipe.parent / 'data/shapes/labels/train/0.txt').write_text('7 0.5 0.5 0.5 0.5\n')
     ended = launch(recipe, 'wrong')

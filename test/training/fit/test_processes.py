@@ -11,6 +11,8 @@ torch = pytest.importorskip('torch')
 
 from training.models.weights import load_network  # noqa: E402
 
+LONGEST = 1800
+"""Seconds after which processes that wait for each other are a failure."""
 SCRIPT = """
 import dataclasses
 import sys
@@ -73,6 +75,7 @@ except FitError as error:
 """
 
 
+@pytest.mark.timeout(LONGEST + 60)
 def test_two_processes_agree_and_resume(tmp_path, repository):
     write_pictures(tmp_path, 8)
     write_network(tmp_path / 'teacher.pt', architecture(width=0.1875))
@@ -84,7 +87,7 @@ def test_two_processes_agree_and_resume(tmp_path, repository):
         env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=LONGEST,
         check=False,
     )
     assert launched.returncode == 0, launched.stderr[-3000:]
