@@ -26,7 +26,8 @@ from training.fit.detector import fit_detector
 from training.fit.job import FitJob
 from training.fit.settings import FitSettings
 from training.models.weights import build_network, save_weights
-from training.prune.pruning import PruneSettings, prune
+from training.prune.pruning import prune
+from training.prune.settings import PruneSettings
 
 FEW, MORE = 3, 15
 EPILOG = """\

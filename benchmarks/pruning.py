@@ -23,7 +23,8 @@ from benchmarks import random_networks, report
 from benchmarks.random_networks import PRECISIONS, write_files
 from training.models.weights import build_network
 from training.prune.cost import Cost, Latency, cost, measure_latency
-from training.prune.pruning import PruneSettings, prune
+from training.prune.pruning import prune
+from training.prune.settings import PruneSettings
 
 ACTIVATIONS = {'silu': 'nn.SiLU()', 'relu': 'nn.ReLU()'}
 EPILOG = """\

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from kd_perception.bags.ground_truth import GroundTruth
@@ -37,6 +39,8 @@ from training.errors import DataError
 
 JOURNAL = 'prepared.jsonl'
 _FORM = 2  # of its lines
+GREY = 114
+"""Of what is painted over, as of what lies beside a picture in the network's input."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class ConversionSettings:
         tiles: cut pictures into tiles; None writes them whole.
         link: hard links instead of copies where a picture's bytes are taken over.
         skip_broken: leave out broken pictures and boxes instead of refusing the data set.
+        paint_ignored: paint what is ignored grey in pictures of the train split, so that any loss leaves it alone.
     """
 
     rules: ClassRules
     tiles: GridSettings | None = None
     link: bool = False
     skip_broken: bool = False
+    paint_ignored: bool = False
 
 
 def convert(
@@ -123,6 +129,8 @@ def _open_target(
         raise DataError(f'{target} holds something else; give --out a new folder')
     tiles = None if settings.tiles is None else asdict(settings.tiles)
     head = json.loads(json.dumps({'form': _FORM, 'rules': asdict(settings.rules), 'tiles': tiles, 'splits': splits}))
+    if settings.paint_ignored:
+        head['painted'] = True
     lines = _read_journal(journal)
     if not lines or lines[0] != head:
         target.mkdir(parents=True, exist_ok=True)
@@ -216,12 +224,17 @@ def _write(picture: Picture, image: Image, target: Path, settings: ConversionSet
     truth = settings.rules.truth(once, width, height)
     item = _labelled(picture.stem, image, truth)
     origin = {'session': picture.session, 'source': picture.name}
+    paints = settings.paint_ignored and picture.split == 'train'
     if settings.tiles is None:
-        suffix = _write_whole(picture, image, target, settings.link)
+        suffix = '.jpg'
+        if paints and len(item.ignored):
+            write_image(target / 'images' / picture.split / f'{picture.stem}.jpg', painted(item))
+        else:
+            suffix = _write_whole(picture, image, target, settings.link)
         images = [write_labels(target, picture.split, item, suffix, origin)]
     else:
         images = [
-            _write_tile(tile, picture, target, origin)
+            _write_tile(tile, picture, target, origin, paints=paints)
             for tile in _kept(tiles_of(item, settings.tiles), settings.tiles.empty_share)
         ]
     boxes = {
@@ -260,11 +273,29 @@ def _write_whole(picture: Picture, image: Image, target: Path, link: bool) -> st
     return suffix
 
 
-def _write_tile(tile: Tile, picture: Picture, target: Path, origin: dict[str, str]) -> dict[str, Any]:
-    write_image(target / 'images' / picture.split / f'{tile.item.name}.jpg', tile.item.image)
+def _write_tile(
+    tile: Tile, picture: Picture, target: Path, origin: dict[str, str], *, paints: bool = False
+) -> dict[str, Any]:
+    image = painted(tile.item) if paints else tile.item.image
+    write_image(target / 'images' / picture.split / f'{tile.item.name}.jpg', image)
     x1, y1, x2, y2 = tile.place
     where = {**origin, 'parent': picture.stem, 'tile': [x1, y1, x2 - x1, y2 - y1]}
     return write_labels(target, picture.split, tile.item, '.jpg', where)
+
+
+def painted(item: LabelledImage) -> Image:
+    """A picture whose ignored regions are grey but where its objects and crowds are."""
+    result = item.image.copy()
+    for rows, columns in map(_pixels, item.ignored):
+        result[rows, columns] = GREY
+    for rows, columns in map(_pixels, [*item.objects.boxes, *item.crowds.boxes]):
+        result[rows, columns] = item.image[rows, columns]
+    return result
+
+
+def _pixels(box: npt.NDArray[np.float32]) -> tuple[slice, slice]:
+    x1, y1, x2, y2 = (max(round(float(side)), 0) for side in box)
+    return slice(y1, y2), slice(x1, x2)
 
 
 def _kept(tiles: Iterable[Tile], empty_share: float) -> Iterator[Tile]:

@@ -3,16 +3,14 @@
 Sample p of a run shows the image at place p mod n of the permutation of epoch p div n, augmented by random numbers that
 are seeded with (seed, p). Whoever knows how many samples were used can go on from there.
 
-The augmentations are Ultralytics' (AGPL-3.0): mosaic, scale, translation, rotation, flips and colour.
+The augmentations (mosaic, scale, translation, rotation, flips and colour) are Ultralytics' (AGPL-3.0), or those of `transforms`.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,16 +25,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd_perception.bags.sources import read_image
 from kd_perception.errors import ImageError
-from training import torchvision_nms
 from training.data.augment import AugmentSettings
 from training.data.picture_cache import InMemory, PictureCache
+from training.data.transforms import Labelled, augmented
+from training.data.ultralytics_transforms import UltralyticsTransforms
 from training.data.yolo_labels import clip_boxes, label_file, read_yolo_labels
 from training.errors import DataError
-
-torchvision_nms.ensure()
-
-from ultralytics.data.augment import Compose, Format, MixUp, Mosaic, RandomFlip, RandomHSV, RandomPerspective  # noqa: E402
-from ultralytics.utils.instance import Instances  # noqa: E402
 
 _logger = logging.getLogger(__name__)
 _SIGNATURES = (b'\xff\xd8', b'\x89PNG', b'BM', b'II*\0', b'MM\0*', b'RIFF')
@@ -74,7 +68,7 @@ class _Key:
 
 
 class ImageSet:
-    """Images with their labels, decoded on demand, as Ultralytics' augmentations want them.
+    """Images with their labels, decoded on demand and augmented.
 
     `images/…/name.jpg` has its labels in `labels/…/name.txt`; without such a file it shows no object. What cannot be
     used is counted and left out with a warning: unreadable images, boxes wholly outside. Boxes that reach out of the
@@ -83,8 +77,6 @@ class ImageSet:
     Attributes:
         files: the images that can be used, in the given order.
     """
-
-    cache = 'ram'  # what Ultralytics' mosaic asks for before it draws from all images, not from a buffer of its own
 
     def __init__(
         self,
@@ -137,52 +129,39 @@ class ImageSet:
                 f'{label_file(self.files[0])}'
             )
         self._cache = InMemory(CACHE_BYTES) if cache is None else cache
-        self._transforms = {mosaic: self._compose(augment, mosaic) for mosaic in (False, True)}
-
-    def _compose(self, augment: AugmentSettings, mosaic: bool) -> Compose:
-        placed = [
-            Mosaic(self, imgsz=self.size, p=augment.mosaic if mosaic else 0.0),
-            RandomPerspective(
-                degrees=augment.degrees,
-                translate=augment.translate,
-                scale=augment.scale,
-                size=(self.size, self.size),
-            ),
-        ]
-        # It draws a number even where it mixes nothing, and so would change all that is drawn behind it.
-        mixed = [MixUp(self, Compose(list(placed)), p=augment.mixup)] if augment.mixup and mosaic else []
-        return Compose(
-            [
-                *placed,
-                *mixed,
-                RandomHSV(hgain=augment.hsv_h, sgain=augment.hsv_s, vgain=augment.hsv_v),
-                RandomFlip(direction='vertical', p=augment.flipud),
-                RandomFlip(direction='horizontal', p=augment.fliplr),
-                Format(bbox_format='xywh', normalize=True, batch_idx=True, bgr=0.0),
-            ]
-        )
+        self._augment = augment
+        self._ultralytics = UltralyticsTransforms(self, size, augment) if augment.by == 'ultralytics' else None
 
     def __len__(self) -> int:
         return len(self.files)
 
     def sample(self, index: int, seed: Sequence[int], *, mosaic: bool) -> dict[str, Any]:
-        """Image `index`, augmented as `seed` says; `img`, `cls`, `bboxes`, `batch_idx` as Ultralytics has them."""
-        with _seeded(seed):
-            return dict(self._transforms[mosaic](self.get_image_and_label(index)))
+        """Image `index`, augmented as `seed` says.
 
-    def get_image_and_label(self, index: int) -> dict[str, Any]:
-        """One image with its labels, not augmented; Ultralytics' mosaic asks for its other images by this name."""
-        index, image = self._image_or_next(index)
-        labels = self._labels[index]
-        boxes = Instances(labels[:, 1:].copy(), np.zeros((0, 1000, 2), np.float32), bbox_format='xywh', normalized=True)
+        Returns:
+            `img`, uint8 RGB (3, size, size); `cls` (M, 1); `bboxes` (M, 4), centre and size as shares of the image.
+        """
+        if self._ultralytics is not None:
+            return self._ultralytics.sample(index, seed, mosaic=mosaic)
+        rng = np.random.default_rng(tuple(seed))
+        found = augmented(index, self._in_pixels, len(self), self.size, self._augment, rng, mosaic=mosaic)
+        corners = torch.from_numpy(found.boxes) / self.size
         return {
-            'img': image.copy(),
-            'cls': labels[:, :1].copy(),
-            'instances': boxes,
-            'im_file': str(self.files[index]),
-            'ori_shape': image.shape[:2],
-            'resized_shape': image.shape[:2],
+            'img': torch.from_numpy(np.ascontiguousarray(found.image[:, :, ::-1].transpose(2, 0, 1))),
+            'cls': torch.from_numpy(found.class_ids)[:, None],
+            'bboxes': torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1),
         }
+
+    def _in_pixels(self, index: int) -> Labelled:
+        image, labels = self.picture(index)
+        sides = np.array([image.shape[1], image.shape[0]], np.float32)
+        near, far = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2
+        return Labelled(image, labels[:, 0], np.concatenate([near * sides, far * sides], 1))
+
+    def picture(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """An image whose longer side has `size` pixels, not to be written to, and its rows of labels, not augmented."""
+        index, image = self._image_or_next(index)
+        return image, self._labels[index]
 
     def preload(self) -> None:
         """Decode images while there is room for them in memory, so that worker processes share them."""
@@ -320,20 +299,6 @@ def start_worker(_: int) -> None:
 @lru_cache(maxsize=8)
 def _order(seed: int, stream: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, stream, epoch)).permutation(count)
-
-
-@contextmanager
-def _seeded(seed: Sequence[int]) -> Iterator[None]:
-    """Python's and numpy's global generators, which Ultralytics draws from, seeded and then put back."""
-    states = random.getstate(), np.random.get_state()
-    words = np.random.SeedSequence(tuple(seed)).generate_state(4)
-    random.seed(int.from_bytes(words.tobytes(), 'little'))
-    np.random.seed(words)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 def _is_image(file: Path) -> bool:

@@ -14,6 +14,7 @@ from training.data.fashion_scenes import FashionSceneSettings
 from training.data.picture import Level, Picture, Source, grouped
 from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
+from training.data.teacher_labels import TeacherLabels, mended
 from training.data.tiling import GridSettings
 from training.errors import DataError
 from training.ranges import COUNT, Range, one_of
@@ -44,6 +45,7 @@ class SourceSettings:
         every: of videos every so many frames are taken.
         link: hard links instead of copies.
         skip_broken: leave out broken pictures and boxes instead of refusing the source.
+        teacher: a detector's word on the pictures of the train split, merged with their labels; see `teacher_labels`.
     """
 
     format: str
@@ -63,6 +65,7 @@ class SourceSettings:
     every: int = 1
     link: bool = False
     skip_broken: bool = False
+    teacher: TeacherLabels | None = added(None)  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         one_of(FORMATS, format=self.format)
@@ -75,6 +78,8 @@ class SourceSettings:
             raise ValueError(f'the format {self.format} takes no ignored, grid, session_pattern')
         if self.format == 'fashion_scenes' and (self.classes or self.class_map):
             raise ValueError(f'the format {self.format} takes no classes, class_map')
+        if self.format in DRAWN and self.teacher is not None:
+            raise ValueError(f'the format {self.format} is drawn with all its labels: it takes no teacher')
         for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes'), ('fashion', 'fashion_scenes')):
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
@@ -94,7 +99,11 @@ FORMATS = (*READERS, *DRAWN)
 
 
 def prepare(
-    settings: SourceSettings, data_root: Path, target: Path, report: Callable[[str], object] = lambda line: None
+    settings: SourceSettings,
+    data_root: Path,
+    target: Path,
+    report: Callable[[str], object] = lambda line: None,
+    kept: Path | None = None,
 ) -> dict[str, int]:
     """Write a source in our form (`training.data.dataset`). An interrupted run goes on or starts clean when repeated.
 
@@ -103,6 +112,7 @@ def prepare(
         data_root: folder that `settings.path` is relative to.
         target: folder of the prepared data set.
         report: is given lines for people: what is odd in the source, and by split what became of its pictures and boxes.
+        kept: folder where a teacher's answers are kept; None: beside the target.
 
     Returns:
         Number of images by split, and `left_out` for formats with annotations: those that are no objects to learn.
@@ -126,7 +136,15 @@ def prepare(
             f'{len(severe)} annotations of {folder} are broken, the first: {severe[0]}\n'
             '--check lists all; --skip-broken leaves them out'
         )
-    how = ConversionSettings(rules_for(settings, source), settings.grid, settings.link, settings.skip_broken)
+    if settings.teacher is not None:
+        source = mended(source, settings.teacher, target.parent if kept is None else kept)
+    how = ConversionSettings(
+        rules_for(settings, source),
+        settings.grid,
+        settings.link,
+        settings.skip_broken,
+        paint_ignored=settings.teacher is not None,
+    )
     for (kind, level), problems in grouped(source.problems).items():
         report(f'{level.name.lower()}: {kind}: {len(problems)}, e.g. {problems[0]}')
     return convert(source.pictures, target, how, report)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from training.errors import FitError
-from training.models import structure
 from training.models.weights import build_network
 from training.models.yolov4.network import YOLOv4
 
@@ -38,6 +37,8 @@ def untrained(network: DetectionModel, classes: Sequence[str], seed: int) -> Det
         torch.manual_seed(seed)
         fresh: DetectionModel = build_network(architecture, classes)
     if not isinstance(network, YOLOv4):
+        from training.models import structure
+
         structure.restore(fresh, structure.describe(network))
     fresh.eval()
     return fresh

@@ -24,8 +24,6 @@ from training.errors import FitError
 from training.schema import counted
 from training.seeding import seeded
 
-NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
-"""The record of a training without a teacher."""
 _logger = logging.getLogger(__name__)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -27,9 +27,8 @@ from training import torchvision_nms
 from training.errors import ExportError
 from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, deployed
 
-torchvision_nms.ensure()
-
-from ultralytics.nn.modules import Detect, RTDETRDecoder, v10Detect  # noqa: E402
+if TYPE_CHECKING:
+    from ultralytics.nn.modules import Detect, RTDETRDecoder
 
 ANCHORS_PER_CELL = 3
 
@@ -70,6 +69,9 @@ def boxes_scores(network: nn.Module, width: int, height: int) -> BoxesScores:
 
 
 def _ultralytics(network: nn.Module, width: int, height: int) -> BoxesScores:
+    torchvision_nms.ensure()
+    from ultralytics.nn.modules import Detect, RTDETRDecoder, v10Detect
+
     layers = getattr(network, 'model', None)
     head = layers[-1] if isinstance(layers, nn.Sequential) else network
     if type(head) not in (Detect, v10Detect, RTDETRDecoder):
@@ -86,7 +88,7 @@ def _ultralytics(network: nn.Module, width: int, height: int) -> BoxesScores:
     fold_normalisation(_first_convolution(body))
     if isinstance(head, Detect):
         return BoxesScores(body, DistanceHead(head, width, height))
-    return BoxesScores(body, QueryHead(cast(RTDETRDecoder, head), width, height))
+    return BoxesScores(body, QueryHead(cast('RTDETRDecoder', head), width, height))
 
 
 def _yolov4(network: YOLOv4, width: int, height: int) -> BoxesScores:

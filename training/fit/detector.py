@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data.loader import Batch, Batches
-from training.distill.distiller import NOBODY, Distiller
 from training.distill.job import DistillJob
 from training.distill.outputs import measure_shape, part_of, to_float32
-from training.distill.teacher_terms import TermLoss
 from training.errors import FitError
 from training.fit.auto_batch import chosen_batch, noise_step
+from training.fit.depthwise import depthwise_in_float32
 from training.fit.families import family_of, targets_of
 from training.fit.freezing import freeze
 from training.fit.job import FitJob, FitResult, identity
@@ -27,10 +26,14 @@ from training.fit.pictures import image_set
 from training.fit.precision import autocast, autocast_dtype
 from training.fit.processes import Group
 from training.fit.schedule import Schedule
-from training.fit.task import Losses, Measuring
+from training.fit.task import NOBODY, Losses, Measuring
 from training.fit.validation import Validation
 from training.models.starts import start_network
 from training.models.weights import save_weights
+
+if TYPE_CHECKING:
+    from training.distill.distiller import Distiller
+    from training.distill.teacher_terms import TermLoss
 
 STRIDE = 32  # of the coarsest map
 
@@ -88,6 +91,8 @@ class DetectorTask:
             raise FitError(f'{self.family.name} is trained on labelled images only: leave the unlabelled ones out')
 
         self._precision = autocast_dtype(self.settings.precision, group.device)
+        if self._precision is torch.bfloat16 and group.device.type == 'cpu':
+            depthwise_in_float32(self.student)
         self.distiller = self._make_distiller()
         self.terms: nn.Module = nn.ModuleList() if self.distiller is None else self.distiller.terms.terms
         self.terms.to(group.device)
@@ -121,6 +126,9 @@ class DetectorTask:
             kept=job.kept,
             kept_of=job.kept_of,
         )
+        # Imports Ultralytics, which a training without a teacher can do without.
+        from training.distill.distiller import Distiller
+
         return Distiller(asked, self.student, self.schedule, self.group, self._precision or torch.float32)
 
     def _make_validation(self) -> Validation | None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import WeightsError
-from training.models import structure
 from training.models.architecture import build_network
 from training.models.yolov4.network import YOLOv4
 
@@ -72,9 +71,11 @@ def with_classes(network: Any, own: Sequence[str], wanted: Sequence[str]) -> Tra
 
 def structure_changed(network: Any) -> bool:
     """Whether a network was pruned, so that its architecture alone does not build it."""
-    return not isinstance(network, YOLOv4) and (
-        structure.is_split(network) or getattr(network, 'kept', None) is not None
-    )
+    if isinstance(network, YOLOv4):
+        return False
+    from training.models import structure
+
+    return structure.is_split(network) or getattr(network, 'kept', None) is not None
 
 
 def _with_fresh_head(network: Any, classes: Sequence[str]) -> Any:

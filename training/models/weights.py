@@ -19,7 +19,6 @@ from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from training.errors import PruneError, WeightsError
-from training.models import structure
 from training.models.architecture import (
     build_network,
     checked_architecture,
@@ -56,7 +55,7 @@ def save_weights(network: nn.Module, file: Path, classes: Sequence[str]) -> None
     saved = {
         'format': FORMAT,
         'architecture': checked_architecture(architecture),
-        'structure': None if isinstance(network, YOLOv4) else structure.describe(network),
+        'structure': _structure_of(network),
         'kept': getattr(network, 'kept', None),
         'classes': list(checked_classes(classes)),
         'state': {name: _plain(value) for name, value in network.state_dict().items()},
@@ -70,6 +69,15 @@ def save_weights(network: nn.Module, file: Path, classes: Sequence[str]) -> None
         with contextlib.suppress(OSError):
             part.unlink()
         raise WeightsError(f'{file} cannot be written: {error}; is the disk full?') from error
+
+
+def _structure_of(network: nn.Module) -> Any:
+    """The channels of a network of Ultralytics, which may be pruned."""
+    if isinstance(network, YOLOv4):
+        return None
+    from training.models import structure
+
+    return structure.describe(network)
 
 
 def _plain(value: torch.Tensor) -> torch.Tensor:
@@ -95,6 +103,8 @@ def load_network(file: Path) -> tuple[DetectionModel, tuple[str, ...]]:
             architecture = of_ultralytics(architecture)
         network = build_network(architecture, classes)
         if saved.get('structure') is not None:
+            from training.models import structure
+
             structure.restore(network, saved['structure'])
         kept = _checked_kept(saved.get('kept'))
     except (WeightsError, PruneError, AttributeError, TypeError) as error:

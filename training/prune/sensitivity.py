@@ -16,7 +16,8 @@ from training.errors import PruneError
 from training.models import structure
 from training.prune.channels import groups, head_maps, remove
 from training.prune.cost import count_parameters
-from training.prune.pruning import PruneSettings, choose, importance
+from training.prune.pruning import choose, importance
+from training.prune.settings import PruneSettings
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
     from training.data.root import data_set
     from training.errors import PruneError
     from training.models.weights import load_network
-    from training.prune.pruning import PruneSettings
     from training.prune.sensitivity import draw, output_drift, sensitivity, write_table
+    from training.prune.settings import PruneSettings
 
     if options.size % 32 or options.images < 1:
         raise PruneError('--size must be a multiple of 32 and --images at least 1')

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.models import structure
-from training.prune.channels import groups
 from training.ranges import SHARE, Range, one_of
 from training.schema import renewed
 
@@ -99,6 +97,10 @@ class SparsityPenalty:
 
 def penalised(network: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
     """Each γ that the penalty acts on, and a mask (C,) of its channels that can be pruned and feed no shortcut addition."""
+    # Both import Ultralytics, which the settings above can do without.
+    from training.models import structure
+    from training.prune.channels import groups
+
     split = copy.deepcopy(network)
     structure.split(split)
     masks = {name: torch.zeros(len(gamma)) for name, gamma in gammas(network).items()}

@@ -10,10 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kd_perception.bundles.bundle import Bundle, write_bundle
+from kd_perception.bundles.bundle import FLOAT, Bundle, write_bundle
 from kd_perception.detection.thresholds import suppression_entry
 from training.data.dataset import read_classes
 from training.data.spread import spread_images
+from training.export.half_weights import store_in_half
 from training.run.recipe import Recipe
 from training.steps import Result, commit, digest
 
@@ -64,7 +65,10 @@ def _lay_networks(folder: Path, networks: Mapping[str, Path], recipe: Recipe) ->
     """Copy the networks under the names that they have in the bundle."""
     folder.mkdir(parents=True, exist_ok=True)
     for precision, file in networks.items():
-        shutil.copyfile(file, folder / _artifact_file(recipe, precision))
+        if recipe.bundle.half_weights and precision == FLOAT:
+            store_in_half(file, folder / _artifact_file(recipe, precision))
+        else:
+            shutil.copyfile(file, folder / _artifact_file(recipe, precision))
 
 
 def _artifact_file(recipe: Recipe, precision: str) -> str:

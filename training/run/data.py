@@ -13,6 +13,9 @@ from training.data.unlabelled import extract
 from training.run.work import Work
 from training.steps import Result, Step
 
+TEACHER_ANSWERS = 'teacher_answers'
+"""The recipe's folder for what `data.*.teacher` says, which outlasts a change of the rule that makes labels of it."""
+
 
 @dataclass(frozen=True)
 class Prepare(Work):
@@ -31,7 +34,10 @@ class Prepare(Work):
             require(settings, data / settings.path)
         source = self.plan.fingerprint(data / settings.path) if settings.path else ''
         grounds = settings.tiles.grounds if settings.tiles else ''
-        return [settings, source, *([self.plan.fingerprint(data / grounds)] if grounds else [])]
+        beside = [data / grounds] if grounds else []
+        if settings.teacher is not None:
+            beside.append(Path(settings.teacher.bundle))
+        return [settings, source, *map(self.plan.fingerprint, beside)]
 
     @property
     def needs(self) -> Sequence[Step]:
@@ -40,7 +46,8 @@ class Prepare(Work):
 
     def make(self, folder: Path) -> Result:
         """See Work."""
-        return dict(prepare(self.recipe.data[self.of], self.plan.data, folder / 'set'))
+        kept = folder.parent / TEACHER_ANSWERS
+        return dict(prepare(self.recipe.data[self.of], self.plan.data, folder / 'set', kept=kept))
 
 
 @dataclass(frozen=True)

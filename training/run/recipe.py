@@ -20,7 +20,7 @@ from training.export.parity import QUANTIZED, ParityLimits
 from training.fit.classifier import ClassifySettings
 from training.fit.settings import FitSettings
 from training.models.yolov4.backbones import BACKBONES, is_backbone
-from training.prune.pruning import PruneSettings
+from training.prune.settings import PruneSettings
 from training.prune.sparsity import SparsitySettings
 from training.quantize.qdq import QuantizeSettings
 from training.ranges import Range, one_of
@@ -202,6 +202,7 @@ class BundleRecipe:
         stage: the stage whose weights go into the bundle; the last by default.
         max_detections: of a frame at most; crowded scenes may need more.
         suppression: which boxes NMS compares, those of one class (`per_class`) or all (`all_classes`).
+        half_weights: store the weights of the float network in float16; it computes in float32 all the same.
     """
 
     description: str
@@ -216,6 +217,7 @@ class BundleRecipe:
     stage: str | None = None
     max_detections: int = added(MAX_DETECTIONS)
     suppression: str = added(PER_CLASS)
+    half_weights: bool = added(False)
 
     def __post_init__(self) -> None:
         Range(least=1, most=10_000).check(max_detections=self.max_detections)

@@ -248,15 +248,15 @@ def test_a_broken_image_is_left_out_where_the_settings_say_so(tmp_path, caplog):
     files = write_pictures(tmp_path, 3)
     files[1].write_bytes(files[1].read_bytes()[:40])
     with pytest.raises(DataError, match=r'1\.png.*remove it'):
-        ImageSet(files, 2, SIZE, AugmentSettings()).get_image_and_label(1)
+        ImageSet(files, 2, SIZE, AugmentSettings()).picture(1)
     images = ImageSet(files, 2, SIZE, AugmentSettings(), skip_broken=True)
     for _ in range(2):
-        assert images.get_image_and_label(1)['im_file'] == str(files[2])
+        assert (images.picture(1)[0] == images.picture(2)[0]).all()
     assert caplog.text.count('left out') == 1
     for file in files:
         file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(DataError, match='none of 3 images can be read'):
-        ImageSet(files, 2, SIZE, AugmentSettings(), skip_broken=True).get_image_and_label(0)
+        ImageSet(files, 2, SIZE, AugmentSettings(), skip_broken=True).picture(0)
 
 
 def test_mixup_shows_the_objects_of_two_pictures_until_mosaics_end(pictures):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ign
 from training.errors import ExportError  # noqa: E402
 from training.export.heads import boxes_scores, fold_normalisation  # noqa: E402
 from training.export.onnx_export import check_parity, export  # noqa: E402
-from training.models.architecture import DetectionModel  # noqa: E402
+from training.models.ultralytics_architecture import DetectionModel  # noqa: E402
 
 WIDTH, HEIGHT = 96, 64
 CLASSES = ('car', 'truck', 'bus')

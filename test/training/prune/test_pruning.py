@@ -19,7 +19,8 @@ from training.models import structure  # noqa: E402
 from training.models.weights import load_network, read_kept, save_weights  # noqa: E402
 from training.prune.channels import groups, head_maps, level_maps  # noqa: E402
 from training.prune.cost import count_parameters  # noqa: E402
-from training.prune.pruning import METHODS, PruneSettings, choose, importance, lamp, prune  # noqa: E402
+from training.prune.pruning import choose, importance, lamp, prune  # noqa: E402
+from training.prune.settings import METHODS, PruneSettings  # noqa: E402
 from training.schema import read  # noqa: E402
 
 

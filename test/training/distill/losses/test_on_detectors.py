@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from training.distill.losses import make, make_levels  # noqa: E402
-from training.models.architecture import DetectionModel  # noqa: E402
+from training.models.ultralytics_architecture import DetectionModel  # noqa: E402
 
 CLASSES = 3
 NARROW, WIDE = (64, 128, 256), (128, 256, 512)

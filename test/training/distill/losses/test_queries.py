@@ -9,7 +9,7 @@ torch = pytest.importorskip('torch')
 from training.distill.losses import make  # noqa: E402
 from training.distill.losses.queries import Cells  # noqa: E402
 from training.errors import LossError  # noqa: E402
-from training.models import architecture  # noqa: E402, F401  # before Ultralytics, which then stays offline
+from training.models import ultralytics_architecture  # noqa: E402, F401  # before Ultralytics, which then stays offline
 
 from ultralytics.utils.tal import TaskAlignedAssigner  # isort: skip # noqa: E402
 
