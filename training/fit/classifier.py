@@ -22,7 +22,6 @@ from training.data.augment import AugmentSettings
 from training.data.image_folder import Augmentation, Pictures, augmented, batch_indices
 from training.data.loader import start_worker
 from training.distill.classifier_methods import Method, MethodSettings, Said, as_outputs, as_said
-from training.distill.distiller import NOBODY
 from training.distill.outputs import Outputs, to_float32
 from training.distill.teacher_cache import HEAD, Recorder, Replay, hash_of, key_of
 from training.errors import FitError
@@ -32,7 +31,7 @@ from training.fit.precision import PRECISIONS, autocast, autocast_dtype
 from training.fit.processes import Group
 from training.fit.schedule import Schedule
 from training.fit.settings import FitSettings
-from training.fit.task import Losses, Measuring
+from training.fit.task import NOBODY, Losses, Measuring
 from training.models.yolov4.backbones import Classifier
 from training.models.yolov4.classifier_files import load_classifier, save_classifier
 from training.prune.sparsity import SparsitySettings

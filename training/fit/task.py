@@ -13,6 +13,9 @@ from training.fit.schedule import Schedule
 from training.fit.settings import FitSettings
 from training.prune.sparsity import SparsitySettings
 
+NOBODY: Mapping[str, Any] = {'teacher': None, 'teacher_sha256': None, 'teacher_map': None}
+"""The record of a training without a teacher."""
+
 
 @dataclass(frozen=True)
 class Losses:

@@ -1,4 +1,4 @@
-"""A teacher's word merged with labels: labels win, coarse classes are refined, and what nobody labelled is taught or painted over."""
+"""A teacher's word merged with labels: labels win, coarse classes are refined, what nobody labelled is taught or painted over."""
 
 import json
 
