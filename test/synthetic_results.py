@@ -17,7 +17,7 @@ WIDTH, HEIGHT, FPS = 1280, 720, 15
 def synthetic_result(
     name: str = 'flight',
     frames: int = 60,
-    classes: int = 5,
+    classes: int = 3,
     seed: int = 0,
     count: int = 0,
     truth: bool = True,

@@ -188,7 +188,7 @@ def test_boxes_are_drawn_by_verdict_where_they_are(report_of, page_of):
 def test_the_summary_reads_like_a_sentence(report_of):
     report = report_of([synthetic_result(latency_ms=150)], streaming=Streaming(1))
     accuracy, latency, answered, late = summary(report)
-    assert 'At its threshold of 0.25 the detector finds' in accuracy
+    assert 'At its threshold of 0.45 the detector finds' in accuracy
     assert '95 % less than' in latency
     assert 'it answers' in answered
     assert 'points of AP50' in late

@@ -113,7 +113,7 @@ def test_the_pointer_reads_curves_bars_and_boxes(browser, pages):
     assert 'detections are right' in browser.run(hover % ('svg.chart', 1, 0.8, 0.5))
     assert 'of 120 frames' in browser.run(hover % ('svg.chart', 2, 0.6, 0.5))
     assert browser.run(hover % ('.box.missed', 0, 0.5, 0.5)) == 'missed: car'
-    assert browser.run(hover % ('.box.false-alarm', 0, 0.5, 0.5)) == 'false alarm: bus 0.40'
+    assert browser.run(hover % ('.box.false-alarm', 0, 0.5, 0.5)) == 'false alarm: cyclist 0.40'
 
 
 def test_legends_hide_and_show_what_they_name(browser, pages):

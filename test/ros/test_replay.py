@@ -77,10 +77,11 @@ def play() -> Iterator[Callable[..., Replay]]:
 
 
 def found_offline(bag: Path, bundle: Path, precision: str = 'auto') -> dict[int, Detections]:
-    """What `kd_perception evaluate` finds in every frame, at the bundle's threshold."""
-    threshold = load_bundle(bundle).thresholds.score
+    """What `kd_perception evaluate` finds in every frame, at the bundle's thresholds."""
+    loaded = load_bundle(bundle)
     frames = run_job(Job(bag=bag, bundle=bundle, threads=1, precision=precision)).frames
-    return {frame.stamp_ns: frame.detections.select(frame.detections.scores >= threshold) for frame in frames}
+    at, names = loaded.thresholds, loaded.classes
+    return {f.stamp_ns: f.detections.select(at.reported(f.detections, names)) for f in frames}
 
 
 @pytest.mark.parametrize(('form', 'transport'), [('bgr8', 'raw'), ('jpeg', 'compressed')])
