@@ -61,6 +61,21 @@ def _covers(bundle: Bundle, groups: Mapping[str, list[int]]) -> dict[str, list[s
     return covers
 
 
+def _largest(graph: Any, number: int, members: list[int]) -> str:
+    """Nodes for the largest score of some classes, of operations that every engine has; gives the name of their output."""
+    largest = ''
+    for member in members:
+        bounds = [f'class_{member}_{what}' for what in ('start', 'end', 'axis')]
+        for name, value in zip(bounds, (member, member + 1, 2), strict=True):
+            graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [value]))
+        column = f'{FINE}_{member}'
+        graph.node.append(helper.make_node('Slice', [FINE, *bounds], [column]))
+        if largest:
+            graph.node.append(helper.make_node('Max', [largest, column], [f'{SCORES}_{number}_{member}']))
+        largest = f'{SCORES}_{number}_{member}' if largest else column
+    return largest
+
+
 def _regrouped(file: Path, groups: list[list[int]]) -> Any:
     """The graph whose scores (1, N, C) are the largest of each group."""
     model = onnx.load(str(file), load_external_data=False)
@@ -73,13 +88,7 @@ def _regrouped(file: Path, groups: list[list[int]]) -> Any:
         node.input[:] = [FINE if name == SCORES else name for name in node.input]
     columns = []
     for number, members in enumerate(groups):
-        indices = helper.make_tensor(f'group_{number}', TensorProto.INT64, [len(members)], members)
-        graph.initializer.append(indices)
-        graph.node.append(helper.make_node('Gather', [FINE, indices.name], [f'{FINE}_{number}'], axis=2))
-        graph.node.append(
-            helper.make_node('ReduceMax', [f'{FINE}_{number}'], [f'{SCORES}_{number}'], axes=[2], keepdims=1)
-        )
-        columns.append(f'{SCORES}_{number}')
+        columns.append(_largest(graph, number, members))
     graph.node.append(helper.make_node('Concat', columns, [SCORES], axis=2))
     output.type.tensor_type.shape.dim[2].dim_value = len(groups)
     onnx.checker.check_model(model)
