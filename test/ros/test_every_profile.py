@@ -41,11 +41,6 @@ REFUSED = {
     ('raspberry_pi_5', 'tensorrt'): 'TensorRT takes symmetric INT8 only',
 }
 """(profile, engine) → what the refusal says; all others run."""
-NOT_TRANSLATED = {
-    ('aerial_traffic_small', 'ncnn'): 'the operation Gather is not translated',
-    ('aerial_traffic_tiny', 'ncnn'): 'the operation Gather is not translated',
-}
-"""(bundle, engine) → why its first run fails: their classes were put together by an operation that ncnn does not have."""
 
 
 def settings_of(profile: str) -> dict[str, object]:
@@ -134,7 +129,7 @@ def test_the_node_answers_a_picture_or_says_why_not(make_client, machine, bundle
     image, client = Scene(0, 640, 480).frame(30).image, make_client()
     for engine in ENGINES:
         node = node_of(profile, bundle, engine)
-        reason = REFUSED.get((profile, engine)) or NOT_TRANSLATED.get((bundle, engine), '')
+        reason = REFUSED.get((profile, engine), '')
         with spinning(node):
             assert change(client, Transition.TRANSITION_CONFIGURE) != bool(reason), f'{engine}: {node._live.failure}'
             assert reason in node._live.failure
