@@ -19,6 +19,8 @@ LEAST_ASPECT = (2.0, 2.1, 2.9, 2.1, 2.0)
 """Of a box whose vehicle stands along an axis, by class id of aerial_traffic; a bus is longer than a car."""
 CORNER = 0.15
 """What is cut off an outline's corners, in widths: vehicles are rounded."""
+SOFT_EDGE = 1.0
+"""Pixels by which a painted edge reaches beyond its outline."""
 MOST_ENLARGED = 1.5
 LEAST_PIECE = 110
 """Of an empty piece of ground, pixels along each side."""
@@ -87,7 +89,7 @@ def paste(
     angle = float(turns + rng.choice([rng.normal(0, 0.05), rng.uniform(0, np.pi)], p=[0.4, 0.6]))
     outline = _outline(length, width) @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
     low, high = outline.min(axis=0), outline.max(axis=0)
-    centre = _free_place(image, boxes, low, high, rng)
+    centre = _free_place(image, boxes, low - SOFT_EDGE, high + SOFT_EDGE, rng)
     if centre is None:
         return None
     small = cv2.resize(cutout.image, (max(round(length), 1), max(round(width), 1)), interpolation=cv2.INTER_AREA)

@@ -60,8 +60,8 @@ def test_nothing_is_pasted_over_what_stands_there(seed):
     if box is None:
         assert np.array_equal(image, before)
     else:
-        assert (image[:46] == before[:46]).all()  # edges are soft: up to 3 px
-        assert (image[:, 74:] == before[:, 74:]).all()
+        assert (image[:48] == before[:48]).all()  # edges are soft
+        assert (image[:, 72:] == before[:, 72:]).all()
 
 
 def test_small_vehicles_are_not_blown_up():
