@@ -25,7 +25,7 @@ from torch import nn
 
 from training import torchvision_nms
 from training.errors import ExportError
-from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, deployed
+from training.models.yolov4.network import YOLOv4, deployed
 
 if TYPE_CHECKING:
     from ultralytics.nn.modules import Detect, RTDETRDecoder
@@ -257,7 +257,9 @@ class AnchorHead(nn.Module):
         strides = cast(tuple[int, ...], network.strides)
         levels = [(width // stride) * (height // stride) for stride in strides]
         centres, steps = cells(width, height, strides)
-        scales = torch.cat([torch.full((count,), scale) for count, scale in zip(levels, CENTRE_SCALES, strict=True)])
+        scales = torch.cat(
+            [torch.full((count,), scale) for count, scale in zip(levels, network.center_scales, strict=True)]
+        )
         anchors = [sizes.repeat(count, 1) for count, sizes in zip(levels, network.anchors, strict=True)]
         starts = (centres[0] - scales / 2) * steps[0]
         self.register_buffer('reach', (scales * steps[0, 0]).repeat_interleave(ANCHORS_PER_CELL)[:, None])

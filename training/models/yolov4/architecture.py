@@ -10,7 +10,7 @@ from training.models.yolov4.network import ANCHORS, MATCH, YOLOv4
 from training.schema import nearest
 
 FAMILY = 'yolov4'
-ENTRIES = ('family', 'backbone', 'neck', 'width', 'match', 'anchors')
+ENTRIES = ('family', 'backbone', 'neck', 'width', 'match', 'assignment', 'anchors')
 SLIMMEST, WIDEST = 0.05, 4.0
 LARGEST_ANCHOR = 10_000.0
 
@@ -33,13 +33,13 @@ def checked(architecture: Mapping[str, Any]) -> dict[str, Any]:
             raise WeightsError(
                 f'the architecture has no entry {name!r}{nearest(str(name), ENTRIES)}; entries are {", ".join(ENTRIES)}'
             )
-    backbone, neck = entries.get('backbone', 'cspdarknet53'), entries.get('neck', 'full')
-    if not isinstance(backbone, str) or not isinstance(neck, str):
-        raise WeightsError('backbone and neck are names')
+    names = {'backbone': 'cspdarknet53', 'neck': 'full', 'assignment': 'cell'}
+    names = {entry: entries.get(entry, usual) for entry, usual in names.items()}
+    if not all(isinstance(name, str) for name in names.values()):
+        raise WeightsError(f'{", ".join(names)} are names')
     return {
         'family': FAMILY,
-        'backbone': backbone,
-        'neck': neck,
+        **names,
         'width': _within(entries, 'width', 1.0, SLIMMEST, WIDEST),
         'match': _within(entries, 'match', MATCH, 0, 1),
         'anchors': _checked_anchors(entries.get('anchors', ANCHORS)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.models.yolov4.network import CENTRE_SCALES, YOLOv4, decode
+from training.models.yolov4.network import YOLOv4, decode
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,15 @@ class YOLOv4Loss(nn.Module):
     """Loss of a YOLOv4 on a batch of labelled images.
 
     Args:
-        network: whose anchors, strides and `match` count.
+        network: whose anchors, strides, `match` and `assignment` count.
         settings: weights and thresholds.
     """
 
     def __init__(self, network: YOLOv4, settings: YOLOv4LossSettings | None = None) -> None:
         super().__init__()
         self.settings = settings or YOLOv4LossSettings()
-        self.strides, self.match = network.strides, network.match
+        self.strides, self.match, self.center_scales = network.strides, network.match, network.center_scales
+        self.neighbors = network.assignment == 'neighbors'
         self.anchors: Tensor
         self.register_buffer('anchors', network.anchors.clone())
 
@@ -70,7 +71,7 @@ class YOLOv4Loss(nn.Module):
     ) -> dict[str, Tensor]:
         """The terms of one stride, summed."""
         count, _, channels, height, width = raw.shape
-        found, _ = decode(raw, self.anchors[level], self.strides[level], CENTRE_SCALES[level])
+        found, _ = decode(raw, self.anchors[level], self.strides[level], self.center_scales[level])
         cells = raw.permute(0, 1, 3, 4, 2).reshape(count, -1, channels)
         wanted = torch.zeros_like(cells[..., 4])
         counted = torch.ones_like(wanted)
@@ -82,9 +83,11 @@ class YOLOv4Loss(nn.Module):
                 overlap = iou(found[image], boxes[image].to(raw)).amax(1)
             counted[image] = (overlap <= self.settings.ignore).to(raw)
             owners, places = self._positives(level, boxes[image].to(raw), height, width)
-            wanted[image, places] = 1.0
+            agreement = ciou(found[image, places], boxes[image].to(raw)[owners])
+            # Scaled-YOLOv4's objectness says how well the box fits, so that of several cells the best one survives NMS.
+            wanted[image, places] = agreement.detach().clamp(min=0) if self.neighbors else 1.0
             counted[image, places] = 1.0
-            box_term = box_term + (1 - ciou(found[image, places], boxes[image].to(raw)[owners])).sum()
+            box_term = box_term + (1 - agreement).sum()
             targets = functional.one_hot(class_ids[image].long().to(raw.device)[owners], channels - 5).to(raw)
             class_term = class_term + functional.binary_cross_entropy_with_logits(
                 cells[image, places, 5:], targets, reduction='sum'
@@ -99,10 +102,22 @@ class YOLOv4Loss(nn.Module):
         positive = shapes > self.match
         positive[torch.arange(len(boxes)), shapes.argmax(1)] = True
         owners, anchors = positive[:, 3 * level : 3 * level + 3].nonzero(as_tuple=True)
-        cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / self.strides[level]).long()
-        x = cells[owners, 0].clamp(0, width - 1)
-        y = cells[owners, 1].clamp(0, height - 1)
-        return owners, (anchors * height + y) * width + x
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2 / self.strides[level]
+        limits = torch.tensor([width - 1, height - 1], device=boxes.device)
+        cells = torch.minimum(centers.long().clamp(min=0), limits)
+        owners, anchors, cells = self._with_neighbors(owners, anchors, cells[owners], centers[owners], limits)
+        return owners, (anchors * height + cells[:, 1]) * width + cells[:, 0]
+
+    def _with_neighbors(
+        self, owners: Tensor, anchors: Tensor, cells: Tensor, centers: Tensor, limits: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Beside each cell (K, 2) the nearest one across, and the nearest one up or down, where there is one."""
+        if not self.neighbors:
+            return owners, anchors, cells
+        steps = torch.where(centers - cells < 0.5, -1, 1)
+        around = torch.cat([cells, cells + steps * steps.new_tensor([1, 0]), cells + steps * steps.new_tensor([0, 1])])
+        inside = ((around >= 0) & (around <= limits)).all(1)
+        return owners.repeat(3)[inside], anchors.repeat(3)[inside], around[inside]
 
 
 def shape_iou(sizes: Tensor, anchors: Tensor) -> Tensor:

@@ -23,8 +23,10 @@ ANCHORS = (
     ((142.0, 110.0), (192.0, 243.0), (459.0, 401.0)),
 )
 """Width and height in pixels, three for each stride, as published for COCO at 512² and 608²."""
-CENTRE_SCALES = (1.2, 1.1, 1.05)
-"""How far beyond its cell a centre may lie: σ(t)·s − (s − 1)/2, which reaches the cell's border without an infinite t."""
+CENTER_SCALES = {'cell': (1.2, 1.1, 1.05), 'neighbors': (2.0, 2.0, 2.0)}
+"""By assignment, how far beyond its cell a center may lie: σ(t)·s − (s − 1)/2, which reaches the cell's border without an endless
+t. `cell` is YOLOv4's: one cell answers for an object. `neighbors` is Scaled-YOLOv4's (Wang 2021): the two nearest cells do so
+too, which gives a short training three times as many examples of a box."""
 OBJECTNESS = 0.01
 """Of fresh weights: the share of cells that hold an object, about (Lin 2017, focal loss, section 4.1)."""
 MATCH = 0.213
@@ -111,9 +113,10 @@ class YOLOv4(nn.Module):
         anchors: (3, 3, 2) widths and heights in pixels, finest stride first.
         width: of the neck and heads, as a share of YOLOv4's channels.
         match: in training an anchor answers for a box when the IoU of their shapes is over this, beside the best one.
+        assignment: one of CENTER_SCALES.
 
     Raises:
-        WeightsError: no such backbone or neck.
+        WeightsError: no such backbone, neck or assignment.
     """
 
     anchors: Tensor
@@ -130,11 +133,15 @@ class YOLOv4(nn.Module):
         anchors: Sequence[Sequence[Sequence[float]]] = ANCHORS,
         width: float = 1.0,
         match: float = MATCH,
+        assignment: str = 'cell',
     ) -> None:
         super().__init__()
         if neck not in NECKS:
             raise WeightsError(f'there is no neck {neck!r}; necks are {", ".join(NECKS)}')
-        self.classes, self.match = classes, match
+        if assignment not in CENTER_SCALES:
+            raise WeightsError(f'there is no assignment {assignment!r}; there are {", ".join(CENTER_SCALES)}')
+        self.classes, self.match, self.assignment = classes, match, assignment
+        self.center_scales = CENTER_SCALES[assignment]
         self.backbone = make_backbone(backbone)
         described = cast(Backbone, self.backbone)
         self.strides = described.strides
@@ -169,7 +176,7 @@ def deployed(network: YOLOv4) -> YOLOv4:
     return network
 
 
-def decode(raw: Tensor, anchors: Tensor, stride: int, centre_scale: float) -> tuple[Tensor, Tensor]:
+def decode(raw: Tensor, anchors: Tensor, stride: int, center_scale: float) -> tuple[Tensor, Tensor]:
     """One stride's raw output → boxes and scores.
 
     Args:
@@ -182,9 +189,9 @@ def decode(raw: Tensor, anchors: Tensor, stride: int, centre_scale: float) -> tu
     count, height, width = len(raw), raw.shape[3], raw.shape[4]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
     cells = torch.stack([x, y]).to(raw)[None, None]
-    centres = (raw[:, :, :2].sigmoid() * centre_scale - (centre_scale - 1) / 2 + cells) * stride
+    centers = (raw[:, :, :2].sigmoid() * center_scale - (center_scale - 1) / 2 + cells) * stride
     halves = raw[:, :, 2:4].exp() * anchors.reshape(1, 3, 2, 1, 1).to(raw) / 2
-    boxes = torch.cat([centres - halves, centres + halves], 2)
+    boxes = torch.cat([centers - halves, centers + halves], 2)
     scores = raw[:, :, 4:5].sigmoid() * raw[:, :, 5:].sigmoid()
     return (
         boxes.permute(0, 1, 3, 4, 2).reshape(count, -1, 4),

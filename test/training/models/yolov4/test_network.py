@@ -7,7 +7,7 @@ import torch
 
 from training.errors import WeightsError
 from training.models.yolov4.backbones import Classifier, make_backbone, mebibytes, parameter_count
-from training.models.yolov4.network import ANCHORS, CENTRE_SCALES, YOLOv4, decode
+from training.models.yolov4.network import ANCHORS, CENTER_SCALES, YOLOv4, decode
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_classifier_gives_maps_a_pooled_vector_and_logits():
 
 def test_a_raw_zero_is_an_anchor_in_the_middle_of_its_cell():
     raw = torch.zeros(1, 3, 5 + 2, 2, 4)
-    boxes, scores = decode(raw, torch.tensor(ANCHORS[0]), 8, CENTRE_SCALES[0])
+    boxes, scores = decode(raw, torch.tensor(ANCHORS[0]), 8, CENTER_SCALES['cell'][0])
     assert boxes.shape == (1, 24, 4)
     assert scores.shape == (1, 24, 2)
     # the first anchor, 12 × 16, in row 1, column 2
