@@ -40,7 +40,7 @@ def test_a_saved_network_is_the_same_when_loaded(tmp_path):
     save_weights(network, tmp_path / 'weights.pt', CLASSES)
     loaded, classes = load_network(tmp_path / 'weights.pt')
     assert classes == CLASSES
-    assert loaded.yaml == {**LIGHT, 'width': 1.0, 'match': 0.213, 'anchors': anchors}
+    assert loaded.yaml == {**LIGHT, 'width': 1.0, 'match': 0.213, 'assignment': 'cell', 'anchors': anchors}
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         for ours, theirs in zip(loaded(image), network(image), strict=True):
@@ -57,6 +57,8 @@ def test_what_is_left_out_is_yolov4_s_own():
     [
         ({'backbone': 'mobilenet_v3'}, "did you mean 'mobilenet_v2'"),
         ({'neck': 'wide'}, 'there is no neck'),
+        ({'assignment': 'corners'}, 'there is no assignment'),
+        ({'assignment': 3}, 'are names'),
         ({'width': 0}, 'width must be a number'),
         ({'width': True}, 'width must be a number'),
         ({'width': float('nan')}, 'width must be a number'),

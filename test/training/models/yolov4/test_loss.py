@@ -13,7 +13,7 @@ import torch
 from training.errors import DataError
 from training.models.yolov4.anchors import fit_anchors
 from training.models.yolov4.loss import YOLOv4Loss, ciou, iou, shape_iou
-from training.models.yolov4.network import YOLOv4
+from training.models.yolov4.network import YOLOv4, decode
 
 
 def boxes(*rows):
@@ -80,6 +80,44 @@ def test_a_perfect_prediction_costs_almost_nothing(network):
     assert {name: float(term) for name, term in terms.items()} == pytest.approx(
         {'box': 0, 'objectness': 0, 'classes': 0}, abs=1e-3
     )
+
+
+@pytest.fixture(scope='module')
+def of_neighbors():
+    torch.manual_seed(0)
+    return YOLOv4(3, 'mobilenet_v2', 'depthwise', assignment='neighbors').eval()
+
+
+@pytest.mark.parametrize(
+    ('box', 'cells'),
+    [
+        (
+            (20, 12, 32, 28),
+            {(3, 2), (2, 2), (3, 3)},
+        ),  # center 3.25, 2.5 in cells: the left one is nearer, and the one below
+        ((22, 10, 34, 26), {(3, 2), (4, 2), (3, 1)}),  # 3.5, 2.25
+        ((-5, -7, 7, 9), {(0, 0)}),  # 0.125, 0.125: no cell beyond the border
+        ((56, 51, 68, 67), {(7, 7), (7, 6)}),  # 7.75, 7.375: none to the right
+    ],
+)
+def test_the_nearest_cells_answer_for_a_box_too(of_neighbors, box, cells):
+    places = YOLOv4Loss(of_neighbors)._positives(0, boxes(box), 8, 8)[1]
+    first = {(place % 8, place // 8) for place in places.tolist() if place < 64}
+    assert first == cells
+
+
+def test_of_neighbors_the_objectness_is_taught_how_well_the_box_fits(of_neighbors):
+    loss, raw = YOLOv4Loss(of_neighbors), empty(of_neighbors)
+    box = boxes((20, 12, 32, 28))
+    found, _ = decode(raw[0], of_neighbors.anchors[0], 8, of_neighbors.center_scales[0])
+    places = loss._positives(0, box, 8, 8)[1]
+    fits = ciou(found[0, places], box.expand(len(places), 4)).clamp(min=0)
+    assert 0 < fits.min() < fits.max() < 1
+    # Binary cross-entropy is least, with respect to the logit, where the score is the target.
+    raw[0].requires_grad_(True)
+    loss(raw, [box], [torch.tensor([1])])['objectness'].backward()
+    gradient = raw[0].grad[0, :, 4].reshape(-1)
+    torch.testing.assert_close(gradient[places], 0.5 - fits)
 
 
 def test_an_image_without_objects_teaches_background_only(network):
