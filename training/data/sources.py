@@ -14,6 +14,7 @@ from training.data.fashion_scenes import FashionSceneSettings
 from training.data.picture import Level, Picture, Source, grouped
 from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
+from training.data.straightening import straightened
 from training.data.teacher_labels import TeacherLabels, mended
 from training.data.tiling import GridSettings
 from training.errors import DataError
@@ -46,6 +47,7 @@ class SourceSettings:
         link: hard links instead of copies.
         skip_broken: leave out broken pictures and boxes instead of refusing the source.
         teacher: a detector's word on the pictures of the train split, merged with their labels; see `teacher_labels`.
+        straighten: set pictures of the train split upright that the export turned and sheared; see `straightening`.
     """
 
     format: str
@@ -66,6 +68,7 @@ class SourceSettings:
     link: bool = False
     skip_broken: bool = False
     teacher: TeacherLabels | None = added(None)  # noqa: RUF009 (frozen)
+    straighten: bool = added(False)  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         one_of(FORMATS, format=self.format)
@@ -80,6 +83,8 @@ class SourceSettings:
             raise ValueError(f'the format {self.format} takes no classes, class_map')
         if self.format in DRAWN and self.teacher is not None:
             raise ValueError(f'the format {self.format} is drawn with all its labels: it takes no teacher')
+        if self.format in DRAWN and self.straighten:
+            raise ValueError(f'the format {self.format} is not turned: it takes no straighten')
         for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes'), ('fashion', 'fashion_scenes')):
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
@@ -136,6 +141,8 @@ def prepare(
             f'{len(severe)} annotations of {folder} are broken, the first: {severe[0]}\n'
             '--check lists all; --skip-broken leaves them out'
         )
+    if settings.straighten:
+        source = straightened(source)
     if settings.teacher is not None:
         source = mended(source, settings.teacher, target.parent if kept is None else kept)
     how = ConversionSettings(
