@@ -33,6 +33,7 @@ examples:
   python -m training prepare vehicles_240 --format csv --out out/data/vehicles --class-map Ambulance=Truck
   python -m training prepare --format scenes --out out/data/scenes --count 500 --size 480
   python -m training prepare /usr/share/datasets/fashion-mnist --format fashion_scenes --out out/data/fashion
+  python -m training prepare roboflow_export --format yolo --out out/data/lamps --straighten    undo turns that are baked in
   python -m training prepare my_photos --format yolo --check      what is wrong, and nothing is written
   python -m training prepare out/data/mine --check                the same for a prepared folder
   python -m training prepare out/data/mine --crops out/data/mine_crops      its objects, one folder a class
@@ -49,6 +50,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument('--check', action='store_true', help='look for broken boxes and pictures; write nothing')
     parser.add_argument('--link', action='store_true', help='hard links instead of copies of pictures')
     parser.add_argument('--skip-broken', action='store_true', help='leave out what is broken instead of refusing it')
+    parser.add_argument(
+        '--straighten', action='store_true', help='set upright what the export turned and sheared, of the train split'
+    )
     _add_classes(parser)
     _add_splits(parser)
     _add_tiles(parser)
@@ -198,4 +202,5 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
             every=options.every,
             link=options.link,
             skip_broken=options.skip_broken,
+            straighten=options.straighten,
         )

@@ -68,7 +68,7 @@ class SourceSettings:
     link: bool = False
     skip_broken: bool = False
     teacher: TeacherLabels | None = added(None)  # noqa: RUF009 (frozen)
-    straighten: bool = added(False)  # noqa: RUF009 (frozen)
+    straighten: bool = added(False)
 
     def __post_init__(self) -> None:
         one_of(FORMATS, format=self.format)

@@ -1,12 +1,12 @@
 """Pictures that an export turned and sheared, set upright again: their boxes had become loose, and a network learns that.
 
-Some exports hold augmented copies alone: the picture turned and sheared about its center, the corners filled with one plain color,
-and each box replaced by the upright box around the turned one, which for a narrow object is up to twice as wide. The straight edges
-between picture and filling say what was done, and it is undone: of picture and boxes both.
+Some exports hold augmented copies alone: the picture turned and sheared about its center, the corners filled with one plain
+color, and each box replaced by the upright box around the turned one, which for a narrow object is up to twice as wide. The
+straight edges between picture and filling say what was done, and it is undone: of picture and boxes both.
 
-With the picture's half sides (a, b) the edges are the lines A·(±a, t) and A·(s, ±b) of a linear map A, whose columns follow from the
-edges' directions and their distances from the center. A box of sides (w, h) became one of |A|·(w, h), element by element. Where the
-export turned first, sheared then, and widened the box at both, a part stays: the two are not told apart by their edges.
+With the picture's half sides (a, b) the edges are the lines A·(±a, t) and A·(s, ±b) of a linear map A, whose columns follow from
+the edges' directions and their distances from the center. A box of sides (w, h) became one of |A|·(w, h), element by element.
+Where the export turned first, sheared then, and widened the box at both, a part of that stays: edges do not tell the two apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.bags.ground_truth import AnnotatedObject
 from training.data.picture import Image, Picture, Source
 
 Floats = npt.NDArray[np.float64]
