@@ -11,15 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from kd_perception.bags.ground_truth import GroundTruth
-from kd_perception.bundles.bundle import find_bundle, load_bundle
+from kd_perception.bags.ground_truth import Annotations, GroundTruth
+from kd_perception.bags.making import truth_of_scene
+from kd_perception.bags.sources import SourceFrame
+from kd_perception.bundles.bundle import Bundle, find_bundle, load_bundle
+from kd_perception.demo.evaluation import flight_class_map
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
 from kd_perception.detection.thresholds import SUPPRESSIONS
 from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.tracking import TrackedFrame, TrackingFigures, tracking_figures
 from kd_perception.report.tracking import judged_frame
-from kd_perception.scene import CLASS_NAMES, Scene
+from kd_perception.scene import CLASS_NAMES, Scene, SceneFrame
 from kd_perception.selection.selection import Request, select
 from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings
 
@@ -32,22 +35,18 @@ def main() -> None:
     """Print a row a flight for the bundle and for exact boxes, then the times."""
     options = _options()
     detector = _detector(options)
+    thresholds = detector.bundle.thresholds
     print(
         '| boxes | seed | objects | HOTA | IDF1 | MOTA | MOTA, classes ignored | id switches |\n|---|---|---|---|---|---|---|---|'
     )
     for seed in options.seeds:
         scene = Scene(seed, 640, 480, FPS)
         shown = [scene.frame(k) for k in range(options.frames)]
-        truth = [GroundTruth.of(frame.truth) for frame in shown]
-        known = np.array([CLASS_NAMES.index(name) for name in detector.bundle.classes], np.int32)
-        thresholds = detector.bundle.thresholds
-        found = []
-        for frame in shown:
-            detections = detector.detect(frame.image)[0]
-            found.append(replace(detections, class_ids=known[detections.class_ids]))
-        tracks = [one.select(thresholds.reported(one, CLASS_NAMES)) for one in _tracked(found, options)]
+        truth = _truth(shown, detector.bundle)
+        found = [detector.detect(frame.image)[0] for frame in shown]
+        tracks = [one.select(thresholds.reported(one, detector.bundle.classes)) for one in _tracked(found, options)]
         _print_row(detector.bundle.name, seed, truth, tracks)
-        exact = [replace(frame.truth, track_ids=None) for frame in shown]
+        exact = [replace(there.objects, track_ids=None) for there in truth]
         _print_row('exact', seed, truth, list(_tracked(exact, options)))
     _print_times()
 
@@ -63,6 +62,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='*', default=list(range(6)), help='of the flights; none: times only')
     parser.add_argument('--frames', type=int, default=90, help='of each flight (default: %(default)s)')
     return parser.parse_args()
+
+
+def _truth(shown: Sequence[SceneFrame], bundle: Bundle) -> list[GroundTruth]:
+    """The ground truth of a flight in the bundle's classes, as an evaluation reads it from a bag of the flight."""
+    named = truth_of_scene(CLASS_NAMES)
+    frames = {
+        k: named(k, SourceFrame(frame.image, GroundTruth.of(frame.truth, frame.ignored)))
+        for k, frame in enumerate(shown)
+    }
+    return [*Annotations('scene', frames).for_classes(bundle.classes, flight_class_map(bundle)).values()]
 
 
 def _detector(options: argparse.Namespace) -> Detector:

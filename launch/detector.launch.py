@@ -166,20 +166,19 @@ def parameter_files(context: LaunchContext) -> list[Path]:
     return files
 
 
-def cameras_in(files: list[Path]) -> list[str]:
-    """The cameras that parameter files name for the detector or for all nodes. Raises RuntimeError where one is not YAML."""
-    cameras = []
+def parameter_in(files: list[Path], node: str, parameter: str, default: object) -> object:
+    """What parameter files say for a node or for all nodes, the last first. Raises RuntimeError where one is not YAML."""
     for file in files:
         try:
             nodes = yaml.safe_load(file.read_text(encoding='utf-8')) or {}
             for name, section in nodes.items():
-                if name.rpartition('/')[2] in ('**', 'detector'):
-                    cameras = section['ros__parameters'].get('cameras', cameras)
+                if name.rpartition('/')[2] in ('**', node):
+                    default = section['ros__parameters'].get(parameter, default)
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
             raise RuntimeError(
                 f'{file} is not a YAML file of node parameters: {" ".join(str(error).split())}'
             ) from error
-    return [name for name in cameras if name]
+    return default
 
 
 def parameters(context: LaunchContext) -> dict[str, object]:
@@ -191,8 +190,14 @@ def parameters(context: LaunchContext) -> dict[str, object]:
     return {**texts, **numbers, **switches, **({'cameras': cameras} if cameras else {})}
 
 
-def rviz_configuration(namespace: list[str], cameras: list[str], transport: str) -> Path:
-    """config/detector.rviz with a display for each camera, in the folder of this launch's logs."""
+def namespace_of(context: LaunchContext) -> list[str]:
+    """The parts of the namespace in which the nodes start, those pushed by an including launch file first."""
+    path = prefix_namespace(context.launch_configurations.get('ros_namespace'), value_of(context, 'namespace'))
+    return [name for name in (path or '').split('/') if name]
+
+
+def camera_displays(namespace: list[str], cameras: list[str], transport: str) -> dict[str, object]:
+    """config/detector.rviz with a display for each camera."""
     document = yaml.safe_load((CONFIG / 'detector.rviz').read_text(encoding='utf-8'))
     (display,) = document['Visualization Manager']['Displays']
     ending = ['image_annotated', *(['compressed'] if transport == 'compressed' else [])]
@@ -207,24 +212,28 @@ def rviz_configuration(namespace: list[str], cameras: list[str], transport: str)
         }
         for camera in cameras or ['']
     ]
-    path = Path(launch.logging.launch_config.log_dir) / 'detector.rviz'
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
-    return path
+    return document
 
 
-def rviz(context: LaunchContext, namespace: list[str], cameras: list[str], transport: str) -> Node:
-    """RViz with the annotated images. Raises RuntimeError where it is not installed."""
+def rviz(context: LaunchContext, document: dict[str, object], name: str) -> Node:
+    """RViz with a configuration, which is written as this file into the folder of this launch's logs.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
     try:
         get_package_prefix('rviz2')
     except PackageNotFoundError as error:
         distribution = os.environ.get('ROS_DISTRO', 'DISTRO')
         raise RuntimeError(f'rviz:=true needs rviz2: sudo apt install ros-{distribution}-rviz2') from error
+    path = Path(launch.logging.launch_config.log_dir) / name
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding='utf-8')
     return Node(
         package='rviz2',
         executable='rviz2',
         name='rviz',
         namespace=value_of(context, 'namespace'),
-        arguments=['-d', str(rviz_configuration(namespace, cameras, transport))],
+        arguments=['-d', str(path)],
     )
 
 
@@ -235,14 +244,13 @@ def start(context: LaunchContext) -> list[Action]:
         RuntimeError: an argument has a value that cannot be, or RViz is asked for and not installed.
     """
     files, values = parameter_files(context), parameters(context)
-    cameras = list_of(context, 'cameras') or cameras_in(files)
-    path = prefix_namespace(context.launch_configurations.get('ros_namespace'), value_of(context, 'namespace'))
-    namespace = [name for name in (path or '').split('/') if name]
+    cameras = list_of(context, 'cameras') or [*filter(None, parameter_in(files, 'detector', 'cameras', []))]
+    namespace = namespace_of(context)
     shown = []
     if value_of(context, 'rviz') == 'true':
         # Whatever a profile says: the pictures stay on this machine, and raw ones need no plugin.
         values.setdefault('annotated_transport', 'raw')
-        shown = [rviz(context, namespace, cameras, values['annotated_transport'])]
+        shown = [rviz(context, camera_displays(namespace, cameras, values['annotated_transport']), 'detector.rviz')]
     image, logger = value_of(context, 'image'), '.'.join([*namespace, 'detector'])
     detector = LifecycleNode(
         package='kd_perception',

@@ -32,9 +32,9 @@ class GroundTruth:
     ignored: npt.NDArray[np.float32]
 
     @classmethod
-    def of(cls, objects: Detections) -> GroundTruth:
-        """Ground truth without crowds and ignored regions."""
-        return cls(objects, np.zeros(len(objects), np.bool_), np.zeros((0, 4), np.float32))
+    def of(cls, objects: Detections, ignored: npt.ArrayLike = ()) -> GroundTruth:
+        """Ground truth without crowds."""
+        return cls(objects, np.zeros(len(objects), np.bool_), np.array(ignored, np.float32).reshape(-1, 4))
 
     def clipped(self, width: int, height: int) -> GroundTruth:
         """Boxes cut to an image of `width` × `height` pixels; those left without area are dropped."""

@@ -47,7 +47,7 @@ class BagForm:
 
 @dataclass(frozen=True)
 class MadeBag:
-    """What was written: frames in all, and how many of them with ground truth and with how many objects."""
+    """What was written: frames in all, and how many of them with ground truth and with how many objects, ignored ones apart."""
 
     frames: int
     annotated: int
@@ -93,7 +93,7 @@ def make_bag(
                 boxes, marks = _as_detections(there, ids)
                 bag.detections(TRUTH_TOPIC, stamp, boxes, form.frame_id, ids=marks)
                 annotated += 1
-                objects += len(boxes)
+                objects += sum(mark != IGNORED for mark in marks)
             frames += 1
             progress()
     return MadeBag(frames, annotated, objects)
@@ -105,13 +105,14 @@ def truth_of_scene(class_names: Sequence[str]) -> Truth:
     def there(_: int, frame: SourceFrame) -> list[AnnotatedObject] | None:
         if frame.truth is None:
             return None
-        truth = frame.truth
+        truth = frame.truth.objects
         tracks = [''] * len(truth) if truth.track_ids is None else map(str, truth.track_ids.tolist())
         rows = zip(truth.boxes.tolist(), truth.class_ids.tolist(), tracks, strict=True)
-        return [
+        objects = [
             AnnotatedObject((x1, y1, x2, y2), class_names[class_id], track=track)
             for (x1, y1, x2, y2), class_id, track in rows
         ]
+        return objects + [AnnotatedObject((x1, y1, x2, y2), IGNORED) for x1, y1, x2, y2 in frame.truth.ignored.tolist()]
 
     return there
 

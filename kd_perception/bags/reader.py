@@ -182,7 +182,7 @@ def objects_of(storage: BagStorage, topic: str) -> dict[int, list[DetectedObject
     for message in storage.messages([topic]):
         content = message.decode()
         with bag_errors(f'{storage.path}: {topic} does not hold detections of vision_msgs 4'):
-            result[stamp_ns(content.header)] = [_object(entry) for entry in content.detections if entry.results]
+            result[stamp_ns(content.header)] = objects_in(content)
     return result
 
 
@@ -221,6 +221,11 @@ def detections_topic(storage: BagStorage, wanted: str | None) -> str:
     if len(filled) != 1:
         raise BagError(f'{storage.path}: choose one of its topics of Detection2DArray: {listed}')
     return filled[0]
+
+
+def objects_in(message: Any) -> list[DetectedObject]:
+    """The detections of one Detection2DArray, from a bag or from ROS; those without a hypothesis are left out."""
+    return [_object(entry) for entry in message.detections if entry.results]
 
 
 def _object(entry: Any) -> DetectedObject:

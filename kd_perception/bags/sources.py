@@ -12,7 +12,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from kd_perception.detection.detections import Detections
+from kd_perception.bags.ground_truth import GroundTruth
 from kd_perception.detection.image import BgrImage, decode_compressed
 from kd_perception.detection.picture_files import check_picture_file
 from kd_perception.errors import ImageError, KdPerceptionError
@@ -40,14 +40,14 @@ class SourceFrame:
 
     Attributes:
         image: BGR.
-        truth: the boxes of what is in it, where the source knows them.
+        truth: the boxes of what is in it, and where nobody may be judged, where the source knows them.
         name: its file's path below the source's folder, where it has one.
         seconds: its own time from the first frame on, where the source states one.
-        space: the same in meters, of a scene that was asked for it; vehicles in the order of `truth`.
+        space: the same in meters, of a scene that was asked for it; vehicles in the order of `truth.objects`.
     """
 
     image: BgrImage
-    truth: Detections | None = None
+    truth: GroundTruth | None = None
     name: str = ''
     seconds: float | None = None
     space: SceneSpace | None = None
@@ -174,7 +174,8 @@ class SceneSource:
         k = 0
         while True:
             frame = self._scene.frame(k)
-            yield SourceFrame(frame.image, frame.truth, space=self._scene.space(k) if self._with_space else None)
+            truth = GroundTruth.of(frame.truth, frame.ignored)
+            yield SourceFrame(frame.image, truth, space=self._scene.space(k) if self._with_space else None)
             k += 1
 
 

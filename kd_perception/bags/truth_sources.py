@@ -179,7 +179,7 @@ def read_truth_topic(bag: Path, topic: str = '') -> Annotations:
     labels = read_labels(storage, name)
     frames = objects_of(storage, name)
     return Annotations(
-        f'{bag} {name}', {stamp: [_annotated(entry, labels) for entry in objects] for stamp, objects in frames.items()}
+        f'{bag} {name}', {stamp: [annotated(entry, labels) for entry in objects] for stamp, objects in frames.items()}
     )
 
 
@@ -192,7 +192,8 @@ def _usual_topic(storage: BagStorage) -> str | None:
     return candidates[0] if candidates else None
 
 
-def _annotated(entry: DetectedObject, labels: dict[str, str]) -> AnnotatedObject:
+def annotated(entry: DetectedObject, labels: Mapping[str, str]) -> AnnotatedObject:
+    """An object of a ground truth topic; `labels` are the names of class ids that are numbers."""
     name = IGNORED if entry.id == IGNORED else labels.get(entry.class_id, entry.class_id)
     is_mark = entry.id in (IGNORED, CROWD)
     return AnnotatedObject(entry.box, name, crowd=entry.id == CROWD, track='' if is_mark else entry.id)

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from kd_perception.bags.ground_truth import IGNORED
 from kd_perception.bags.making import BagForm, make_bag, truth_of_scene
 from kd_perception.bags.sources import BagSource, FrameSource, SceneSource
-from kd_perception.bundles.bundle import load_bundle
+from kd_perception.bundles.bundle import Bundle, load_bundle
 from kd_perception.demo.options import DemoOptions
 from kd_perception.errors import EvaluationError
 from kd_perception.evaluation.evaluate import Job, run_jobs
@@ -47,7 +47,7 @@ def evaluate_source(options: DemoOptions, source: FrameSource, model: Path, fram
             precision=options.precision,
             topic=options.topic,
             threads=options.threads,
-            class_map=_class_map(source, model),
+            class_map=tuple(flight_class_map(load_bundle(model)).items()) if isinstance(source, SceneSource) else (),
         )
         (outcome,) = run_jobs([job], progress=lambda done, total: _step(bar))
     if isinstance(outcome, BagFailure):
@@ -77,13 +77,10 @@ def _as_bag(source: FrameSource, out: Path, frames: int, bar: tqdm[NoReturn]) ->
     return out / 'bag'
 
 
-def _class_map(source: FrameSource, model: Path) -> tuple[tuple[str, str], ...]:
-    """What a detector of other things does not know in a synthetic flight is judged neither way."""
-    if not isinstance(source, SceneSource):
-        return ()
-    bundle = load_bundle(model)
-    known = {name.casefold() for name in (*bundle.classes, *bundle.class_map)}
-    return tuple((name, IGNORED) for name in CLASS_NAMES if name.casefold() not in known)
+def flight_class_map(bundle: Bundle) -> dict[str, str]:
+    """The bundle's class for those of a synthetic flight that it covers; what it does not know is judged neither way."""
+    known = {name.casefold() for name in bundle.classes}
+    return {name: IGNORED for name in CLASS_NAMES if name.casefold() not in known} | bundle.class_map
 
 
 def _step(bar: tqdm[NoReturn]) -> None:

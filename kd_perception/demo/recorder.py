@@ -16,14 +16,19 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from kd_perception.bags.ground_truth import AnnotatedObject
+from kd_perception.bags.reader import objects_in
+from kd_perception.bags.truth_sources import annotated
 from kd_perception.demo.joiner import Joiner, Row
 from kd_perception.detection.detections import Detections
 from kd_perception.ros import messages, qos
 from kd_perception.ros.spinning import spinning
+from kd_perception.scene import CLASS_NAMES
 
 # Matches any writer, and holds a second of frames while another callback runs.
 _MANY = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=30, reliability=ReliabilityPolicy.BEST_EFFORT)
 _ALL = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=200, reliability=ReliabilityPolicy.RELIABLE)
+_FLIGHT_LABELS = {str(number): name for number, name in enumerate(CLASS_NAMES)}
 _MOST_ROWS = 60  # a 1080p image has 6 MB
 
 
@@ -33,7 +38,7 @@ class Recorder:
     Attributes:
         rows: frames with image, detections and latency, in order; those that nobody takes in time are lost to the video.
         detections: by stamp in nanoseconds.
-        truth: by stamp in nanoseconds.
+        truth: the objects of a synthetic flight, by stamp in nanoseconds.
         latencies: milliseconds by stage, one dict a frame.
         image_stamps: of every image that came, nanoseconds.
         detection_times: when each detections message came, monotonic seconds.
@@ -46,7 +51,7 @@ class Recorder:
     def __init__(self, namespace: str) -> None:
         self.rows: queue.Queue[Row] = queue.Queue(_MOST_ROWS)
         self.detections: dict[int, Detections] = {}
-        self.truth: dict[int, Detections] = {}
+        self.truth: dict[int, list[AnnotatedObject]] = {}
         self.latencies: list[dict[str, float]] = []
         self.image_stamps: list[int] = []
         self.detection_times: list[float] = []
@@ -111,7 +116,8 @@ class Recorder:
         self._join(messages.stamp_ns(message.header), latency=latency)
 
     def _on_truth(self, message: Detection2DArray) -> None:
-        self.truth[messages.stamp_ns(message.header)] = messages.from_detections_message(message)
+        objects = [annotated(entry, _FLIGHT_LABELS) for entry in objects_in(message)]
+        self.truth[messages.stamp_ns(message.header)] = objects
 
     def _on_labels(self, message: LabelInfo) -> None:
         names = {entry.class_id: entry.class_name for entry in message.class_map}

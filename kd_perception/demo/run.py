@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from kd_perception.bags.ground_truth import Annotations
 from kd_perception.bags.sources import FrameSource, open_source
 from kd_perception.bags.video import Video
-from kd_perception.bundles.bundle import find_bundle, load_bundle
+from kd_perception.bundles.bundle import Bundle, find_bundle, load_bundle
 from kd_perception.demo.contact_sheet import ContactSheet
-from kd_perception.demo.evaluation import evaluate_source
+from kd_perception.demo.evaluation import evaluate_source, flight_class_map
 from kd_perception.demo.joiner import Row
 from kd_perception.demo.options import DEFAULT_FRAMES, DemoOptions
 from kd_perception.demo.processes import Child, prepare_environment
@@ -41,7 +42,6 @@ from kd_perception.detection.drawing import draw, fit
 from kd_perception.detection.image import BgrImage
 from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages
-from kd_perception.scene import CLASS_NAMES
 
 NAMESPACE = '/kd_demo'
 _START_LIMIT = 60.0  # seconds for the detector to load and warm up
@@ -65,7 +65,7 @@ def run(options: DemoOptions) -> tuple[Summary, list[str]]:
         options.source, topic=options.topic, seed=options.seed, width=options.width, height=options.height, fps=fps
     )
     model = find_bundle(options.model).resolve()
-    load_bundle(model)
+    bundle = load_bundle(model)
     frames = frames_to_show(options, source)
     options.out.mkdir(parents=True, exist_ok=True)
     prepare_environment()
@@ -82,7 +82,7 @@ def run(options: DemoOptions) -> tuple[Summary, list[str]]:
             total=frames, unit=' frames', desc=source.name, mininterval=0.2 if sys.stderr.isatty() else 3.0
         ) as bar:
             _record(recorder, pictures, camera, detector, bar)
-        summary = _summary(source.name, recorder, pictures.count)
+        summary = _summary(source.name, recorder, bundle, pictures.count)
     (options.out / 'summary.json').write_text(json.dumps(summary.to_json(), indent=2) + '\n')
     return summary, evaluate_source(options, source, model, frames)
 
@@ -211,10 +211,10 @@ def _is_settled(recorder: Recorder, ended: float) -> bool:
     return fresh and recorder.statuses.get('input', {}).get('pending') == '0' and recorder.rows.empty()
 
 
-def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
+def _summary(name: str, recorder: Recorder, bundle: Bundle, recorded: int) -> Summary:
     model = recorder.statuses.get('model', {})
-    compared = recorder.detections, recorder.truth, recorder.classes, CLASS_NAMES
-    map50, by_class = accuracy(*compared, recorder.threshold)
+    truth = Annotations(name, recorder.truth).for_classes(bundle.classes, flight_class_map(bundle))
+    map50, by_class = accuracy(recorder.detections, truth, bundle.classes, recorder.threshold)
     is_tracked = any(found.track_ids is not None for found in recorder.detections.values())
     return Summary(
         source=name,
@@ -229,5 +229,5 @@ def _summary(name: str, recorder: Recorder, recorded: int) -> Summary:
         map50=map50,
         map50_by_class=by_class,
         tracks=count_tracks(recorder.detections.values()) if is_tracked else None,
-        tracking=tracking(*compared) if is_tracked else None,
+        tracking=tracking(recorder.detections, truth) if is_tracked else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -105,26 +105,21 @@ def rate(times: Sequence[float]) -> float:
 
 
 def accuracy(
-    detections: Mapping[int, Detections],
-    truth: Mapping[int, Detections],
-    names: Sequence[str],
-    true_names: Sequence[str],
-    threshold: float,
+    detections: Mapping[int, Detections], truth: Mapping[int, GroundTruth], names: Sequence[str], threshold: float
 ) -> tuple[float | None, dict[str, float]]:
-    """mAP50 over the frames that have both, in all and by class; the detector's classes are matched by name.
+    """mAP50 over the frames that have both, in all and by class; None where there was nothing to be found.
 
     Args:
         detections: by stamp.
-        truth: by stamp.
+        truth: by stamp, in the detector's classes.
         names: the detector's classes.
-        true_names: the truth's classes.
         threshold: score from which the detector publishes.
     """
-    pairs = _pairs(detections, truth, names, true_names)
-    if not pairs:
+    stamps = sorted(detections.keys() & truth.keys())
+    found, there = [detections[stamp] for stamp in stamps], [truth[stamp] for stamp in stamps]
+    if not any(len(entry.objects) for entry in there):
         return None, {}
-    found, there = zip(*pairs, strict=True)
-    result = measure(found, [GroundTruth.of(objects) for objects in there], true_names, score_threshold=threshold)
+    result = measure(found, there, names, score_threshold=threshold)
     by_class = {name: round(entry.map50, 4) for name, entry in result.per_class.items() if entry.map50 is not None}
     return round(result.map50, 4), by_class
 
@@ -136,42 +131,17 @@ def count_tracks(detections: Iterable[Detections]) -> int:
     )
 
 
-def tracking(
-    detections: Mapping[int, Detections],
-    truth: Mapping[int, Detections],
-    names: Sequence[str],
-    true_names: Sequence[str],
-) -> dict[str, Any] | None:
-    """The ids that were published against those of the ground truth; None where either has none. See `accuracy`.
+def tracking(detections: Mapping[int, Detections], truth: Mapping[int, GroundTruth]) -> dict[str, Any] | None:
+    """The ids that were published against those of the ground truth, see `accuracy`; None where either has none.
 
     None, too, where TrackEval is not installed.
     """
     if not is_available():
         return None
-    pairs = _pairs(detections, truth, names, true_names)
-    frames = [judged_frame(GroundTruth.of(there), found) for found, there in pairs]
+    frames = [judged_frame(truth[stamp], detections[stamp]) for stamp in sorted(detections.keys() & truth.keys())]
     if not any(len(frame.truth_ids) for frame in frames) or not any(len(frame.ids) for frame in frames):
         return None
     return {name: round(value, 4) for name, value in tracking_figures(frames).to_json().items()}
-
-
-def _pairs(
-    detections: Mapping[int, Detections],
-    truth: Mapping[int, Detections],
-    names: Sequence[str],
-    true_names: Sequence[str],
-) -> list[tuple[Detections, Detections]]:
-    """Detections, in the truth's classes, and truth of every frame that has both; none where no class is known to both."""
-    stamps = sorted(detections.keys() & truth.keys())
-    same = np.array([true_names.index(name) if name in true_names else -1 for name in names], np.int32)
-    if (same < 0).all():
-        return []
-    return [(_renamed(detections[stamp], same), truth[stamp]) for stamp in stamps]
-
-
-def _renamed(detections: Detections, same: np.ndarray[Any, np.dtype[np.int32]]) -> Detections:
-    class_ids = same[detections.class_ids]
-    return replace(detections, class_ids=class_ids).select(class_ids >= 0)
 
 
 def _map_text(summary: Summary) -> str:

@@ -12,44 +12,17 @@ import numpy as np
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionClass
 
+from kd_perception.bags.ground_truth import IGNORED, GroundTruth
 from kd_perception.bags.sources import FrameSource, SourceError, SourceFrame, open_source
 from kd_perception.bags.streams import StreamSource, is_stream
+from kd_perception.detection.detections import Detections
 from kd_perception.detection.image import BgrImage
 from kd_perception.ros import messages, parameters, process, qos, scene_space
-from kd_perception.ros.parameter_spec import ParameterSpec
 from kd_perception.scene import CLASS_NAMES
 
-_PARAMETERS = tuple(
-    ParameterSpec(name, kind, default, description, read_only=True, bounds=bounds)
-    for name, kind, default, description, bounds in (
-        (
-            'source',
-            'string',
-            '',
-            'Video, folder of images, rosbag2, webcam (/dev/video0) or network camera (rtsp://…); empty: a synthetic flight.',
-            None,
-        ),
-        ('source_topic', 'string', '', 'Image topic of a bag; may be empty where the bag has only one.', None),
-        ('fps', 'double', 0.0, "Frames per second; 0 takes the source's own rate.", (0.0, 1000.0)),
-        ('width', 'int', 640, 'Width of the synthetic flight, pixels.', (16, 7680)),
-        ('height', 'int', 480, 'Height of the synthetic flight, pixels.', (16, 4320)),
-        ('seed', 'int', 0, 'Seed of the synthetic flight.', (0, 2**31 - 1)),
-        ('encoding', 'string', 'bgr8', 'Encoding of the images: bgr8 or rgb8.', None),
-        (
-            'depth',
-            'string',
-            scene_space.OFF,
-            'Synthetic flights in meters: depth images as 32FC1 or 16UC1, camera_info, /tf and true positions; off: none.',
-            None,
-        ),
-        ('frame_id', 'string', 'camera', 'Frame id of the headers.', None),
-        ('frames', 'int', 0, 'Number of frames after which the node ends; 0 goes on for ever.', (0, 2**31 - 1)),
-        ('loop', 'bool', True, 'Begin again at the end of the source; otherwise the node ends there.', None),
-        ('wait_for_subscribers', 'int', 0, 'Show the first frame when `image` has this many subscriptions.', (0, 100)),
-    )
-)
 _LINGER = 0.5  # seconds between the last frame and the end, so that nothing is cut off on its way
 _SETTLE = 0.3  # seconds between a matched subscription and the first frame: the other side matches a little later
 
@@ -57,20 +30,15 @@ _SETTLE = 0.3  # seconds between a matched subscription and the first frame: the
 class SceneCamera(Node):
     """Publishes `image`, stamped when it leaves.
 
-    Synthetic flights have `ground_truth` under the same header, and `ground_truth/label_info` explains its class ids; with
-    `depth` they have what `SpacePublisher` sends.
+    Synthetic flights have `ground_truth` under the same header, with the id `ignore` where too little is in sight, and
+    `ground_truth/label_info` explains its class ids; with `depth` they have what `SpacePublisher` sends.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__('scene_camera', **options)
-        for spec in _PARAMETERS:
+        for spec in parameters.specs(parameters.SCENE_CAMERA).values():
             parameters.declare(self, spec)
-        self._encoding = self._setting('encoding')
-        if self._encoding not in ('bgr8', 'rgb8'):
-            raise SourceError(f'encoding is {self._encoding!r}; the scene camera speaks bgr8 and rgb8')
-        depth = self._setting('depth')
-        if depth not in scene_space.ENCODINGS:
-            raise SourceError(f'depth is {depth!r}; it may be {", ".join(scene_space.ENCODINGS)}')
+        self._encoding, depth = self._setting('encoding'), self._setting('depth')
         if depth != scene_space.OFF and self._setting('source'):
             raise SourceError('depth is known of synthetic flights only: leave source empty')
         self._space = None if depth == scene_space.OFF else scene_space.SpacePublisher(self, depth)
@@ -148,9 +116,9 @@ class SceneCamera(Node):
         header = messages.header_at(self.get_clock().now().nanoseconds, self._setting('frame_id'))
         self._images.publish(messages.image_message(self._coded(frame), header, self._encoding))
         if frame.truth is not None:
-            self._truth.publish(messages.detections_message(frame.truth, header))
+            self._truth.publish(ground_truth_message(frame.truth, header))
             if self._space is not None and frame.space is not None:
-                self._space.publish(frame.space, frame.truth, header)
+                self._space.publish(frame.space, frame.truth.objects, header)
         self._shown += 1
 
     def _coded(self, frame: SourceFrame) -> BgrImage:
@@ -161,6 +129,18 @@ class SceneCamera(Node):
     def accounts(self) -> str:
         """One line on what was shown."""
         return f'{self._shown} frames of {self._source.name} published'
+
+
+def ground_truth_message(truth: GroundTruth, header: Header) -> Detection2DArray:
+    """Objects with their ids, then the regions in which nobody is judged, with the id `ignore`, as in bags."""
+    count = len(truth.ignored)
+    ignored = Detections(truth.ignored, np.ones(count, np.float32), np.zeros(count, np.int32))
+    regions = messages.detections_message(ignored, header).detections
+    for region in regions:
+        region.id = IGNORED
+    return Detection2DArray(
+        header=header, detections=[*messages.detections_message(truth.objects, header).detections, *regions]
+    )
 
 
 def _repeated(source: FrameSource, loop: bool) -> Iterator[SourceFrame]:

@@ -17,7 +17,6 @@ from kd_perception.ros import messages, qos
 from kd_perception.scene.space import SceneSpace
 
 OFF = 'off'
-ENCODINGS = (OFF, '32FC1', '16UC1')
 MAP = 'map'
 """The frame of the ground, z up."""
 _MOST_MILLIMETERS = np.iinfo(np.uint16).max

@@ -21,8 +21,10 @@ Image = NDArray[np.uint8]
 FixedPoints = NDArray[np.int32]
 
 _FRACTION_BITS = 4  # polygon corners are given to OpenCV in sixteenths of a pixel
-_MIN_VISIBLE = 0.4
-_MIN_SIDE = 3.0
+MIN_VISIBLE = 0.4
+"""Share of a vehicle's outline from which on it is an object to be found; what lies outside of the image is out of sight."""
+MIN_SIDE = 3.0
+"""Shortest side of what is seen of such an object, pixels."""
 _NOISE_SHIFTS = 64
 _LONGEST = 19.0
 
@@ -35,11 +37,14 @@ class SceneFrame:
         image: (height, width, 3) uint8 BGR.
         truth: a box with score 1 for every vehicle of which enough is in sight, in pixels of `image`; its track id says which
             vehicle of the scene it is.
+        ignored: float32 (M, 4), the outlines of vehicles of which something, but not enough, is in sight: whoever finds one is
+            neither right nor wrong.
         stamp: seconds since the first frame.
     """
 
     image: Image
     truth: Detections
+    ignored: NDArray[np.float32]
     stamp: float
 
 
@@ -106,10 +111,9 @@ class Scene:
         for body in bodies:
             _restore(image, ground, canopy, body.window)
         owners[canopy > 127] = 0
-        boxes, class_ids, ids = self._truth(bodies, owners)
+        truth, ignored = self._truth(bodies, owners)
         shaded = self._shade(image, light, shadows, owners, canopy)
-        truth = Detections(boxes, np.ones(len(boxes), np.float32), class_ids, ids)
-        return SceneFrame(self._expose(shaded, k), truth, stamp)
+        return SceneFrame(self._expose(shaded, k), truth, ignored, stamp)
 
     def space(self, k: int) -> SceneSpace:
         """Frame number `k` in meters: camera, depth, and the true place of every vehicle in the frame's truth."""
@@ -167,26 +171,35 @@ class Scene:
         near = np.flatnonzero(inside.all(axis=1) & (depths > 0))
         return near[np.argsort(-depths[near], kind='stable')]
 
-    def _truth(
-        self, bodies: list[_Body], owners: NDArray[np.uint16]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int64]]:
-        """Boxes, class ids and vehicle ids of what is enough in sight."""
-        boxes: list[tuple[float, float, float, float]] = []
+    def _truth(self, bodies: list[_Body], owners: NDArray[np.uint16]) -> tuple[Detections, NDArray[np.float32]]:
+        """What is enough in sight, and the outlines inside the image of what is not, though something of it is."""
+        boxes: list[list[float]] = []
         class_ids: list[int] = []
         ids: list[int] = []
+        ignored: list[list[float]] = []
+        limit = [self.width, self.height] * 2
         for index, body in enumerate(bodies, start=1):
             x0, y0, x1, y1 = body.window
             seen = np.asarray(owners[y0:y1, x0:x1] == index, np.uint8)
-            if cv2.countNonZero(seen) < _MIN_VISIBLE * body.area:
+            pixels = cv2.countNonZero(seen)
+            if not pixels:
                 continue
             x, y, w, h = cv2.boundingRect(seen)
             left, top = max(x0 + x, body.box[0]), max(y0 + y, body.box[1])
             right, bottom = min(x0 + x + w, body.box[2]), min(y0 + y + h, body.box[3])
-            if min(right - left, bottom - top) >= _MIN_SIDE:
-                boxes.append((left, top, right, bottom))
+            if pixels >= MIN_VISIBLE * body.area and min(right - left, bottom - top) >= MIN_SIDE:
+                boxes.append([left, top, right, bottom])
                 class_ids.append(body.vehicle.class_id)
                 ids.append(body.number)
-        return np.array(boxes, np.float32).reshape(-1, 4), np.array(class_ids, np.int32), np.array(ids, np.int64)
+            else:
+                ignored.append([min(max(side, 0.0), most) for side, most in zip(body.box, limit, strict=True)])
+        truth = Detections(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.ones(len(boxes), np.float32),
+            np.array(class_ids, np.int32),
+            np.array(ids, np.int64),
+        )
+        return truth, np.array(ignored, np.float32).reshape(-1, 4)
 
     # Light and lens
 

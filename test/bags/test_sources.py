@@ -100,6 +100,7 @@ def test_no_path_is_a_scene_without_end_and_with_ground_truth() -> None:
     frames = list(islice(source.frames(), 3))
     assert {frame.image.shape for frame in frames} == {(240, 320, 3)}
     assert all(frame.truth is not None for frame in frames)
+    assert sum(len(frame.truth.objects) for frame in frames) > 0
 
 
 def make_nothing(place: Path) -> Path:

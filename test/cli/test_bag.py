@@ -115,7 +115,8 @@ def test_a_folder_of_images_becomes_a_bag_with_the_boxes_of_a_coco_file(run, tmp
 
 def test_a_scene_becomes_a_bag_and_the_same_bag_again(run, tmp_path):
     size = ['--width', 160, '--height', 120, '--frames', 4, '--seed', 5]
-    assert run('bag', 'from-scene', *size, '--out', tmp_path / 'one')[0] == 0
+    status, said = run('bag', 'from-scene', *size, '--out', tmp_path / 'one')
+    assert status == 0
     assert run('bag', 'from-scene', *size, '--out', tmp_path / 'two', '--storage', 'sqlite3')[0] == 0
     one, two = (list(open_bag(tmp_path / name)) for name in ('one', 'two'))
     assert len(one) == 4
@@ -125,7 +126,11 @@ def test_a_scene_becomes_a_bag_and_the_same_bag_again(run, tmp_path):
     truths = [read_ground_truth(tmp_path / name, '', CLASS_NAMES) for name in ('one', 'two')]
     assert list(truths[0]) == [frame.stamp_ns for frame in one]
     assert all(truths[0][stamp].objects == truths[1][stamp].objects for stamp in truths[0])
-    assert sum(len(there.objects) for there in truths[0].values())
+    objects, ignored = (
+        sum(map(len, sides)) for sides in zip(*((t.objects, t.ignored) for t in truths[0].values()), strict=True)
+    )
+    assert ignored > 0
+    assert f'{objects} objects in 4 of them' in said
 
 
 def test_info_says_what_is_in_a_bag(run, video, table, tmp_path):

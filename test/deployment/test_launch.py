@@ -93,6 +93,14 @@ def test_launch_files_leave_fast_dds_to_the_nodes(tree: ast.Module) -> None:
 class TestLoaded:
     """What the launch file makes of its arguments."""
 
+    @pytest.fixture
+    def rviz2(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A package of that name in the index of what is installed."""
+        index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
+        index.mkdir(parents=True)
+        (index / 'rviz2').touch()
+        monkeypatch.setenv('AMENT_PREFIX_PATH', f'{tmp_path}:{os.environ["AMENT_PREFIX_PATH"]}')
+
     @staticmethod
     def actions(context=None, file: str = 'detector.launch.py', **arguments: str):
         """The actions of its last function, expanded with these launch arguments."""
@@ -150,6 +158,41 @@ class TestLoaded:
     def test_a_replay_is_refused_before_anything_runs(self, arguments: dict[str, str], says: str) -> None:
         with pytest.raises(RuntimeError, match=says):
             self.actions(file='replay.launch.py', **arguments)
+
+    @pytest.mark.parametrize(
+        ('arguments', 'says'),
+        [
+            ({'params_file': '/nowhere.yaml'}, '/nowhere.yaml is not a file'),
+            ({'mode': 'sonar'}, 'not valid'),
+            ({'rviz': 'true'}, 'rviz:=true needs the frame'),
+            ({'rviz': 'true', 'target_frame': 'map'}, 'rviz:=true needs rviz2: sudo apt install ros-'),
+        ],
+    )
+    def test_a_localizer_is_refused_before_anything_runs(self, arguments: dict[str, str], says: str) -> None:
+        with pytest.raises(RuntimeError, match=says):
+            self.actions(file='localizer.launch.py', **arguments)
+
+    def test_the_localizers_parameter_file_holds_where_no_argument_is_given(self, tmp_path: Path) -> None:
+        file = tmp_path / 'mine.yaml'
+        file.write_text('localizer:\n  ros__parameters: {mode: ground, target_frame: odom, max_range: 80.0}\n')
+        (node,) = self.actions(file='localizer.launch.py', params_file=str(file), target_frame='map')
+        first, last = self.parameters(node)
+        assert first == file
+        assert dict(last) == {'target_frame': 'map', 'use_sim_time': False}
+
+    def test_rviz_shows_positions_in_the_target_frame_and_the_namespace(self, rviz2: None) -> None:
+        import launch.logging
+
+        _, rviz = self.actions(file='localizer.launch.py', rviz='true', target_frame='odom', namespace='uav')
+        assert (rviz.node_package, rviz.node_executable) == ('rviz2', 'rviz2')
+        document = yaml.safe_load((Path(launch.logging.launch_config.log_dir) / 'localizer.rviz').read_text())
+        manager = document['Visualization Manager']
+        assert manager['Global Options']['Fixed Frame'] == 'odom'
+        topics = [display['Topic']['Value'] for display in manager['Displays'] if 'Topic' in display]
+        assert topics == ['/uav/image_annotated', '/uav/detections_3d/markers']
+        assert [display['Reference Frame'] for display in manager['Displays'] if 'Reference Frame' in display] == [
+            'odom'
+        ]
 
     def test_profiles_are_laid_over_each_other_in_order(self) -> None:
         (node,) = self.actions(profile='raspberry_pi_5, drone_nadir')
@@ -220,19 +263,10 @@ class TestLoaded:
         ],
     )
     def test_rviz_shows_every_camera_as_the_node_publishes_it(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        arguments: dict[str, str],
-        transport: str,
-        topics: list[str],
+        self, rviz2: None, arguments: dict[str, str], transport: str, topics: list[str]
     ) -> None:
         import launch.logging
 
-        index = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages'
-        index.mkdir(parents=True)
-        (index / 'rviz2').touch()
-        monkeypatch.setenv('AMENT_PREFIX_PATH', f'{tmp_path}:{os.environ["AMENT_PREFIX_PATH"]}')
         node, rviz = self.actions(rviz='true', **arguments)
         assert self.parameters(node)[-1]['annotated_transport'] == transport
         assert (rviz.node_package, rviz.node_executable) == ('rviz2', 'rviz2')

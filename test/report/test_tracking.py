@@ -18,11 +18,11 @@ from kd_perception.report.tracking import judged_frame
 PERIOD = 100_000_000
 
 
-def write_bag(path, frames):
-    """`frames`: a frame each, cell → id of the object there."""
+def write_bag(path, frames, seen=()):
+    """`frames`: a frame each, cell → id of the object there; `seen`: the bright cells, where they are not those."""
     with BagWriter(path) as bag:
         for number, cells in enumerate(frames, 1):
-            bag.image('/image', number * PERIOD, image_with_cells(*cells))
+            bag.image('/image', number * PERIOD, image_with_cells(*(seen or cells)))
             boxes = Detections(CELLS[list(cells)], np.ones(len(cells)), np.zeros(len(cells)))
             bag.detections('/ground_truth', number * PERIOD, boxes, ids=list(cells.values()))
     return path
@@ -56,6 +56,21 @@ def test_one_track_over_two_objects(tmp_path):
     assert tracking['hota'] == pytest.approx(math.sqrt(1 / 2))
     assert tracking['idf1'] == pytest.approx(1 / 2)
     assert tracking['mota'] == pytest.approx(1)
+
+
+def test_an_object_that_is_hidden_for_a_while_is_neither_missed_nor_a_false_alarm_there(tmp_path):
+    """One object in six frames, in the middle two marked `ignore`; the detector sees it in all: four objects, four hits."""
+    bag = write_bag(tmp_path / 'bag', [{5: 'a'}] * 2 + [{5: 'ignore'}] * 2 + [{5: 'a'}] * 2)
+    _, tracking, _ = evaluate(tmp_path, bag)
+    assert (tracking['objects'], tracking['tracks']) == (4, 1)
+    assert (tracking['hota'], tracking['idf1'], tracking['mota']) == pytest.approx((1, 1, 1))
+
+
+def test_outside_of_an_ignored_region_a_false_alarm_counts(tmp_path):
+    """Two things seen in four frames; one is nobody's, and the ignored region lies elsewhere: MOTA = 1 − 4/4."""
+    bag = write_bag(tmp_path / 'bag', [{0: 'a', 3: 'ignore'}] * 4, seen=(0, 15))
+    _, tracking, _ = evaluate(tmp_path, bag)
+    assert tracking['mota'] == pytest.approx(0)
 
 
 def test_ids_of_two_bags_have_nothing_to_do_with_each_other(tmp_path):

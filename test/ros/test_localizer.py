@@ -20,7 +20,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray, Detection3DArray, Obj
 
 from kd_perception.localization.camera import CalibrationError
 from kd_perception.localization.localizer import Cause
-from kd_perception.ros import messages, parameters, space_messages
+from kd_perception.ros import messages, space_messages
 from kd_perception.ros.localizer_node import LocalizerNode
 from kd_perception.ros.parameter_spec import ParameterError
 from kd_perception.ros.spinning import spinning
@@ -228,8 +228,3 @@ def test_calibrations_of_rectified_and_binned_images():
     assert (camera.width, camera.focal) == (WIDTH // 2, (50.0, 50.0))
     with pytest.raises(CalibrationError, match='not calibrated'):
         space_messages.camera_of(info(), rectified=True)
-
-
-def test_the_page_has_the_table_of_the_parameters(repository):
-    page = (repository / 'docs' / 'localizer.md').read_text(encoding='utf-8')
-    assert page == parameters.with_table(page, parameters.LOCALIZER)

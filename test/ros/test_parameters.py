@@ -1,4 +1,4 @@
-"""One source of parameters: the declarations, config/detector.yaml and the table in docs/node.md agree."""
+"""One source of parameters: the declarations, config/detector.yaml and the tables in docs/ agree."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def test_config_holds_every_default(repository):
     assert values == {spec.name: spec.default_value for spec in parameters.specs().values()}
 
 
-def test_readme_table_is_generated_from_the_source(repository):
-    page = (repository / 'docs' / 'node.md').read_text()
-    assert parameters.with_table(page) == page, 'run: python -m kd_perception.ros.parameters --write'
+@pytest.mark.parametrize('name', parameters.PAGES)
+def test_tables_are_generated_from_their_sources(repository, name):
+    page = (repository / name).read_text(encoding='utf-8')
+    node, source = parameters.PAGES[name]
+    assert parameters.with_tables(page, node, source) == page, 'run: python -m kd_perception.ros.parameters --write'
 
 
 def test_the_node_reads_every_parameter_and_no_other(repository):

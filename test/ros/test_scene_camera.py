@@ -18,13 +18,17 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from kd_perception.bags.ground_truth import IGNORED
+from kd_perception.bags.reader import objects_in
 from kd_perception.bags.sources import open_source
+from kd_perception.bags.truth_sources import annotated
 from kd_perception.ros import messages, qos
 from kd_perception.ros.spinning import spinning
 from kd_perception.scene import CLASS_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMESPACE = '/scene_camera_test'
+LABELS = {str(number): name for number, name in enumerate(CLASS_NAMES)}
 BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
@@ -96,9 +100,13 @@ def test_a_flight_is_shown_whole_with_its_ground_truth(viewer: Viewer, start_cam
     for image, truth, frame in zip(viewer.images, viewer.truth, expected, strict=False):
         assert (image.encoding, image.header.frame_id) == (encoding, 'nadir')
         assert np.array_equal(messages.to_bgr(image, 10**6), frame.image)
-        found = messages.from_detections_message(truth)
-        assert np.allclose(found.boxes, frame.truth.boxes, atol=1e-3)
-        assert np.array_equal(found.class_ids, frame.truth.class_ids)
+        entries = [annotated(entry, LABELS) for entry in objects_in(truth)]
+        objects, ignored = frame.truth.objects, frame.truth.ignored
+        assert np.allclose([entry.box for entry in entries], np.concatenate([objects.boxes, ignored]), atol=1e-3)
+        names = [CLASS_NAMES[class_id] for class_id in objects.class_ids]
+        assert [entry.class_name for entry in entries] == names + [IGNORED] * len(ignored)
+        assert [entry.track for entry in entries] == [*map(str, objects.track_ids.tolist()), *[''] * len(ignored)]
+    assert any(entry.id == IGNORED for truth in viewer.truth for entry in truth.detections)
 
 
 def test_a_folder_is_shown_once_and_has_no_ground_truth(viewer: Viewer, start_camera, tmp_path: Path) -> None:

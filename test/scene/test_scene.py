@@ -112,11 +112,31 @@ def test_a_vehicle_loses_its_box_when_crowns_hide_most_of_it(with_vehicles: With
             alone = with_vehicles(shaded, [index])
             whole = change(with_vehicles(felled, [index]), bare_felled, 0).sum()
             share = change(alone, bare_shaded, 0).sum() / whole
-            (kept if len(alone.frame(0).truth) else dropped).append(share)
+            shown = alone.frame(0)
+            (kept if len(shown.truth) else dropped).append(share)
+            assert len(shown.truth) + len(shown.ignored) == (share > 0)
+            if len(shown.ignored):
+                assert np.abs(shown.ignored - boxes).max() <= 1.0, 'whoever sees a hidden vehicle may see it whole'
     assert kept
     assert dropped
     assert min(kept) > 0.3
     assert max(dropped) < 0.65
+
+
+def test_a_vehicle_that_leaves_the_image_is_an_object_then_ignored_then_gone(with_vehicles: WithVehicles) -> None:
+    scene = Scene(1, 200, 150, settings=replace(CLEAN, layout='street'))
+    for index in range(0, vehicle_count(scene), 3):
+        alone, states = with_vehicles(scene, [index]), ['gone']
+        for k in range(0, 240, 4):
+            shown = alone.frame(k)
+            assert len(shown.truth) + len(shown.ignored) <= 1
+            assert (shown.ignored >= 0).all()
+            assert (shown.ignored <= [200, 150, 200, 150]).all()
+            state = 'object' if len(shown.truth) else 'ignored' if len(shown.ignored) else 'gone'
+            states += [state] if state != states[-1] else []
+        if states[-3:] == ['object', 'ignored', 'gone']:
+            return
+    pytest.fail('no vehicle left the image')
 
 
 def test_drawn_settings_span_small_and_large_vehicles() -> None:
