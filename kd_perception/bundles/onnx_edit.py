@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kd_perception.bundles.onnx_graph import DTYPES
+from kd_perception.bundles.onnx_graph import DTYPES, read_graph
 from kd_perception.bundles.onnx_outline import Port
 from kd_perception.bundles.onnx_wire import field, pieces, read_fields, text, varint
 from kd_perception.errors import EngineError
@@ -26,6 +26,8 @@ _GRAPH = 7
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13
 _ATTRIBUTE, _SUBGRAPH, _SUBGRAPHS = 5, 6, 11
 _OURS = 'kd_perception/'
+_MOST_GROWTH = 8
+"""From float16 to float64 it is 4."""
 _IR_VERSION = 7
 """The version of the format that came with opset 13."""
 
@@ -196,6 +198,46 @@ def value_info(name: str, dtype: np.dtype[np.generic], shape: Sequence[int | Non
     """A ValueInfoProto; sizes that are open are None."""
     sizes = b''.join(field(1, field(1, size) if size is not None else b'') for size in shape)
     return field(1, name) + field(2, field(1, field(1, _NUMBERS[dtype]) + field(2, sizes)))
+
+
+def with_cast_weights(content: bytes, file: str) -> bytes:
+    """The file in which weights that a Cast brings to another type have it from the start: ncnn and TensorRT take weights only.
+
+    Args:
+        content: an ONNX file that `check_integrity` has passed.
+        file: its name, for messages.
+
+    Raises:
+        EngineError: see `read_graph`; or many casts of one weight.
+    """
+    graph = read_graph(content, file)
+    kinds = {
+        node.outputs[0]: (graph.constants[node.inputs[0]], DTYPES[int(node.number('to', 0))])
+        for node in graph.nodes
+        if node.op == 'Cast'
+        and node.outputs
+        and len(node.inputs) == 1
+        and node.inputs[0] in graph.constants
+        and node.attributes.get('to') in DTYPES
+    }
+    if not kinds:
+        return content
+    if sum(value.size * kind.itemsize for value, kind in kinds.values()) > _MOST_GROWTH * len(content):
+        raise EngineError(f'cannot load {file}: its weights grow to many times the size of the file')
+    values = {name: value.astype(kind) for name, (value, kind) in kinds.items()}
+    return b''.join(
+        field(_GRAPH, _with_weights(value, values)) if number == _GRAPH else bytes(raw)
+        for number, value, raw in pieces(memoryview(content))
+    )
+
+
+def _with_weights(graph: memoryview, values: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
+    """A graph with weights in place of the operations that gave them."""
+    parts = [field(_INITIALIZER, tensor(name, value)) for name, value in values.items()]
+    for number, value, raw in pieces(graph):
+        if number != _NODE or not values.keys() & {str(name, 'utf-8') for name in read_fields(value).get(2, ())}:
+            parts.append(bytes(raw))
+    return b''.join(parts)
 
 
 def new_file(image: str, shape: Sequence[int], opset: int, **metadata: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_edit import with_cast_weights
 from kd_perception.bundles.onnx_graph import check_input, read_graph
 from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
@@ -85,7 +86,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions) -> NcnnEngi
         BundleError: the file is missing or altered.
         EngineError: the network cannot be converted, or ncnn refuses it.
     """
-    graph = read_graph(read_network(bundle, artifact), artifact.file)
+    graph = read_graph(with_cast_weights(read_network(bundle, artifact), artifact.file), artifact.file)
     check_input(graph, bundle)
     import ncnn
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_perception.bundles.bundle import Artifact, Bundle
+from kd_perception.bundles.onnx_edit import with_cast_weights
 from kd_perception.bundles.onnx_graph import Graph, check_input, read_graph
 from kd_perception.bundles.onnx_integrity import read_network
 from kd_perception.detection.engine import Array, EngineInfo
@@ -98,7 +99,7 @@ def load(bundle: Bundle, artifact: Artifact, options: EngineOptions, runtime: An
     """
     import tensorrt as trt
 
-    content = read_network(bundle, artifact)
+    content = with_cast_weights(read_network(bundle, artifact), artifact.file)
     graph = read_graph(content, artifact.file)
     check_input(graph, bundle)
     precision = options.precision or artifact.precision

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from networks import bright_cells
 from onnx import TensorProto, helper, numpy_helper
 
-from kd_perception.bundles.onnx_edit import GraphEditor, new_file
+from kd_perception.bundles.onnx_edit import GraphEditor, new_file, with_cast_weights
 from kd_perception.bundles.onnx_integrity import check_integrity
 from kd_perception.bundles.onnx_outline import read_outline
 from kd_perception.bundles.onnx_wire import field, read_fields, signed, varint, varints
@@ -142,3 +142,37 @@ def test_the_outline_says_what_the_library_says(repository):
 def test_no_bytes_are_fatal(content):
     with pytest.raises(EngineError):
         read_outline(content, 'net.onnx')
+
+
+def cast_weights(casts=1):
+    """y = x + a weight of float16 and an integer of a Constant, each behind a Cast; `casts` casts of a large weight beside."""
+    nodes = [
+        helper.make_node('Constant', [], ['three'], value=numpy_helper.from_array(np.array(3))),
+        helper.make_node('Cast', ['half'], ['weight'], to=TensorProto.FLOAT),
+        helper.make_node('Cast', ['three'], ['shift'], to=TensorProto.FLOAT),
+        helper.make_node('Add', ['x', 'weight'], ['sum']),
+        helper.make_node('Add', ['sum', 'shift'], ['y']),
+        *(helper.make_node('Cast', ['large'], [f'wide{n}'], to=TensorProto.DOUBLE) for n in range(casts)),
+    ]
+    weights = [np.arange(6, dtype=np.float16) / 8, np.zeros(4000, np.float16)]
+    named = [numpy_helper.from_array(value, name) for value, name in zip(weights, ('half', 'large'), strict=True)]
+    places = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 6]) for name in ('x', 'y')]
+    graph = helper.make_graph(nodes, 'casts', places[:1], places[1:], named)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)])
+    model.ir_version = 8
+    return model.SerializeToString()
+
+
+def test_weights_behind_a_cast_become_weights():
+    content = cast_weights()
+    changed = with_cast_weights(content, 'net.onnx')
+    np.testing.assert_array_equal(run(changed, x=X)[0], run(content, x=X)[0])
+    graph = onnx.load_from_string(changed).graph
+    assert [node.op_type for node in graph.node] == ['Constant', 'Add', 'Add']
+    assert {t.name: t.data_type for t in graph.initializer}['weight'] == TensorProto.FLOAT
+    assert with_cast_weights(changed, 'net.onnx') == changed
+
+
+def test_a_file_whose_weights_would_fill_the_memory_is_refused():
+    with pytest.raises(EngineError, match='grow to many times'):
+        with_cast_weights(cast_weights(100), 'net.onnx')

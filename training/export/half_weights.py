@@ -1,6 +1,7 @@
 """Float networks whose weights are stored in float16: half the bytes of a bundle, all computation in float32 as before.
 
-Behind each large weight stands a Cast, which every engine does once when it loads the network.
+Behind each such weight stands a Cast: ONNX Runtime and OpenVINO do it once when they load the network, for ncnn and TensorRT
+`kd_perception.bundles.onnx_edit.with_cast_weights` does it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,26 @@ from onnx import TensorProto, helper, numpy_helper
 from training.errors import ExportError
 
 LEAST_VALUES = 256
-"""Smaller weights (biases, scales) stay as they are."""
+"""Smaller weights stay as they are."""
+MULTIPLIED = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+"""Whose second input is stored in float16; biases, and the head's places in pixels, are not rounded."""
 LARGEST = float(np.finfo(np.float16).max)
 HALF = '_float16'
 
 
 def store_in_half(source: Path, target: Path) -> None:
-    """Write a float network with its large weights in float16.
+    """Write a float network with the weights of its convolutions and matrices in float16.
 
     Raises:
         ExportError: a weight that float16 does not hold.
     """
     model = onnx.load(source)
     graph = model.graph
+    weights = {node.input[1] for node in graph.node if node.op_type in MULTIPLIED}
     casts = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < LEAST_VALUES:
+        if tensor.name not in weights or tensor.data_type != TensorProto.FLOAT or values.size < LEAST_VALUES:
             continue
         if not np.isfinite(values).all() or np.abs(values).max() > LARGEST:
             raise ExportError(f'{source}: {tensor.name} holds values that float16 does not: leave half_weights out')

@@ -56,6 +56,8 @@ class ParityLimits:
 
 EXACT = ParityLimits()
 """Of the float network against torch: the same arithmetic in another order."""
+HALF_WEIGHTS = ParityLimits(score=5e-3, overlap=0.99)
+"""Of a float network whose weights were stored in float16, against torch: eleven bits of each weight are left."""
 QUANTIZED = ParityLimits(found=0.95, score=0.05, overlap=0.85)
 """Of INT8 against float: one in twenty sure detections may fall away, and a box may move by a tenth of its side."""
 
@@ -118,6 +120,7 @@ def check_bundle_parity(
     width: int,
     height: int,
     limits: ParityLimits = QUANTIZED,
+    float_limits: ParityLimits = EXACT,
 ) -> dict[str, dict[str, Any]]:
     """Hold the float network against torch, and every other network against the float one.
 
@@ -129,6 +132,7 @@ def check_bundle_parity(
         width: input width in pixels.
         height: likewise.
         limits: of the networks that are not float.
+        float_limits: of the float network.
 
     Returns:
         By precision, `Parity.to_json`; where it says `compared: false`, the network finds nothing yet, and a warning says so.
@@ -140,8 +144,8 @@ def check_bundle_parity(
         raise ExportError(f'parity needs the float network; given are {", ".join(networks) or "none"}')
     spec = bare_bundle(classes, width, height)
     wanted = _found(Detector(spec, TorchEngine(module)), images)
-    record = {'fp32': check(networks['fp32'], wanted, detections_of(spec, networks['fp32'], 'fp32', images), EXACT)}
     reference = detections_of(spec, networks['fp32'], 'fp32', images)
+    record = {'fp32': check(networks['fp32'], wanted, reference, float_limits)}
     for precision, file in networks.items():
         if precision != 'fp32':
             record[precision] = check(file, reference, detections_of(spec, file, precision, images), limits)

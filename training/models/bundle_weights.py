@@ -59,6 +59,8 @@ def _convolutions(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
         raise WeightsError(f'{file} has {file.stat().st_size / 1e6:.0f} MB, more than {LARGEST_FILE / 1e6:g}')
     graph = onnx.load(str(file), load_external_data=False).graph
     stored = {item.name: torch.from_numpy(np.array(onnx.numpy_helper.to_array(item))) for item in graph.initializer}
+    casts = [node for node in graph.node if node.op_type == 'Cast' and node.input[0] in stored]
+    stored |= {node.output[0]: stored[node.input[0]].float() for node in casts}  # a bundle of half weights
     inputs = [tuple(node.input) for node in graph.node if node.op_type == 'Conv' and len(node.input) == 3]
     return {
         weight.removesuffix('.weight'): (stored[weight], stored[bias])

@@ -68,6 +68,9 @@ def opset(model: onnx.ModelProto) -> int:
 def _is_ready(model: onnx.ModelProto) -> bool:
     names = [node.name for node in model.graph.node]
     kinds = {node.op_type for node in model.graph.node}
+    weights = {weight.name for weight in model.graph.initializer}
+    if any(node.op_type == 'Cast' and node.input[0] in weights for node in model.graph.node):
+        return False  # weights kept in float16
     unique = all(names) and len(set(names)) == len(names)
     return unique and opset(model) >= OLDEST_OPSET and not kinds & {'Constant', 'BatchNormalization', 'Identity'}
 

@@ -23,7 +23,7 @@ LIBRARIES = ('torch', 'ultralytics', 'torch-pruning', 'onnx', 'onnxruntime', 'nu
 
 def write_plain_bundle(folder: Path, networks: Mapping[str, Path], validation: Path, recipe: Recipe) -> Bundle:
     """A bundle of networks that nobody measured yet."""
-    _lay_networks(folder, networks, recipe)
+    networks = _lay_networks(folder, networks, recipe)
     return write_bundle(folder, _document(folder, networks, {}, validation, recipe, {}))
 
 
@@ -42,11 +42,12 @@ def write_finished_bundle(
         ExportError: the networks differ by more than the limits.
     """
     from training.export.heads import boxes_scores
-    from training.export.parity import check_bundle_parity
+    from training.export.parity import EXACT, HALF_WEIGHTS, check_bundle_parity
     from training.models.weights import load_network
 
     size = recipe.export
     network, classes = load_network(weights)
+    networks = _lay_networks(folder, networks, recipe)
     parity = check_bundle_parity(
         boxes_scores(network, size.width, size.height),
         networks,
@@ -55,20 +56,22 @@ def write_finished_bundle(
         width=size.width,
         height=size.height,
         limits=recipe.parity,
+        float_limits=HALF_WEIGHTS if recipe.bundle.half_weights else EXACT,
     )
-    _lay_networks(folder, networks, recipe)
     write_bundle(folder, _document(folder, networks, metrics, validation, recipe, {'steps': records, 'parity': parity}))
     return {'parity': parity}
 
 
-def _lay_networks(folder: Path, networks: Mapping[str, Path], recipe: Recipe) -> None:
-    """Copy the networks under the names that they have in the bundle."""
+def _lay_networks(folder: Path, networks: Mapping[str, Path], recipe: Recipe) -> dict[str, Path]:
+    """Put the networks into the bundle, under the names that they have there; returns these files by precision."""
     folder.mkdir(parents=True, exist_ok=True)
+    laid = {precision: folder / _artifact_file(recipe, precision) for precision in networks}
     for precision, file in networks.items():
         if recipe.bundle.half_weights and precision == FLOAT:
-            store_in_half(file, folder / _artifact_file(recipe, precision))
+            store_in_half(file, laid[precision])
         else:
-            shutil.copyfile(file, folder / _artifact_file(recipe, precision))
+            shutil.copyfile(file, laid[precision])
+    return laid
 
 
 def _artifact_file(recipe: Recipe, precision: str) -> str:

@@ -37,6 +37,8 @@ class Measure(Work):
             settings += [bundle.max_detections, protocol]
         if bundle.suppression != PER_CLASS:
             settings.append(bundle.suppression)
+        if bundle.half_weights:
+            settings.append('half_weights')
         return settings
 
     @property

@@ -29,7 +29,7 @@ from training.models.weights import load_network
 from training.run import estimate
 from training.run.plan import Plan
 from training.run.recipe import load_recipe
-from training.steps import Steps
+from training.steps import Steps, digest
 from training.study.recipe_cells import cell_bundle, cell_weights, run_cell
 
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning', 'ignore::UserWarning')
@@ -285,6 +285,28 @@ def test_a_stage_trains_as_int8_will_compute_and_keeps_the_ranges_it_began_with(
     alone, tuned = (load_network(file)[0].state_dict() for file in weights)
     assert alone.keys() == tuned.keys()
     assert not torch.equal(alone['model.0.conv.weight'], tuned['model.0.conv.weight'])
+
+
+def test_a_bundle_of_half_weights_states_what_was_measured_of_them(photographs, recipe, tmp_path, capsys):
+    document = yaml.safe_load(recipe.read_text())
+    document['stages'] = {'alone': {'start': str(NETWORK), 'images': {'real': 8}}}
+    del document['report'], document['study']
+    sizes, said = {}, {}
+    for half in (False, True):
+        document['bundle']['half_weights'] = half
+        recipe.write_text(yaml.safe_dump(document, sort_keys=False))
+        assert main(['run', str(recipe), *options(tmp_path, photographs), '--target', str(tmp_path / 'bundle')]) == 0
+        said[half] = capsys.readouterr().out
+        bundle = load_bundle(tmp_path / 'bundle')
+        quantized, original = bundle.artifacts
+        file = bundle.folder / original.file
+        assert original.sha256 == digest(file)
+        assert quantized.metrics['compared_with_float']['sha256'] == original.sha256
+        assert original.measured_map is not None
+        sizes[half] = file.stat().st_size
+    assert sizes[True] < 0.65 * sizes[False]
+    assert all(f'{step} alone: done before' in said[True] for step in ('train', 'quantize'))
+    assert 'measure alone fp32: done before' not in said[True]
 
 
 def is_range(value):
