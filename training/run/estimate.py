@@ -74,7 +74,7 @@ class Data:
         name: in the recipe.
         what: format and folder.
         present: whether it is there.
-        images: for training: counted, stated or as published.
+        images: for training: counted, stated or as published; 0 where that is not known, as of a video.
     """
 
     name: str
@@ -83,7 +83,8 @@ class Data:
     images: int
 
     def __str__(self) -> str:
-        return f'{self.name:14} {self.what}: {"there" if self.present else "MISSING"}, about {self.images:,} training images'
+        count = f', about {self.images:,} training images' if self.images else ''
+        return f'{self.name:14} {self.what}: {"there" if self.present else "MISSING"}{count}'
 
 
 def data_needed(recipe: Recipe, root: Path) -> list[Data]:
@@ -104,12 +105,20 @@ def _labelled(name: str, source: SourceSettings, root: Path) -> Data:
     what = f'{source.format} in {folder}' if source.path else f'{source.format}, drawn here'
     if source.scenes is not None:
         return Data(name, what, True, source.scenes.count)
+    if source.fashion is not None:
+        return Data(name, what, folder.exists(), source.fashion.count)
     if source.tiles is not None:
         return Data(name, what, folder.exists(), source.tiles.count)
     tiles = TILES_OF_DTLD if source.grid is not None else 1
     if folder.is_dir() and source.path:
-        return Data(name, what, True, len(images_below(folder)) * tiles)
+        return Data(name, what, True, _training_images(folder) * tiles)
     return Data(name, what, not source.path, KNOWN_IMAGES.get(source.format, 1000) * tiles)
+
+
+def _training_images(folder: Path) -> int:
+    """Those below folders of that name; where there is none, all."""
+    files = images_below(folder)
+    return len([file for file in files if 'train' in file.relative_to(folder).parts]) or len(files)
 
 
 def stages(recipe: Recipe, needed: list[Data]) -> list[StageEstimate]:
