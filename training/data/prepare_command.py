@@ -44,7 +44,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Declare `prepare`."""
     text = 'convert a data set to our form, check it, show what it holds'
     parser = declare(commands, 'prepare', text, EPILOG)
-    parser.add_argument('source', nargs='?', type=Path, metavar='SOURCE', help='folder of the data set; not for scenes')
+    parser.add_argument(
+        'source',
+        nargs='?',
+        type=Path,
+        metavar='SOURCE',
+        help='folder of the data set, or its name in $KD_DATA; not for scenes',
+    )
     parser.add_argument('--format', choices=FORMATS, help='of SOURCE; without it SOURCE is a prepared folder')
     parser.add_argument('--out', type=Path, default=Path(), metavar='FOLDER', help='of the prepared data set')
     parser.add_argument('--check', action='store_true', help='look for broken boxes and pictures; write nothing')
@@ -120,10 +126,13 @@ def run(options: argparse.Namespace) -> int:
     from training.data.conversion import is_data_set
     from training.data.crops import CropSettings, write_crops
     from training.data.overview import write_overview
+    from training.data.root import source_folder
     from training.data.sources import prepare
 
     if options.source is None and options.format != 'scenes':
         raise DataError('give the folder of the data set; python -m training prepare --help shows examples')
+    if options.source is not None:
+        options.source = source_folder(options.source)
     if options.check:
         report = _check(options)
         print(report)

@@ -67,6 +67,17 @@ def test_check_finds_broken_boxes(source, capsys, line, kind, status):
     assert kind in capsys.readouterr().out
 
 
+def test_a_set_is_found_here_or_in_the_data_root_as_recipes_find_it(source, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    monkeypatch.setenv('KD_DATA', str(tmp_path))
+    assert run('photos', '--format', 'yolo', '--check') == NOTHING_WRONG
+    capsys.readouterr()
+    (tmp_path / 'elsewhere' / 'photos').mkdir()
+    assert run('photos', '--format', 'yolo', '--check') == FAULTS
+    assert 'training: photos' in capsys.readouterr().err
+
+
 def test_check_goes_on_behind_the_first_fault(source, capsys):
     (source / 'images/train/a1.jpg').write_bytes(b'')
     whole = (source / 'images/train/a2.jpg').read_bytes()
