@@ -21,7 +21,7 @@ from kd_perception.detection.detector import Detector
 from kd_perception.detection.thresholds import SUPPRESSIONS
 from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.tracking import TrackedFrame, TrackingFigures, tracking_figures
-from kd_perception.report.tracking import judged_frame
+from kd_perception.report.tracking import judged_frame, published
 from kd_perception.scene import CLASS_NAMES, Scene, SceneFrame
 from kd_perception.selection.selection import Request, select
 from kd_perception.tracking.bytetrack import ByteTracker, TrackerSettings
@@ -35,7 +35,6 @@ def main() -> None:
     """Print a row a flight for the bundle and for exact boxes, then the times."""
     options = _options()
     detector = _detector(options)
-    thresholds = detector.bundle.thresholds
     print(
         '| boxes | seed | objects | HOTA | IDF1 | MOTA | MOTA, classes ignored | id switches |\n|---|---|---|---|---|---|---|---|'
     )
@@ -44,10 +43,13 @@ def main() -> None:
         shown = [scene.frame(k) for k in range(options.frames)]
         truth = _truth(shown, detector.bundle)
         found = [detector.detect(frame.image)[0] for frame in shown]
-        tracks = [one.select(thresholds.reported(one, detector.bundle.classes)) for one in _tracked(found, options)]
-        _print_row(detector.bundle.name, seed, truth, tracks)
+        for score in options.track_publish_score:
+            settings = TrackerSettings(high_score=options.track_high_score, publish_score=score)
+            tracks = [published(one, detector.bundle, settings) for one in _tracked(found, settings)]
+            name = detector.bundle.name + (f', tracks from {score:g}' if score >= 0 else '')
+            _print_row(name, seed, truth, tracks)
         exact = [replace(there.objects, track_ids=None) for there in truth]
-        _print_row('exact', seed, truth, list(_tracked(exact, options)))
+        _print_row('exact', seed, truth, list(_tracked(exact, TrackerSettings())))
     _print_times()
 
 
@@ -57,8 +59,12 @@ def _options() -> argparse.Namespace:
         '--bundle', default='aerial_traffic', help='of the classes of the scenes (default: %(default)s)'
     )
     parser.add_argument('--precision', default='auto')
+    parser.add_argument('--threads', type=int, default=0, help='inside one inference (default: one per core)')
     parser.add_argument('--suppression', choices=SUPPRESSIONS, default='', help="default: the bundle's")
     parser.add_argument('--track-high-score', type=float, default=TrackerSettings().high_score)
+    parser.add_argument(
+        '--track-publish-score', type=float, nargs='+', default=[-1.0, 0.25], help='a row each (default: %(default)s)'
+    )
     parser.add_argument('--seeds', type=int, nargs='*', default=list(range(6)), help='of the flights; none: times only')
     parser.add_argument('--frames', type=int, default=90, help='of each flight (default: %(default)s)')
     return parser.parse_args()
@@ -75,7 +81,14 @@ def _truth(shown: Sequence[SceneFrame], bundle: Bundle) -> list[GroundTruth]:
 
 
 def _detector(options: argparse.Namespace) -> Detector:
-    request = Request('onnxruntime', options.precision, 1.0, budget_ms=math.inf, options=EngineOptions(), family=False)
+    request = Request(
+        'onnxruntime',
+        options.precision,
+        1.0,
+        budget_ms=math.inf,
+        options=EngineOptions(threads=options.threads),
+        family=False,
+    )
     selection = select(load_bundle(find_bundle(options.bundle)), request)
     thresholds = selection.bundle.thresholds.down_to(TrackerSettings().low_score)
     if options.suppression:
@@ -83,8 +96,8 @@ def _detector(options: argparse.Namespace) -> Detector:
     return Detector(selection.bundle, selection.load(), thresholds)
 
 
-def _tracked(frames: Sequence[Detections], options: argparse.Namespace) -> Iterator[Detections]:
-    tracker = ByteTracker(TrackerSettings(high_score=options.track_high_score))
+def _tracked(frames: Sequence[Detections], settings: TrackerSettings) -> Iterator[Detections]:
+    tracker = ByteTracker(settings)
     return (tracker.track(found, k / FPS) for k, found in enumerate(frames))
 
 

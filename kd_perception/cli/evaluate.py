@@ -95,6 +95,7 @@ def _add_tracker(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--track-high-score', type=float, default=usual.high_score, help='default: %(default)s')
     parser.add_argument('--track-match-iou', type=float, default=usual.match_iou, help='default: %(default)s')
     parser.add_argument('--track-keep-s', type=float, default=usual.keep_s, help='default: %(default)s')
+    parser.add_argument('--track-publish-score', type=float, default=usual.publish_score, help='default: %(default)s')
 
 
 def _add_work(parser: argparse.ArgumentParser) -> None:
@@ -210,7 +211,10 @@ def _tracker(options: argparse.Namespace) -> TrackerSettings | None:
     if options.tracker == 'none':
         return None
     return TrackerSettings(
-        high_score=options.track_high_score, match_iou=options.track_match_iou, keep_s=options.track_keep_s
+        high_score=options.track_high_score,
+        match_iou=options.track_match_iou,
+        keep_s=options.track_keep_s,
+        publish_score=options.track_publish_score,
     )
 
 

@@ -26,6 +26,11 @@ def tracked(detections: Sequence[Detections], stamps_ns: Sequence[int], settings
     return [tracker.track(found, stamp / 1e9) for found, stamp in zip(detections, stamps_ns, strict=True)]
 
 
+def published(detections: Detections, bundle: Bundle, settings: TrackerSettings) -> Detections:
+    """Of the tracked detections of a frame those that the node would publish."""
+    return detections.select(settings.published(detections, bundle.thresholds.reported(detections, bundle.classes)))
+
+
 def tracking_section(results: Sequence[BagResult], bundle: Bundle, settings: TrackerSettings) -> dict[str, Any] | None:
     """The report's section `tracking`: figures of every bag whose ground truth has ids, and of all together.
 
@@ -42,9 +47,7 @@ def tracking_section(results: Sequence[BagResult], bundle: Bundle, settings: Tra
         frames = [frame for frame in result.frames if not frame.rejected]
         found = tracked([frame.detections for frame in frames], [frame.stamp_ns for frame in frames], settings)
         judged = [
-            judged_frame(
-                result.truth[frame.stamp_ns], detections.select(bundle.thresholds.reported(detections, bundle.classes))
-            )
+            judged_frame(result.truth[frame.stamp_ns], published(detections, bundle, settings))
             for frame, detections in zip(frames, found, strict=True)
             if frame.stamp_ns in result.truth
         ]

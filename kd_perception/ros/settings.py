@@ -131,6 +131,7 @@ class Settings:
             high_score=self._node.setting('track_high_score'),
             match_iou=self._node.setting('track_match_iou'),
             keep_s=self._node.setting('track_keep_s'),
+            publish_score=self._node.setting('track_publish_score'),
             votes=self._node.setting('track_class') == 'vote',
         )
 

@@ -239,6 +239,8 @@ class Pipeline:
             detections = self._tracking.update(source.slot, model, detections, seconds, options.tracker)
         size = (image.shape[1], image.shape[0])
         reported = options.thresholds(bundle.thresholds).reported(detections, bundle.classes)
+        if options.tracker is not None:
+            reported = options.tracker.published(detections, reported)
         kept = detections.select(reported & options.boxes.wanted(detections, bundle.classes, size))
         times.track = 1e3 * (time.monotonic() - started)
         return kept

@@ -33,6 +33,8 @@ class TrackerSettings:
         match_iou: least IoU of a strong detection with the predicted box.
         weak_match_iou: the same for a weak detection, which must fit better.
         keep_s: seconds for which a track that is not seen is kept.
+        publish_score: from this score on a detection that continues a track is published, though it be under the score of its
+            class; below 0 that score holds for all.
         votes: a detection has the class for which its track's scores speak, of the last seconds, in place of its own.
     """
 
@@ -41,7 +43,15 @@ class TrackerSettings:
     match_iou: float = 0.2
     weak_match_iou: float = 0.5
     keep_s: float = 1.0
+    publish_score: float = -1.0
     votes: bool = True
+
+    def published(self, detections: Detections, reported: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which tracked detections are published, bool (N,); `reported` are those that reach the score of their class."""
+        if self.publish_score < 0 or detections.track_ids is None:
+            return reported
+        continued = (detections.track_ids != NO_TRACK) & (detections.scores >= self.publish_score)
+        return np.asarray(reported | continued)
 
 
 @dataclass

@@ -61,6 +61,7 @@ TABLE = {
     'track_high_score': Row('high', '0.05'),
     'track_match_iou': Row('[0.2]', '0.0'),
     'track_keep_s': Row('1s', '61.0'),
+    'track_publish_score': Row('low', '-1.5'),
     'track_class': Row('1', 'voted', "''"),
     'max_image_pixels': Row('4e7', '100'),
     'max_age_ms': Row('off', '-0.1'),

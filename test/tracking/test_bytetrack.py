@@ -74,6 +74,21 @@ def test_a_weak_detection_continues_a_track_but_begins_none():
     assert tracker.update(below, 0.09).tolist() == [NO_TRACK]
 
 
+@pytest.mark.parametrize(
+    ('publish_score', 'ids', 'kept'),
+    [
+        (-1.0, [1, 2, NO_TRACK], [True, False, False]),
+        (0.3, [1, 2, NO_TRACK], [True, True, False]),
+        (0.45, [1, 2, NO_TRACK], [True, False, False]),
+        (0.3, None, [True, False, False]),
+    ],
+)
+def test_a_detection_that_continues_a_track_may_be_published_from_a_lower_score(publish_score, ids, kept):
+    found = Detections(np.zeros((3, 4)), np.array([0.9, 0.4, 0.4]), np.zeros(3), ids and np.array(ids))
+    settings = TrackerSettings(publish_score=publish_score)
+    assert settings.published(found, found.scores >= 0.5).tolist() == kept
+
+
 def test_two_objects_that_pass_each_other_keep_their_ids():
     tracker = ByteTracker()
     for frame in range(60):
