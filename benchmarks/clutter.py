@@ -3,8 +3,8 @@
     python -m benchmarks.clutter models/aerial_traffic out/another
 
 Every scene is painted twice, with the same vehicles. A detection is a false alarm where it overlaps no vehicle by an IoU of
-0.3; a vehicle is found where a detection of its own overlaps it by 0.5. Classes do not count, and all boxes suppress each other.
-Detectors are to be compared where they find as much.
+0.3 and does not lie by half in one that is hardly in sight; a vehicle is found where a detection of its own overlaps it by 0.5.
+Classes do not count, and all boxes suppress each other. Detectors are to be compared where they find as much.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kd_perception import engines
 from kd_perception.bundles.bundle import load_bundle
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
-from kd_perception.detection.overlap import iou
+from kd_perception.detection.overlap import iou, share_inside
 from kd_perception.detection.thresholds import ALL_CLASSES
 from kd_perception.engines.options import EngineOptions
 from kd_perception.metrics.matching import assign
@@ -29,6 +29,8 @@ from kd_perception.scene import Scene, SceneFrame, draw_settings
 SCORES = (0.25, 0.35, 0.45, 0.5, 0.6)
 TOUCHED, FOUND = 0.3, 0.5
 """IoU with any vehicle from which a detection is no false alarm, and with its own from which a vehicle is found."""
+EXCUSED = 0.5
+"""Share of a detection inside a vehicle that is hardly in sight, from which it is neither right nor wrong."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,17 @@ def detector_of(folder: Path, precision: str, threads: int) -> Detector:
 
 def count(detector: Detector, frames: Sequence[SceneFrame]) -> list[Count]:
     """One for each of `SCORES`."""
-    detected = [(of_one_class(detector.detect(frame.image)[0]), of_one_class(frame.truth)) for frame in frames]
-    return [sum((judged(*pair, score) for pair in detected), Count(0, 0)) for score in SCORES]
+    detected = [of_one_class(detector.detect(frame.image)[0]) for frame in frames]
+    return [sum((judged(*pair, score) for pair in zip(detected, frames, strict=True)), Count(0, 0)) for score in SCORES]
 
 
-def judged(detections: Detections, truth: Detections, score: float) -> Count:
-    """What is reported from a score on, held against the vehicles; all of one class."""
-    reported = detections.select(detections.scores >= score)
-    alarms = iou(reported.boxes, truth.boxes).max(1, initial=0) < TOUCHED
-    return Count(int(alarms.sum()), int((assign(reported, truth, FOUND) >= 0).sum()))
+def judged(detections: Detections, frame: SceneFrame, score: float) -> Count:
+    """What is reported from a score on, all of one class, held against a frame's vehicles."""
+    reported, truth = detections.select(detections.scores >= score), of_one_class(frame.truth)
+    touches = iou(reported.boxes, truth.boxes).max(1, initial=0) >= TOUCHED
+    excused = share_inside(reported.boxes, frame.ignored).max(1, initial=0) >= EXCUSED
+    found = assign(reported, truth, FOUND) >= 0
+    return Count(int((~touches & ~excused).sum()), int(found.sum()))
 
 
 def of_one_class(detections: Detections) -> Detections:

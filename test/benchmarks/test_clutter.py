@@ -8,16 +8,18 @@ from networks import make_bundle
 
 from benchmarks import clutter
 from kd_perception.detection.detections import Detections
+from kd_perception.scene import SceneFrame
 
 VEHICLES = [(0, 0, 20, 10), (50, 50, 70, 60)]
 
 
 def test_alarms_overlap_no_vehicle_and_a_vehicle_is_found_once():
-    truth = Detections(VEHICLES, np.ones(2), np.zeros(2))
-    # Right; once more; beside all vehicles; around one that it overlaps by a quarter, which neither finds nor excuses.
-    boxes = [(0, 0, 20, 10), (1, 0, 21, 10), (100, 100, 120, 110), (50, 50, 70, 90)]
-    detections = Detections(boxes, np.array([0.9, 0.8, 0.4, 0.3]), np.zeros(4))
-    counts = [clutter.judged(detections, truth, score) for score in (0.25, 0.35, 0.5, 0.95)]
+    truth, ignored = Detections(VEHICLES, np.ones(2), np.zeros(2)), np.array([(150, 0, 170, 10)], np.float32)
+    frame = SceneFrame(np.zeros((200, 200, 3), np.uint8), truth, ignored, 0.0)
+    # Right; once more; beside all vehicles; around one, by a quarter: an alarm; on one hardly seen.
+    boxes = [(0, 0, 20, 10), (1, 0, 21, 10), (100, 100, 120, 110), (50, 50, 70, 90), (152, 0, 180, 10)]
+    detections = Detections(boxes, np.array([0.9, 0.8, 0.4, 0.3, 0.9]), np.zeros(5))
+    counts = [clutter.judged(detections, frame, score) for score in (0.25, 0.35, 0.5, 0.95)]
     assert counts == [clutter.Count(2, 1), clutter.Count(1, 1), clutter.Count(0, 1), clutter.Count(0, 0)]
 
 
