@@ -216,3 +216,18 @@ def test_without_the_cuda_library_the_way_out_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr('kd_perception.engines.cuda_memory._LIBRARIES', ('libcudart.so.none',))
     with pytest.raises(EngineError, match='nvidia-jetpack'):
         load(make_bundle(tmp_path))
+
+
+def test_weights_of_float16_behind_a_cast_are_given_as_weights(tmp_path, use, monkeypatch):
+    trt, _ = use()
+    given, parse = [], trt.OnnxParser.parse
+    monkeypatch.setattr(trt.OnnxParser, 'parse', lambda self, content: given.append(content) or parse(self, content))
+    model = bright_cells()
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == 'weights')
+    half = onnx.numpy_helper.to_array(weights).astype(np.float16)
+    weights.CopyFrom(onnx.numpy_helper.from_array(half, 'half'))
+    model.graph.node.insert(0, onnx.helper.make_node('Cast', ['half'], ['weights'], to=onnx.TensorProto.FLOAT))
+    load(make_bundle(tmp_path, network=model)).close()
+    graph = onnx.load_from_string(given[0]).graph
+    assert [node.input[0] for node in graph.node if node.op_type == 'Cast'] == ['image']
+    assert next(tensor for tensor in graph.initializer if tensor.name == 'weights').data_type == onnx.TensorProto.FLOAT
