@@ -1,4 +1,4 @@
-"""S2 and S3 on the drone photographs, from their own recipes at the size of their rehearsals: teacher, bundle, arms, INT8."""
+"""Recipes on the drone photographs at the size of their rehearsals: S2 and S3 to their INT8, clutter, QAT."""
 
 import csv
 from dataclasses import replace
@@ -22,7 +22,7 @@ ONE_SEED = ('--seeds', '0', '--workers', '0', '--cell-threads', '1')
 
 @pytest.fixture(scope='module')
 def rehearse(repository, shared_data, tmp_path_factory):
-    """Calls a command of `python -m training` on a recipe's rehearsal; the recipes share the teacher of `aerial_traffic`."""
+    """Calls a command of `python -m training` on a recipe's rehearsal; most begin with the weights of `aerial_traffic`'s."""
     place = tmp_path_factory.mktemp('rehearsals')
 
     def call(*arguments):
@@ -30,8 +30,8 @@ def rehearse(repository, shared_data, tmp_path_factory):
         assert main([str(argument) for argument in (*arguments, *common)]) == 0
 
     call('run', repository / 'training/recipes/aerial_traffic.yaml', '--until', 'finish', *ONE_THREAD)
-    teacher = next(place.glob('aerial_traffic_rehearsal/train-finish-*/weights.pt'))
-    return lambda *arguments: call(*arguments, '--set', f'weights.v8={teacher}')
+    first = next(place.glob('aerial_traffic_rehearsal/train-finish-*/weights.pt'))
+    return lambda *arguments, begin=True: call(*arguments, *(('--set', f'weights.v8={first}') if begin else ()))
 
 
 def arms_of(cells):
@@ -71,3 +71,19 @@ def test_cells_of_s3_are_measured_in_int8(rehearse, repository, tmp_path):
     report = ('--arms', 'head_float', 'qat', '--report', tmp_path / 'int8.md')
     rehearse('study', 'int8', 'aerial_traffic', *networks, *ONE_SEED, *report)
     assert arms_of(tmp_path / 'int8_cells.csv') == {'distilled fp32', 'distilled head_float', 'distilled qat'}
+
+
+def test_clutter_and_coarser_classes(rehearse, repository, tmp_path):
+    recipe = repository / 'training/recipes/aerial_traffic_clutter.yaml'
+    rehearse('run', recipe, '--target', tmp_path, *ONE_THREAD, begin=False)
+    bundle = load_bundle(tmp_path)
+    assert bundle.classes == ('car', 'large_vehicle', 'cyclist')
+    assert bundle.covers['large_vehicle'] == ('truck', 'bus', 'minibus')
+    assert bundle.thresholds.is_class_agnostic
+
+
+def test_a_network_trains_as_int8_computes_with_a_teacher(rehearse, repository, tmp_path):
+    rehearse('run', repository / 'training/recipes/qat_aerial.yaml', '--target', tmp_path, *ONE_THREAD)
+    bundle = load_bundle(tmp_path)
+    assert [artifact.precision for artifact in bundle.artifacts] == ['int8', 'fp32']
+    assert bundle.provenance['steps']['train rounded']['result']['steps'] == 3
