@@ -3,9 +3,9 @@
     python -m benchmarks.int8 models/mine my_photos --out out/int8
 
 The bundle's own INT8 artifacts are measured as they are; `python -m training quantize` makes them. The others quantize the same
-float network with the same calibration pictures, by their own defaults: ONNX Runtime's `quantize_static`, NNCF's `quantize`, and
-Model Optimizer's, each where it is installed. All networks of an engine run in turn; times are medians, with one thread of the
-process's time on the CPU.
+float network with the same calibration pictures, by their own defaults: ONNX Runtime's `quantize_static` (activations of 8 and
+16 bits), NNCF's `quantize`, and Model Optimizer's, each where it is installed. All networks of an engine run in turn; times are
+medians, with one thread of the process's time on the CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ import onnx
 
 from kd_perception import engines
 from kd_perception.bundles.bundle import Bundle, load_bundle
+from kd_perception.engines.options import EngineOptions
+from kd_perception.errors import KdPerceptionError
 from training.data.root import data_set
 from training.measure import measure_artifact, with_file
 from training.quantize.pictures import pictures_of
@@ -62,9 +65,8 @@ def main() -> int:
 
 def _others(bundle: Bundle, fed: Sequence[Any], folder: Path) -> Iterator[tuple[str, Path]]:
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
-    makers: dict[str, Maker] = {'onnxruntime.quantization': _onnxruntime, 'NNCF': _nncf, 'Model Optimizer': _modelopt}
-    for name, make in makers.items():
-        file = folder / f'{name.split(".")[0].replace(" ", "_").lower()}.onnx'
+    for name, make in MAKERS.items():
+        file = folder / f'{name.replace(" ", "_").replace(",", "").lower()}.onnx'
         try:
             if not file.is_file():
                 make(source, file, fed)
@@ -73,8 +75,8 @@ def _others(bundle: Bundle, fed: Sequence[Any], folder: Path) -> Iterator[tuple[
             print(f'{name}: {type(error).__name__}: {str(error).strip().splitlines()[0][:160] if str(error) else ""}')
 
 
-def _onnxruntime(source: Path, target: Path, fed: Sequence[Any]) -> None:
-    """Static, QDQ, U8S8, weights per channel, extremes; with its own preparation."""
+def _onnxruntime(source: Path, target: Path, fed: Sequence[Any], bits: int = 8) -> None:
+    """Static, QDQ, unsigned activations, weights of 8 bits per channel, extremes; with its own preparation."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -94,7 +96,7 @@ def _onnxruntime(source: Path, target: Path, fed: Sequence[Any]) -> None:
             str(target),
             Reader(),
             per_channel=True,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QUInt8 if bits == 8 else QuantType.QUInt16,
             weight_type=QuantType.QInt8,
         )
 
@@ -137,13 +139,28 @@ def _input(source: Path) -> str:
     return next(str(value.name) for value in graph.input if value.name not in weights)
 
 
+MAKERS: dict[str, Maker] = {
+    'onnxruntime.quantization': _onnxruntime,
+    'onnxruntime.quantization, 16-bit activations': partial(_onnxruntime, bits=16),
+    'NNCF': _nncf,
+    'Model Optimizer': _modelopt,
+}
+
+
 def _measure(
     bundle: Bundle, dataset: Path, networks: dict[str, Path], engine: str, picture: Any, options: argparse.Namespace
 ) -> None:
     if not engines.availability(engine):
         return
     source = bundle.folder / bundle.artifact('onnxruntime', 'fp32').file
-    timed = {'float': (source, 'fp32'), **{name: (file, 'int8') for name, file in networks.items()}}
+    timed = {'float': (source, 'fp32')}
+    for name, file in networks.items():
+        try:
+            one = with_file(bundle, file, 'int8', engine)
+            engines.load(one, one.artifacts[0], EngineOptions(threads=options.threads)).close()
+            timed[name] = file, 'int8'
+        except KdPerceptionError as error:
+            print(f'{name} on {engine}: {error}', flush=True)
     measured = measure_times(bundle, engine, timed, picture, options.rounds, options.threads)
     times, engine_as = measured.ms, engine if measured.amx else f'{engine} without AMX'
     for name, (file, precision) in timed.items():

@@ -70,3 +70,44 @@ def depthwise_lamps(path: Path, act: str = 'Relu', spread: float = 1.0) -> Path:
     ]
     shapes = {'row': np.array([1, 1, CELLS], np.int64)}
     return save(path, nodes, weights | shapes, {'output0': (1, 5, CELLS)})
+
+
+def node(kind: str, inputs: Sequence[str], output: str, **attributes) -> onnx.NodeProto:
+    """A node named as what it writes."""
+    return helper.make_node(kind, inputs, [output], output, **attributes)
+
+
+def conv(number: int, source: str, **attributes) -> onnx.NodeProto:
+    """A convolution with the weights `w<number>` that writes `c<number>`."""
+    return node('Conv', [source, f'w{number}'], f'c{number}', **attributes)
+
+
+def shortcuts(path: Path, side: int, spread: float = 1.0) -> Path:
+    """As C2f and SPPF do: halves, a shortcut, a concatenation, a pooling; SiLU behind the channels that are unlike."""
+    rng = np.random.default_rng(0)
+    shapes = {0: (6, 3), 1: (6, 6), 2: (3, 3), 3: (5, 9), 4: (4, 5), 5: (2, 4)}
+    tensors = {f'w{n}': rng.normal(0, 0.4, (*shape, 1, 1)).astype(np.float32) for n, shape in shapes.items()}
+    factors = (spread ** np.arange(6)).astype(np.float32)
+    tensors['w0'] *= factors[:, None, None, None]
+    tensors['w1'] /= factors[None, :, None, None]
+    tensors |= {name: np.array([value], np.int64) for name, value in (('zero', 0), ('half', 3), ('all', 6), ('one', 1))}
+    nodes = [
+        conv(0, 'images'),
+        node('Sigmoid', ['c0'], 's0'),
+        node('Mul', ['c0', 's0'], 'a0'),
+        conv(1, 'a0'),
+        node('Relu', ['c1'], 'a1'),
+        node('Slice', ['a1', 'zero', 'half', 'one'], 'first'),
+        node('Slice', ['a1', 'half', 'all', 'one'], 'second'),
+        conv(2, 'second'),
+        node('Relu', ['c2'], 'a2'),
+        node('Add', ['second', 'a2'], 'sum'),
+        node('Concat', ['first', 'second', 'sum'], 'joined', axis=1),
+        conv(3, 'joined'),
+        node('Relu', ['c3'], 'a3'),
+        node('MaxPool', ['a3'], 'pooled', kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        conv(4, 'pooled'),
+        node('Relu', ['c4'], 'a4'),
+        conv(5, 'a4'),
+    ]
+    return save(path, nodes, tensors, {'c5': (1, 2, side, side)}, image=(1, 3, side, side))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -73,27 +74,61 @@ def calibrate(
     Raises:
         QuantizationError: no images, or an unknown method.
     """
-    if method not in METHODS:
-        raise QuantizationError(f'unknown calibration method {method!r}; choose one of {", ".join(METHODS)}')
-    if not images:
-        raise QuantizationError('calibration needs images')
-    extremes = _extremes(model, tensors, images)
-    if method == 'minmax':
-        return extremes
-    ranges = {}
-    for name, counts in _histograms(model, extremes, images).items():
-        low, high = extremes[name]
-        reach = max(-low, high)
-        if method == 'mse':
-            function = (functions or {}).get(name)
-            ranges[name] = mse_range(counts, reach, low, high, symmetric=symmetric, function=function)
-            continue
-        if method == 'percentile':
-            limit = percentile_limit(counts, reach, percentile)
-        else:
-            limit = entropy_limit(counts, reach, low, high, symmetric=symmetric)
-        ranges[name] = (max(low, -limit), min(high, limit))
-    return ranges
+    return Observed(model, tensors, images).ranges(
+        method, percentile=percentile, symmetric=symmetric, functions=functions
+    )
+
+
+class Observed:
+    """What some activations were on the images; each pass over them is made once, when a method first needs it.
+
+    Args:
+        model: with one image as input, shapes inferred.
+        tensors: names of float activations in it.
+        images: as the network takes them, without the axis of the batch.
+    """
+
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], images: Sequence[Image]) -> None:
+        if not images:
+            raise QuantizationError('calibration needs images')
+        self._model, self._tensors, self._images = model, tensors, images
+
+    @cached_property
+    def extremes(self) -> dict[str, Range]:
+        """Smallest and largest value of each tensor; 0 always lies between."""
+        return _extremes(self._model, self._tensors, self._images)
+
+    @cached_property
+    def _counts(self) -> dict[str, Counts]:
+        return _histograms(self._model, self.extremes, self._images)
+
+    def ranges(
+        self,
+        method: str,
+        *,
+        percentile: float = 99.99,
+        symmetric: bool = False,
+        functions: Mapping[str, Function] | None = None,
+    ) -> dict[str, Range]:
+        """The range of each tensor by a method, see `calibrate`."""
+        if method not in METHODS:
+            raise QuantizationError(f'unknown calibration method {method!r}; choose one of {", ".join(METHODS)}')
+        if method == 'minmax':
+            return dict(self.extremes)
+        ranges = {}
+        for name, counts in self._counts.items():
+            low, high = self.extremes[name]
+            reach = max(-low, high)
+            if method == 'mse':
+                function = (functions or {}).get(name)
+                ranges[name] = mse_range(counts, reach, low, high, symmetric=symmetric, function=function)
+                continue
+            if method == 'percentile':
+                limit = percentile_limit(counts, reach, percentile)
+            else:
+                limit = entropy_limit(counts, reach, low, high, symmetric=symmetric)
+            ranges[name] = (max(low, -limit), min(high, limit))
+        return ranges
 
 
 def _extremes(model: onnx.ModelProto, tensors: Sequence[str], images: Sequence[Image]) -> dict[str, Range]:

@@ -10,11 +10,25 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from training.quantize.calibration import Image, Range, run
-from training.quantize.network import attribute, constants, convolutions, opset
-from training.quantize.qdq import ChannelRange, QuantizeSettings, float_nodes, quantize_model
+from training.quantize.activations import activation_functions
+from training.quantize.calibration import Image, Observed, Range, run
+from training.quantize.float_parts import front
+from training.quantize.network import attribute, constants, convolutions, makers, opset, readers
+from training.quantize.qdq import (
+    ChannelRange,
+    QuantizeSettings,
+    activations,
+    depthwise_inputs,
+    float_nodes,
+    quantize_model,
+    read_by_quantized,
+)
+from training.quantize.shared_rounding import shared_ranges
 
 FloatArray = npt.NDArray[np.float32]
+
+SIMPLE = frozenset({'Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'PRelu', 'Tanh'})
+"""Activation functions of one node; they stay in float with their convolution."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,17 @@ class Candidate:
     def quantized(self) -> list[onnx.NodeProto]:
         """The convolutions that are quantized, in order."""
         return convolutions(self.model.graph, self.left)
+
+    @property
+    def learnable(self) -> list[onnx.NodeProto]:
+        """The quantized convolutions whose weights and bias are their own: see `biased`."""
+        graph = self.model.graph
+        known, reading = constants(graph), readers(graph)
+        return [
+            node
+            for node in self.quantized
+            if len(node.input) > 2 and node.input[2] in known and all(len(reading[n]) == 1 for n in node.input[1:3])
+        ]
 
     def written(self) -> onnx.ModelProto:
         """The quantized graph."""
@@ -97,6 +122,57 @@ def biased(model: onnx.ModelProto) -> onnx.ModelProto:
         node.input.append(name)
         taken.add(name)
     return copy
+
+
+def leaving(candidate: Candidate, names: Sequence[str]) -> Candidate:
+    """With convolutions, and the activation functions behind them, in float.
+
+    A float convolution right between DequantizeLinear and QuantizeLinear would not stay so: ONNX Runtime rounds its weights by
+    itself, with one scale for all channels (WeightBiasQuantization).
+    """
+    graph = candidate.model.graph
+    written = {node.output[0] for node in graph.node if node.name in names}
+    behind = [node for a in activation_functions(graph) if a.reads in written for node in a.nodes]
+    behind += [node.name for node in graph.node if node.op_type in SIMPLE and node.input[0] in written]
+    added = (*candidate.settings.float_nodes, *names, *behind)
+    return replace(candidate, settings=replace(candidate.settings, float_nodes=tuple(dict.fromkeys(added))))
+
+
+def with_ranges(
+    candidate: Candidate, images: Sequence[Image], method: str, percentile: float, observed: Observed | None = None
+) -> Candidate:
+    """With ranges of a method; those of the picture itself, which 8 bits hold exactly, are its extremes.
+
+    Args:
+        candidate: whose model says what is rounded.
+        images: calibrate.
+        method: of `training.quantize.calibration`.
+        percentile: share kept by `percentile`, in percent.
+        observed: of `observe`, where the same network was calibrated before.
+    """
+    graph, settings = candidate.model.graph, candidate.settings
+    functions = {one.reads: one.function for one in activation_functions(graph)}
+    symmetric = settings.target == 'tensorrt'
+    seen = observed or observe(candidate, images)
+    ranges = seen.ranges(method, percentile=percentile, symmetric=symmetric, functions=functions)
+    ranges |= {name: limits for name, limits in seen.extremes.items() if _is_picture(name, candidate)}
+    channels = {}
+    if settings.target == 'openvino':
+        channels = channel_extremes(candidate.model, depthwise_inputs(graph, candidate.left), images)
+        ranges = shared_ranges(graph, read_by_quantized(graph, settings, candidate.left) - {*channels}, ranges)
+    return replace(candidate, ranges=ranges, channel_ranges=channels)
+
+
+def observe(candidate: Candidate, images: Sequence[Image]) -> Observed:
+    """The activations of a candidate on images, for ranges of several methods."""
+    return Observed(candidate.model, activations(candidate.model.graph, candidate.settings), images)
+
+
+def _is_picture(tensor: str, candidate: Candidate) -> bool:
+    """Whether no convolution stands before a tensor."""
+    graph = candidate.model.graph
+    maker = makers(graph).get(tensor)
+    return maker is None or (maker.name in front(graph) and maker.op_type != 'Conv')
 
 
 def channel_extremes(

@@ -26,7 +26,9 @@ from training.quantize.timing import Times, measure_times
 ASKED_SCORE = 0.05
 """Detections from this score on make the drift: what is fainter, nobody sees."""
 MOST_DRIFT = 0.04
-"""Beyond it a search goes on although mAP holds: on a few dozen pictures mAP moves by whole points without a cause."""
+"""Without labels, and where the labels of a few dozen pictures cannot tell, a search goes on beyond it."""
+MOST_DRIFT_WITH_LABELS = 0.07
+"""Where labels show that mAP is kept. It is not endless: on a few dozen pictures mAP moves by whole points without a cause."""
 RESAMPLES = 200
 
 
@@ -54,6 +56,11 @@ class Verdict:
         if self.map is None or not self.float_map:
             return None
         return 1 - self.map / self.float_map
+
+    def is_near(self, most_loss: float) -> bool:
+        """Whether the drift is small enough to stop: mAP decides where it shows that no more than `most_loss` is lost."""
+        is_kept = self.loss is not None and self.loss <= most_loss
+        return self.drift <= (MOST_DRIFT_WITH_LABELS if is_kept else MOST_DRIFT)
 
     def holds(self, most_loss: float) -> bool:
         """Whether it is the same detector: found again within the limits of parity, and no loss over `most_loss` is shown."""

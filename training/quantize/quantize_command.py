@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ examples:
   python -m training quantize models/mine my_photos                     a data set with labels: mAP judges
   python -m training quantize models/mine flight.mp4                    pictures, a bag or a video: the float network judges
   python -m training quantize models/mine my_photos --engine openvino   the form that OpenVINO fuses; or tensorrt, or all
+  python -m training quantize models/mine my_photos --tune 200          trains in INT8 where nothing else will do
   python -m training quantize models/mine my_photos --explain           which layers lose, and why
   python -m training quantize models/mine my_photos --method percentile --leave 1,2.cv1
 
@@ -51,6 +54,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument('--leave', metavar='LAYER,…', help='layers that stay in float')
     parser.add_argument('--most-layers', type=int, default=32, help='most layers left in float; %(default)s by default')
+    parser.add_argument(
+        '--tune',
+        type=int,
+        default=0,
+        metavar='STEPS',
+        help='where no step holds, train in INT8 with the float network as teacher: 200, say; labels are not asked for',
+    )
     parser.add_argument('--max-ms', type=float, default=0.0, help='longest median inference on this machine, ms')
     parser.add_argument('--max-map-drop', type=float, default=0.02, help='accuracy gate; %(default)s by default')
     parser.add_argument(
@@ -123,6 +133,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle, engine: str) -> Searc
         most_loss=options.max_map_drop / 2,
         most_ms=options.max_ms,
         most_layers=options.most_layers,
+        tune=options.tune,
         methods=methods,
         quantize=quantize,
         threads=options.threads,
@@ -134,6 +145,7 @@ def _search(bundle: Bundle, pictures: Any, settings: SearchSettings, options: ar
     from training.quantize.search_page import explanation, export_ranges, table, write_pages
 
     print(f'INT8 for {settings.engine}', flush=True)
+    started, worked = time.monotonic(), sum(os.times()[:4])
     found = search(bundle, pictures, settings, options.work, lambda line: print(f'  {line}', flush=True))
     folder = found.best.file.parent
     write_pages(found, folder)
@@ -143,11 +155,10 @@ def _search(bundle: Bundle, pictures: Any, settings: SearchSettings, options: ar
     if options.export_ranges:
         export_ranges(found, options.export_ranges)
     print(f'{folder}: steps.md, steps.svg, layers.md')
+    print(f'{time.monotonic() - started:.0f} s by the clock, {sum(os.times()[:4]) - worked:.0f} s of processors')
     if not found.holds:
-        print(
-            'no step is as near to the float network as was asked; what is left is quantization-aware training: '
-            'qat: true in a recipe'
-        )
+        left = 'qat: true in a recipe' if settings.tune else '--tune 200, or qat: true in a recipe'
+        print(f'no step is as near to the float network as was asked; what is left is training in INT8: {left}')
     return found
 
 
@@ -159,9 +170,9 @@ def _write(bundle: Bundle, found: Found, pictures: Any, settings: SearchSettings
     called = str(options.dataset)
     judgement = judge_artifact(bundle, found, pictures, settings, options.max_map_drop, called)
     command = f'python -m training quantize models/{bundle.name} {shlex.quote(called)} --engine {settings.engine}'
-    method = f' --method {options.method}' if options.method else ''
-    leave = f' --leave {options.leave}' if options.leave else ''
-    again = f'{command}{method}{leave} --images {options.images} --judged {options.judged}'
+    given = {'method': options.method, 'leave': options.leave, 'tune': options.tune}
+    more = ''.join(f' --{name} {value}' for name, value in given.items() if value)
+    again = f'{command}{more} --images {options.images} --judged {options.judged}'
     artifact = write_artifact(bundle, found, pictures, settings, judgement, called, again)
     for line in _figures(judgement):
         print(line)

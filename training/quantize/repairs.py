@@ -139,11 +139,7 @@ def _round_rows(
 def _windows(candidate: Candidate, images: Sequence[Image]) -> dict[str, FloatArray]:
     """By the name of each quantized convolution, the mean products (G, K, K) of the values in its window."""
     known = constants(candidate.model.graph)
-    nodes = [
-        node
-        for node in candidate.quantized
-        if int(np.prod(known[node.input[1]].dims[1:])) <= MOST_INPUTS and set(attribute(node, 'dilations', [1])) == {1}
-    ]
+    nodes = [node for node in candidate.quantized if int(np.prod(known[node.input[1]].dims[1:])) <= MOST_INPUTS]
     copy = onnx.ModelProto()
     copy.CopyFrom(candidate.model)
     del copy.graph.output[:]
@@ -161,16 +157,37 @@ def _windows(candidate: Candidate, images: Sequence[Image]) -> dict[str, FloatAr
 
 def _moments(value: FloatArray, node: onnx.NodeProto, shape: Sequence[int], draw: np.random.Generator) -> FloatArray:
     """Mean products (G, K, K) of one image's activation (1, C, H, W) over some places of the window."""
-    height, width = int(shape[2]), int(shape[3])
-    top, left, bottom, right = (int(pad) for pad in attribute(node, 'pads', [0, 0, 0, 0]))
-    strides = attribute(node, 'strides', [1, 1])
-    padded = np.pad(value[0], ((0, 0), (top, bottom), (left, right)))
-    down = (padded.shape[1] - height) // int(strides[0]) + 1
-    across = (padded.shape[2] - width) // int(strides[1]) + 1
+    down, across = output_places(value, node, shape)
     places = draw.choice(down * across, min(POSITIONS, down * across), replace=False)
-    views = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+    rows = windows(value, node, shape, places)
+    return np.asarray(rows.transpose(0, 2, 1) @ rows / len(places), np.float32)
+
+
+def output_places(value: FloatArray, node: onnx.NodeProto, shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns that a convolution writes when it reads an activation (1, C, H, W) with weights of a shape."""
+    top, left, bottom, right = (int(pad) for pad in attribute(node, 'pads', [0, 0, 0, 0]))
+    strides, spread = attribute(node, 'strides', [1, 1]), attribute(node, 'dilations', [1, 1])
+    high, wide = (int(spread[k]) * (int(shape[2 + k]) - 1) + 1 for k in range(2))
+    padded = value.shape[2] + top + bottom, value.shape[3] + left + right
+    return (padded[0] - high) // int(strides[0]) + 1, (padded[1] - wide) // int(strides[1]) + 1
+
+
+def windows(value: FloatArray, node: onnx.NodeProto, shape: Sequence[int], places: npt.NDArray[np.int64]) -> FloatArray:
+    """What each group of a convolution reads (G, places, K) of one image's activation (1, C, H, W).
+
+    Args:
+        value: the activation.
+        node: the convolution.
+        shape: of its weights.
+        places: numbers of places that it writes, row by row.
+    """
+    top, left, bottom, right = (int(pad) for pad in attribute(node, 'pads', [0, 0, 0, 0]))
+    strides, spread = attribute(node, 'strides', [1, 1]), attribute(node, 'dilations', [1, 1])
+    across = output_places(value, node, shape)[1]
+    padded = np.pad(value[0], ((0, 0), (top, bottom), (left, right)))
+    size = tuple(int(spread[k]) * (int(shape[2 + k]) - 1) + 1 for k in range(2))
+    views = np.lib.stride_tricks.sliding_window_view(padded, size, axis=(1, 2))[..., :: spread[0], :: spread[1]]
     taken = views[:, (places // across) * int(strides[0]), (places % across) * int(strides[1])]  # (C, places, h, w)
     groups = groups_of(node)
     rows = taken.reshape(groups, len(value[0]) // groups, len(places), -1).transpose(0, 2, 1, 3)
-    rows = rows.reshape(groups, len(places), -1)
-    return np.asarray(rows.transpose(0, 2, 1) @ rows / len(places), np.float32)
+    return np.ascontiguousarray(rows.reshape(groups, len(places), -1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,15 @@ from tqdm import tqdm
 from kd_perception.bundles.bundle import Bundle
 from training.errors import QuantizationError
 from training.export.parity import Parity
-from training.quantize.activations import activation_functions
-from training.quantize.calibration import Image, calibrate
-from training.quantize.candidate import Candidate, channel_extremes
-from training.quantize.float_parts import front
-from training.quantize.judging import MOST_DRIFT, Judge, Verdict
-from training.quantize.network import makers
+from training.quantize.calibration import Observed
+from training.quantize.candidate import Candidate, leaving, observe, with_ranges
+from training.quantize.judging import Judge, Verdict
 from training.quantize.noise import LayerNoise, layer_noise, unshifted
 from training.quantize.pictures import Pictures
-from training.quantize.qdq import QuantizeSettings, activations, depthwise_inputs, read_by_quantized, with_shapes
+from training.quantize.qdq import QuantizeSettings, with_shapes
 from training.quantize.repairs import equalised, rounded
-from training.quantize.shared_rounding import shared_ranges
 from training.quantize.smoothing import smoothed
+from training.quantize.weight_rounding import learned
 
 METHODS = {
     'extremes': ('minmax', 100.0),
@@ -42,10 +39,9 @@ METHODS = {
 """How ranges are taken, by the name of the step."""
 REPAIR_PICTURES = 32
 """So many calibration pictures teach rounding, biases and the noise of layers."""
-SIMPLE = frozenset({'Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'PRelu', 'Tanh'})
-"""Activation functions of one node; they stay in float with their convolution."""
 LEAST_GAIN = 0.01
 """A repair that lowers the drift by less than this share is taken back."""
+TUNED = 'weights tuned in INT8'
 FASTER = 1.05
 """From this ratio on INT8 is offered as faster than float."""
 
@@ -59,6 +55,7 @@ class SearchSettings:
         most_loss: the largest share of the float network's mAP50-95 that may be gone on the judged pictures.
         most_ms: longest inference on this machine; 0 for as long as the float network's.
         most_layers: at most so many layers stay in float beside first and last.
+        tune: steps of training with the float network as teacher, the dearest repair; 0 leaves it out.
         methods: steps of `METHODS` that are tried.
         quantize: how graphs are written; the target is the engine's.
         rounds: timed inferences of each network.
@@ -69,6 +66,7 @@ class SearchSettings:
     most_loss: float = 0.01
     most_ms: float = 0.0
     most_layers: int = 32
+    tune: int = 0
     methods: tuple[str, ...] = tuple(METHODS)
     quantize: QuantizeSettings = field(default_factory=QuantizeSettings)
     rounds: int = 15
@@ -191,7 +189,7 @@ class _Search:
 
     def run(self) -> Found:
         """See `search`."""
-        with tqdm(total=len(self._settings.methods) + 4, desc='INT8', unit='step', leave=False, disable=None) as bar:
+        with tqdm(total=len(self._settings.methods) + 6, desc='INT8', unit='step', leave=False, disable=None) as bar:
             best, method = self._ranges(bar)
             layers, _ = layer_noise(best[0], self._few)
             for name, repair in self._repairs(method):
@@ -203,16 +201,20 @@ class _Search:
             if not self._holds(best[1]):
                 bar.set_description('layers in float')
                 best = self._float_layers(best)
+            if self._settings.tune and not self._holds(best[1]):
+                bar.set_description(TUNED)
+                best = self._tuned(best)
         candidate, step = best
         return Found(tuple(self._steps), step, self._holds(step), candidate, tuple(layers))
 
     def _ranges(self, bar: Any) -> tuple[tuple[Candidate, SearchStep], str]:
         best: tuple[Candidate, SearchStep] | None = None
         chosen = ''
+        observed = observe(self._start, self._pictures.fed)
         for method in self._settings.methods:
             bar.set_description(method)
             started = time.monotonic()
-            candidate = self._calibrated(self._start, method)
+            candidate = self._calibrated(self._start, method, observed)
             step = self._measured(f'ranges: {method}', candidate, started)
             bar.update()
             if best is None or step.verdict.drift < best[1].verdict.drift:
@@ -245,11 +247,15 @@ class _Search:
             # Other weights shift other means: the biases of before would be those of another rounding.
             return unshifted(rounded((before_biases or [candidate])[-1], self._few), self._few)
 
+        def learning(candidate: Candidate) -> Candidate:
+            return learned((before_biases or [candidate])[-1], self._few)
+
         return [
             ('channels equalised', channels),
             *([('channels equalised where rounded', smooth)] if self._settings.engine == 'openvino' else []),
             ('biases corrected', biases),
             ('weights rounded by what is read', rounding),
+            ('weight rounding learned', learning),
         ]
 
     def _tried(
@@ -289,10 +295,22 @@ class _Search:
             count *= 2
         return best
 
-    def _calibrated(self, candidate: Candidate, method: str) -> Candidate:
+    def _tuned(self, best: tuple[Candidate, SearchStep]) -> tuple[Candidate, SearchStep]:
+        """Train the network as INT8 computes it, with the float network as its teacher."""
+        from training.quantize.tuning import tuned
+
+        try:
+            return self._tried(
+                TUNED, lambda one: tuned(one, self._start, self._pictures.fed, self._settings.tune), best
+            )
+        except QuantizationError as error:
+            self._say(f'{TUNED}: skipped: {error}')
+            return best
+
+    def _calibrated(self, candidate: Candidate, method: str, observed: Observed | None = None) -> Candidate:
         """With ranges from the calibration pictures."""
         kind, percentile = METHODS[method]
-        return with_ranges(candidate, self._pictures.fed, kind, percentile)
+        return with_ranges(candidate, self._pictures.fed, kind, percentile, observed)
 
     def _measured(self, name: str, candidate: Candidate, started: float) -> SearchStep:
         record = self._folder / f'{len(self._steps):02d}.json'
@@ -323,47 +341,9 @@ class _Search:
 
     def _holds(self, step: SearchStep) -> bool:
         within = not self._settings.most_ms or step.ms <= self._settings.most_ms
-        return within and step.verdict.drift <= MOST_DRIFT and step.verdict.holds(self._settings.most_loss)
-
-
-def leaving(candidate: Candidate, names: Sequence[str]) -> Candidate:
-    """With convolutions, and the activation functions behind them, in float.
-
-    A float convolution right between DequantizeLinear and QuantizeLinear would not stay so: ONNX Runtime rounds its weights by
-    itself, with one scale for all channels (WeightBiasQuantization).
-    """
-    graph = candidate.model.graph
-    written = {node.output[0] for node in graph.node if node.name in names}
-    behind = [node for a in activation_functions(graph) if a.reads in written for node in a.nodes]
-    behind += [node.name for node in graph.node if node.op_type in SIMPLE and node.input[0] in written]
-    added = (*candidate.settings.float_nodes, *names, *behind)
-    return replace(candidate, settings=replace(candidate.settings, float_nodes=tuple(dict.fromkeys(added))))
-
-
-def with_ranges(candidate: Candidate, images: Sequence[Image], method: str, percentile: float) -> Candidate:
-    """With ranges of a method; those of the picture itself, which 8 bits hold exactly, are its extremes."""
-    graph, settings = candidate.model.graph, candidate.settings
-    functions = {one.reads: one.function for one in activation_functions(graph)}
-    tensors = activations(graph, settings)
-    symmetric = settings.target == 'tensorrt'
-    ranges = calibrate(
-        candidate.model, tensors, images, method, percentile=percentile, symmetric=symmetric, functions=functions
-    )
-    before = [name for name in tensors if _is_picture(name, candidate)]
-    if before and method != 'minmax':
-        ranges |= calibrate(candidate.model, before, images, 'minmax')
-    channels = {}
-    if settings.target == 'openvino':
-        channels = channel_extremes(candidate.model, depthwise_inputs(graph, candidate.left), images)
-        ranges = shared_ranges(graph, read_by_quantized(graph, settings, candidate.left) - {*channels}, ranges)
-    return replace(candidate, ranges=ranges, channel_ranges=channels)
-
-
-def _is_picture(tensor: str, candidate: Candidate) -> bool:
-    """Whether no convolution stands before a tensor."""
-    graph = candidate.model.graph
-    maker = makers(graph).get(tensor)
-    return maker is None or (maker.name in front(graph) and maker.op_type != 'Conv')
+        return (
+            within and step.verdict.is_near(self._settings.most_loss) and step.verdict.holds(self._settings.most_loss)
+        )
 
 
 def _read_step(record: Path, name: str) -> SearchStep | None:

@@ -6,12 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from small_networks import save
+from small_networks import node, shortcuts
 
 pytest.importorskip('torch')
 
-from training.quantize import search
-from training.quantize.candidate import Candidate
+from training.quantize.candidate import Candidate, leaving, with_ranges
 from training.quantize.noise import layer_noise
 from training.quantize.qdq import QuantizeSettings, float_nodes, quantize_model, with_shapes
 from training.quantize.shared_rounding import groups, shared_ranges
@@ -20,57 +19,16 @@ from training.quantize.smoothing import smoothed
 SIDE = 16
 
 
-def node(kind, inputs, output, **attributes):
-    return helper.make_node(kind, inputs, [output], output, **attributes)
-
-
-def conv(number, source, **attributes):
-    return node('Conv', [source, f'w{number}'], f'c{number}', **attributes)
-
-
 @pytest.fixture
 def network(tmp_path):
-    """As C2f and SPPF do: halves, a shortcut, a concatenation, a pooling; SiLU behind the channels that are unlike."""
-
-    def make(spread=1.0):
-        rng = np.random.default_rng(0)
-        shapes = {0: (6, 3), 1: (6, 6), 2: (3, 3), 3: (5, 9), 4: (4, 5), 5: (2, 4)}
-        tensors = {f'w{n}': rng.normal(0, 0.4, (*shape, 1, 1)).astype(np.float32) for n, shape in shapes.items()}
-        factors = (spread ** np.arange(6)).astype(np.float32)
-        tensors['w0'] *= factors[:, None, None, None]
-        tensors['w1'] /= factors[None, :, None, None]
-        tensors |= {
-            name: np.array([value], np.int64) for name, value in (('zero', 0), ('half', 3), ('all', 6), ('one', 1))
-        }
-        nodes = [
-            conv(0, 'images'),
-            node('Sigmoid', ['c0'], 's0'),
-            node('Mul', ['c0', 's0'], 'a0'),
-            conv(1, 'a0'),
-            node('Relu', ['c1'], 'a1'),
-            node('Slice', ['a1', 'zero', 'half', 'one'], 'first'),
-            node('Slice', ['a1', 'half', 'all', 'one'], 'second'),
-            conv(2, 'second'),
-            node('Relu', ['c2'], 'a2'),
-            node('Add', ['second', 'a2'], 'sum'),
-            node('Concat', ['first', 'second', 'sum'], 'joined', axis=1),
-            conv(3, 'joined'),
-            node('Relu', ['c3'], 'a3'),
-            node('MaxPool', ['a3'], 'pooled', kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-            conv(4, 'pooled'),
-            node('Relu', ['c4'], 'a4'),
-            conv(5, 'a4'),
-        ]
-        return save(tmp_path / 'model.onnx', nodes, tensors, {'c5': (1, 2, SIDE, SIDE)}, image=(1, 3, SIDE, SIDE))
-
-    return make
+    return lambda **options: shortcuts(tmp_path / 'model.onnx', SIDE, **options)
 
 
 @pytest.fixture
 def candidate(network):
     def make(**options):
         start = Candidate(with_shapes(network(**options)), QuantizeSettings(target='openvino'))
-        return search.with_ranges(start, images(), 'minmax', 100.0)
+        return with_ranges(start, images(), 'minmax', 100.0)
 
     return make
 
@@ -160,7 +118,7 @@ def test_channels_equalised_where_rounded_pass_silu_and_lower_the_noise(candidat
     after, count = smoothed(before, images())
     assert count == 1  # what c1 reads; what is cut, joined or pooled shares a rounding instead
     np.testing.assert_allclose(outputs(after.model), outputs(before.model), rtol=1e-4, atol=1e-4)
-    after = search.with_ranges(after, images(), 'minmax', 100.0)
+    after = with_ranges(after, images(), 'minmax', 100.0)
     noise = {layer.name: layer.noise for layer in layer_noise(before, images())[0]}
     less = {layer.name: layer.noise for layer in layer_noise(after, images())[0]}
     assert less['c1'] < 0.2 * noise['c1']
@@ -168,7 +126,7 @@ def test_channels_equalised_where_rounded_pass_silu_and_lower_the_noise(candidat
 
 def test_openvino_makes_the_division_a_part_of_the_rounding(candidate):
     openvino = pytest.importorskip('openvino')
-    after = search.with_ranges(smoothed(candidate(spread=5.0), images())[0], images(), 'minmax', 100.0)
+    after = with_ranges(smoothed(candidate(spread=5.0), images())[0], images(), 'minmax', 100.0)
     core = openvino.Core()
     model = core.read_model(after.written().SerializeToString())
     compiled = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
@@ -181,7 +139,7 @@ def test_openvino_makes_the_division_a_part_of_the_rounding(candidate):
 
 def test_layers_left_in_float_keep_their_weights(candidate):
     made = candidate()
-    left = search.leaving(made, ['c3'])
+    left = leaving(made, ['c3'])
     written = replace(left, ranges=made.ranges).written()
     reads = next(one for one in written.graph.node if one.name == 'c3')
     assert reads.input[1] == 'w3'

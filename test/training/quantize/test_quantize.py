@@ -23,7 +23,7 @@ from training.data.dataset import LabelledImage, ground_truth, write_split  # no
 from training.errors import DataError  # noqa: E402
 from training.export import parity  # noqa: E402
 from training.quantize import artifact, search, timing  # noqa: E402
-from training.quantize.candidate import Candidate, biased, channel_extremes  # noqa: E402
+from training.quantize.candidate import Candidate, biased, channel_extremes, leaving, with_ranges  # noqa: E402
 from training.quantize.judging import Verdict, drift  # noqa: E402
 from training.quantize.network import constants  # noqa: E402
 from training.quantize.noise import layer_noise, unshifted  # noqa: E402
@@ -292,7 +292,7 @@ def candidate(bundle, dataset):
         loaded = load_bundle(bundle(**network))
         taken = pictures_of(loaded, dataset, 6, 2).fed
         start = Candidate(with_shapes(loaded.folder / 'model.onnx'), QuantizeSettings(target=target))
-        return search.with_ranges(start, taken, 'minmax', 100.0), taken
+        return with_ranges(start, taken, 'minmax', 100.0), taken
 
     return make
 
@@ -335,7 +335,7 @@ def test_biases_take_the_shift_of_the_mean_back(candidate):
 def test_a_network_without_depthwise_convolutions_has_one_scale_an_activation(candidate):
     start, images = candidate('openvino')
     assert set(start.channel_ranges) == {'a0'}
-    assert search.with_ranges(search.leaving(start, ['c1']), images, 'minmax', 100.0).channel_ranges == {}
+    assert with_ranges(leaving(start, ['c1']), images, 'minmax', 100.0).channel_ranges == {}
 
 
 @pytest.mark.parametrize('act', ['Relu', 'SiLU'])
@@ -344,7 +344,7 @@ def test_a_layer_in_float_stays_in_float_in_onnx_runtime(candidate, act):
     import onnxruntime
 
     start, images = candidate(act=act, spread=3.0)
-    model = search.leaving(start, ['c1']).written()
+    model = leaving(start, ['c1']).written()
     answers = []
     for level in (
         onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -406,3 +406,36 @@ def test_a_loss_counts_where_the_pictures_show_it(verdict, holds):
     same = parity.Parity(1, asked=10, found=1.0, score=0.0, worst_score=0.0, overlap=1.0, worst_overlap=1.0)
     assert Verdict(0.01, same, **verdict).holds(0.01) is holds
     assert not Verdict(0.01, replace(same, found=0.5), **verdict).holds(0.01)
+
+
+@pytest.mark.parametrize(
+    ('verdict', 'drifts', 'near'),
+    [
+        ({'map': 0.400, 'float_map': 0.402, 'most': -0.001}, 0.06, True),  # labels show that it is kept
+        ({'map': 0.400, 'float_map': 0.402, 'most': -0.001}, 0.08, False),
+        ({'map': 0.390, 'float_map': 0.402, 'most': 0.004}, 0.06, False),  # they cannot tell
+        ({'map': 0.390, 'float_map': 0.402, 'most': 0.004}, 0.03, True),
+        ({}, 0.06, False),
+        ({}, 0.03, True),
+    ],
+)
+def test_agreement_decides_where_labels_cannot(verdict, drifts, near):
+    same = parity.Parity(1, asked=10, found=1.0, score=0.0, worst_score=0.0, overlap=1.0, worst_overlap=1.0)
+    assert Verdict(drifts, same, **verdict).is_near(0.01) is near
+
+
+@pytest.mark.parametrize('operator', ['Relu', 'Softsign'])
+def test_where_no_step_holds_the_network_is_tuned_or_said_to_be_no_trainable_one(
+    bundle, dataset, monkeypatch, capsys, operator
+):
+    monkeypatch.setattr(Verdict, 'is_near', lambda self, most_loss: False)
+    folder = bundle(act=operator)
+    assert quantize(folder, dataset, '--method', 'minmax', '--most-layers', 0, '--tune', 3) == 0
+    printed = capsys.readouterr().out
+    if operator == 'Relu':
+        assert 'weights tuned in INT8: mAP' in printed
+        assert '--tune 3' in load_bundle(folder).artifact('onnxruntime', 'int8').made_by
+    else:
+        assert 'weights tuned in INT8: skipped: no trainable network: torch has no Softsign here' in printed
+    assert 's of processors' in printed
+    assert 'weight rounding learned' in printed

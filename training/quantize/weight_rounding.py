@@ -1,0 +1,275 @@
+"""Weight rounding that is learned: each weight goes up or down so that what its convolution writes stays.
+
+AdaRound (Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020): a weight is
+`scale * (floor(w / scale) + h(v))`, h the stretched sigmoid of its equation 23. v is learned from the squared error behind the
+activation function, with what the layers before write in INT8 (equation 25); the regularizer of equation 24 drives h to 0 or 1.
+The shift of each channel's mean that is left goes into the bias. Pictures that did not teach decide for each layer whether its
+learned rounding is better than the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch.nn import functional
+from tqdm import tqdm
+
+from training.quantize.activations import activation_functions
+from training.quantize.calibration import Image, run
+from training.quantize.candidate import Candidate, biased, groups_of
+from training.quantize.network import attribute, constants, makers, readers
+from training.quantize.qdq import weight_levels
+from training.quantize.repairs import output_places, windows
+
+FloatArray = npt.NDArray[np.float32]
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+LAYERS_AT_ONCE = 8
+"""So many layers are learned from one run of the network; those before them are done."""
+PLACES = 128
+"""Of what a convolution writes in each image, from which it learns."""
+ITERATIONS = 300
+MOST_WORK = 1e9
+"""Iterations times weights of a network; larger networks have fewer iterations, so the time stays bounded."""
+FEWEST_ITERATIONS = 100
+BATCH = 256
+LEARNING_RATE = 0.1
+STRETCH = (-0.1, 1.1)
+"""Ends of the stretched sigmoid, gamma and zeta."""
+REGULARIZER = 10.0
+"""Its weight beside the squared error, which is 1 for the nearest rounding."""
+SHARPNESS = (20.0, 2.0)
+"""The regularizer's exponent beta at first and at last."""
+WITHOUT_REGULARIZER = 0.2
+"""Share of the iterations in which the error alone is learned from."""
+JUDGED_SHARE = 4
+"""One of so many images judges."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one convolution learns from: G groups, each with R places, K values read and O channels written.
+
+    Attributes:
+        weight: float weights (G, O, K).
+        scale: of each channel (G, O, 1).
+        bias: (G, 1, O).
+        read: what it reads in the INT8 network (G, R, K), image after image.
+        wanted: what it writes in the float network (G, R, O), before the activation function.
+        function: the activation function behind it.
+    """
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor
+    read: torch.Tensor
+    wanted: torch.Tensor
+    function: Function
+
+
+def learned(candidate: Candidate, images: Sequence[Image]) -> Candidate:
+    """Learn the rounding of each quantized convolution's weights, in the network's order.
+
+    Args:
+        candidate: its model computes what the float network computes, its ranges are set.
+        images: as the network takes them.
+    """
+    candidate = replace(candidate, model=biased(candidate.model))
+    if not candidate.settings.per_channel:
+        return candidate
+    known, functions = constants(candidate.model.graph), _functions(candidate.model.graph)
+    levels = weight_levels(candidate.settings)
+    size = sum(int(np.prod(known[node.input[1]].dims)) for node in candidate.learnable)
+    iterations = int(np.clip(MOST_WORK / max(size, 1), FEWEST_ITERATIONS, ITERATIONS))
+    written = candidate.written()
+    changed: dict[str, FloatArray] = {}
+    scales = dict(candidate.weight_scales)
+    nodes = candidate.learnable
+    with tqdm(total=len(nodes), desc='learning to round', unit='layer', leave=False, disable=None) as bar:
+        for some in (nodes[k : k + LAYERS_AT_ONCE] for k in range(0, len(nodes), LAYERS_AT_ONCE)):
+            for node, read, wanted in _gathered(candidate.model, written, some, images):
+                bar.update()
+                if read is None or wanted is None:
+                    continue
+                weight = numpy_helper.to_array(known[node.input[1]])
+                scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / levels, 1e-12).astype(np.float32)
+                bias = numpy_helper.to_array(known[node.input[2]])
+                layer = _layer(node, weight, scale, bias, read, wanted, functions.get(node.output[0], _identity))
+                new, shifted = learn(layer, levels, iterations)
+                changed[node.input[1]] = new.reshape(weight.shape).numpy()
+                changed[node.input[2]] = shifted.reshape(bias.shape).numpy()
+                scales[node.input[1]] = scale
+                _patch(written, node, changed)
+    return replace(candidate.with_weights(changed), weight_scales=scales)
+
+
+def learn(layer: Layer, levels: int, iterations: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounded weights (G, O, K) and biases (G, 1, O) of one convolution; rounded to the nearest where learning gains nothing."""
+    judged = max(layer.read.shape[1] // JUDGED_SHARE, 1)
+    taught = max(layer.read.shape[1] - judged, 1)
+    least = torch.floor(layer.weight / layer.scale)
+    nearest = torch.clamp(torch.round(layer.weight / layer.scale), -levels, levels)
+    up = _learned_up(layer, least, nearest, taught, levels, iterations)
+    choices = []
+    for steps in (nearest, torch.clamp(least + up, -levels, levels)):
+        weight = steps * layer.scale
+        shift = (_written(layer, weight, slice(0, taught)) - layer.wanted[:, :taught]).mean(1, keepdim=True)
+        found = layer.function(_written(layer, weight, slice(-judged, None)) - shift)
+        error = functional.mse_loss(found, layer.function(layer.wanted[:, -judged:]))
+        choices.append((float(error), weight, layer.bias - shift))
+    return min(choices, key=lambda choice: choice[0])[1:]
+
+
+def _learned_up(
+    layer: Layer, least: torch.Tensor, nearest: torch.Tensor, taught: int, levels: int, iterations: int
+) -> torch.Tensor:
+    """Which weights are rounded up, 0 or 1."""
+    low, high = STRETCH
+    share = (layer.weight / layer.scale - least).clamp(0.01, 0.99)
+    value = torch.logit((share - low) / (high - low)).requires_grad_()
+    draw = torch.Generator().manual_seed(0)
+    wanted = layer.function(layer.wanted[:, :taught])
+    plain = functional.mse_loss(
+        layer.function(_written(layer, nearest * layer.scale, slice(0, taught))), wanted
+    ).clamp_min(1e-12)
+    optimizer = torch.optim.Adam([value], LEARNING_RATE)
+    for number in range(iterations):
+        soft = (torch.sigmoid(value) * (high - low) + low).clamp(0, 1)
+        weight = (least + soft).clamp(-levels, levels) * layer.scale
+        rows = torch.randint(taught, (min(BATCH, taught),), generator=draw)
+        loss = functional.mse_loss(layer.function(_written(layer, weight, rows)), wanted[:, rows]) / plain
+        progress = (number / iterations - WITHOUT_REGULARIZER) / (1 - WITHOUT_REGULARIZER)
+        if progress >= 0:
+            sharpness = SHARPNESS[0] + (SHARPNESS[1] - SHARPNESS[0]) * progress
+            loss = loss + REGULARIZER * (1 - (2 * soft - 1).abs().pow(sharpness)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (value.detach() >= 0).float()
+
+
+def _written(layer: Layer, weight: torch.Tensor, rows: torch.Tensor | slice) -> torch.Tensor:
+    """What the convolution writes (G, R, O) with other weights."""
+    return layer.read[:, rows] @ weight.transpose(1, 2) + layer.bias
+
+
+def _layer(
+    node: onnx.NodeProto,
+    weight: FloatArray,
+    scale: FloatArray,
+    bias: FloatArray,
+    read: FloatArray,
+    wanted: FloatArray,
+    function: Function,
+) -> Layer:
+    count = groups_of(node)
+    return Layer(
+        torch.from_numpy(weight.reshape(count, len(weight) // count, -1).copy()),
+        torch.from_numpy(scale.reshape(count, -1, 1)),
+        torch.from_numpy(bias.reshape(count, 1, -1).copy()),
+        torch.from_numpy(read),
+        torch.from_numpy(wanted.reshape(len(wanted), count, -1).transpose(1, 0, 2).copy()),
+        function,
+    )
+
+
+def _gathered(
+    model: onnx.ModelProto, written: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], images: Sequence[Image]
+) -> Iterator[tuple[onnx.NodeProto, FloatArray | None, FloatArray | None]]:
+    """Of each convolution what it reads in INT8 (G, R, K) and writes in float (R, channels) at the same places; None: unknown."""
+    known = constants(model.graph)
+    quantized = {node.name: node.input[0] for node in written.graph.node}
+    reads = list(dict.fromkeys(quantized[node.name] for node in nodes))
+    results: dict[str, list[tuple[FloatArray, FloatArray]]] = {node.name: [] for node in nodes}
+    both = zip(
+        run(_up_to(written, reads), images, 'what INT8 layers read'),
+        run(_up_to(model, [node.output[0] for node in nodes]), images, 'what float layers write'),
+        strict=True,
+    )
+    for number, (values, outputs) in enumerate(both):
+        read = dict(zip(reads, values, strict=True))
+        for node, output in zip(nodes, outputs, strict=True):
+            shape = known[node.input[1]].dims
+            value = read[quantized[node.name]]
+            if output_places(value, node, shape) != output.shape[2:]:
+                continue  # padded in another way
+            draw = np.random.default_rng(number)
+            count = output.shape[2] * output.shape[3]
+            places = draw.choice(count, min(PLACES, count), replace=False)
+            taken = output[0].reshape(output.shape[1], -1)[:, places].T
+            results[node.name].append((windows(value, node, shape, places), taken))
+    for node in nodes:
+        rows = results.pop(node.name)
+        if not rows:
+            yield node, None, None
+            continue
+        yield node, np.concatenate([row[0] for row in rows], 1), np.concatenate([row[1] for row in rows])
+
+
+def _up_to(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """The part of a network that computes some tensors."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    maker, wanted, waiting = makers(copy.graph), set(), [*tensors]
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is not None and node.name not in wanted:
+            wanted.add(node.name)
+            waiting += node.input
+    kept = [node for node in copy.graph.node if node.name in wanted]
+    read = {name for node in kept for name in node.input}
+    weights = [tensor for tensor in copy.graph.initializer if tensor.name in read]
+    for field, left in (('node', kept), ('initializer', weights)):
+        copy.graph.ClearField(field)
+        getattr(copy.graph, field).extend(left)
+    copy.graph.ClearField('output')
+    copy.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
+    return copy
+
+
+def _patch(written: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str, FloatArray]) -> None:
+    """Put the weights and the bias of a convolution into the INT8 network, whatever these are stored as."""
+    maker, known = makers(written.graph), constants(written.graph)
+    quantized = next(other for other in written.graph.node if other.name == node.name)
+    for name, source in zip(node.input[1:], quantized.input[1:], strict=True):
+        scale: FloatArray | None = None
+        while source in maker:
+            back = maker[source]
+            scale = numpy_helper.to_array(known[back.input[1]])
+            source = back.input[0]
+        tensor = known[source]
+        value = values[name]
+        kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        if scale is not None and np.issubdtype(kind, np.integer):
+            along = scale.reshape(-1, *[1] * (value.ndim - 1))
+            value = np.clip(np.round(value / along), np.iinfo(kind).min, np.iinfo(kind).max)
+        tensor.CopyFrom(numpy_helper.from_array(value.astype(kind), tensor.name))
+
+
+def _functions(graph: onnx.GraphProto) -> dict[str, Function]:
+    """By the name of a tensor the activation function that alone reads it."""
+    found: dict[str, Function] = {one.reads: _BY_KIND[one.kind] for one in activation_functions(graph)}
+    reading = readers(graph)
+    for node in graph.node:
+        if node.op_type == 'Relu' and len(reading[node.input[0]]) == 1:
+            found[node.input[0]] = functional.relu
+        elif node.op_type == 'LeakyRelu' and len(reading[node.input[0]]) == 1:
+            found[node.input[0]] = _leaky(attribute(node, 'alpha', 0.01))
+    return found
+
+
+def _leaky(slope: float) -> Function:
+    return lambda value: functional.leaky_relu(value, slope)
+
+
+def _identity(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+_BY_KIND: dict[str, Function] = {'SiLU': functional.silu, 'HardSwish': functional.hardswish, 'GELU': functional.gelu}
