@@ -26,7 +26,7 @@ from training.quantize.torch_graph import TorchGraph
 FloatArray = npt.NDArray[np.float32]
 
 PICTURES_A_STEP = 4
-LEARNING_RATE = 0.05
+LEARNING_RATE = 0.01
 """In steps of the grid on which a weight is rounded."""
 FINAL_SHARE = 0.05
 """Of the learning rate, at the end."""
