@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -227,7 +227,7 @@ def detect_split(
     truth: list[GroundTruth] = []
     try:
         with ThreadPoolExecutor(threads) as pool:
-            for item, detections in _in_order(pool, detect, _in_classes_of(bundle, dataset, split), 2 * threads):
+            for item, detections in _in_order(pool, detect, in_classes_of(bundle, dataset, split), 2 * threads):
                 height, width = item.image.shape[:2]
                 counted, known = rules.seen(detections, item.truth(), width, height)
                 found.append(counted)
@@ -238,9 +238,15 @@ def detect_split(
     return found, truth
 
 
-def _in_classes_of(bundle: Bundle, dataset: Path, split: str) -> Iterator[LabelledImage]:
-    """The images of a split with the bundle's class ids: by name, where the data set states names of its own."""
-    items = read_split(dataset, split)
+def in_classes_of(
+    bundle: Bundle, dataset: Path, split: str, files: Sequence[Path] | None = None
+) -> Iterator[LabelledImage]:
+    """The images of a split, or some of its files, with the bundle's class ids: by name, where the data set has names of its own.
+
+    Raises:
+        DataError: no such split, or it has classes that the bundle neither has nor covers.
+    """
+    items = read_split(dataset, split, files)
     names = read_classes(dataset) if (dataset / 'classes.txt').is_file() else bundle.classes
     if tuple(names) == tuple(bundle.classes):
         return items

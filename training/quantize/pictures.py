@@ -13,9 +13,10 @@ from kd_perception.bags.sources import open_source, read_image
 from kd_perception.bundles.bundle import Bundle
 from kd_perception.detection.detector import InputBuffer
 from kd_perception.errors import KdPerceptionError
-from training.data.dataset import Image, image_files, read_labels
+from training.data.dataset import Image, image_files
 from training.data.spread import spread
 from training.errors import DataError
+from training.measure import in_classes_of
 from training.quantize.calibration import Image as Fed
 from training.quantize.calibration import calibration_hash
 
@@ -71,9 +72,13 @@ def pictures_of(bundle: Bundle, data: Path, calibrate: int, judge: int, topic: s
             f'{data / "images" / "train"} holds no image: ranges come from the train split, val only judges'
         )
     first_files, second_files = _halves(files, calibrate, judge)
-    judged = tuple(read_image(file) for file in second_files)
-    truth = tuple(_truth(data, file, image) for file, image in zip(second_files, judged, strict=True))
-    return Pictures(fed(bundle, [read_image(file) for file in first_files]), judged, truth, data)
+    judged = list(in_classes_of(bundle, data, 'train', second_files))
+    return Pictures(
+        fed(bundle, [read_image(file) for file in first_files]),
+        tuple(item.image for item in judged),
+        tuple(item.truth() for item in judged),
+        data,
+    )
 
 
 def fed(bundle: Bundle, images: Sequence[Image]) -> tuple[Fed, ...]:
@@ -96,11 +101,6 @@ def _halves(items: Sequence, calibrate: int, judge: int) -> tuple[list, list]:  
     takes[0], takes[-1] = True, False
     first = [item for item, take in zip(items, takes, strict=True) if take]
     return first, [item for item, take in zip(items, takes, strict=True) if not take]
-
-
-def _truth(data: Path, file: Path, image: Image) -> GroundTruth:
-    objects = read_labels(data / 'labels' / 'train' / f'{file.stem}.txt', image.shape[1], image.shape[0])
-    return GroundTruth(objects, np.zeros(len(objects), np.bool_), np.zeros((0, 4), np.float32))
 
 
 def _frames(data: Path, count: int, topic: str) -> list[Image]:

@@ -247,7 +247,7 @@ class _Search:
             # Other weights shift other means: the biases of before would be those of another rounding.
             return unshifted(rounded((before_biases or [candidate])[-1], self._few), self._few)
 
-        def learning(candidate: Candidate) -> Candidate:
+        def learning(candidate: Candidate) -> Candidate | None:
             return learned((before_biases or [candidate])[-1], self._few)
 
         return [

@@ -36,7 +36,7 @@ PLACES = 128
 """Of what a convolution writes in each image, from which it learns."""
 ITERATIONS = 300
 MOST_WORK = 1e9
-"""Iterations times weights of a network; larger networks have fewer iterations, so the time stays bounded."""
+"""Iterations times weights of a network; larger networks have fewer iterations, so that the time stays bounded."""
 FEWEST_ITERATIONS = 100
 BATCH = 256
 LEARNING_RATE = 0.1
@@ -73,24 +73,27 @@ class Layer:
     function: Function
 
 
-def learned(candidate: Candidate, images: Sequence[Image]) -> Candidate:
+def learned(candidate: Candidate, images: Sequence[Image]) -> Candidate | None:
     """Learn the rounding of each quantized convolution's weights, in the network's order.
 
     Args:
         candidate: its model computes what the float network computes, its ranges are set.
         images: as the network takes them.
+
+    Returns:
+        The candidate with weights on their grid; None where they have one scale for all channels.
     """
-    candidate = replace(candidate, model=biased(candidate.model))
     if not candidate.settings.per_channel:
-        return candidate
+        return None
+    candidate = replace(candidate, model=biased(candidate.model))
     known, functions = constants(candidate.model.graph), _functions(candidate.model.graph)
     levels = weight_levels(candidate.settings)
-    size = sum(int(np.prod(known[node.input[1]].dims)) for node in candidate.learnable)
+    nodes = candidate.learnable
+    size = sum(int(np.prod(known[node.input[1]].dims)) for node in nodes)
     iterations = int(np.clip(MOST_WORK / max(size, 1), FEWEST_ITERATIONS, ITERATIONS))
     written = candidate.written()
     changed: dict[str, FloatArray] = {}
     scales = dict(candidate.weight_scales)
-    nodes = candidate.learnable
     with tqdm(total=len(nodes), desc='learning to round', unit='layer', leave=False, disable=None) as bar:
         for some in (nodes[k : k + LAYERS_AT_ONCE] for k in range(0, len(nodes), LAYERS_AT_ONCE)):
             for node, read, wanted in _gathered(candidate.model, written, some, images):

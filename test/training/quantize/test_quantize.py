@@ -17,6 +17,7 @@ pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 from kd_perception.bundles.bundle import load_bundle, write_bundle  # noqa: E402
+from kd_perception.bundles.bundle_yaml import read  # noqa: E402
 from kd_perception.selection import gate  # noqa: E402
 from training.__main__ import main  # noqa: E402
 from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
@@ -220,6 +221,22 @@ def test_calibration_and_judged_pictures_are_not_the_same(bundle, dataset):
     assert (len(taken.fed), len(taken.judged), len(taken.truth)) == (5, 3, 3)
     with pytest.raises(DataError, match='at least one picture'):
         pictures_of(load_bundle(bundle()), dataset, 0, 3)
+
+
+def test_labels_of_a_set_with_other_names_count_for_the_classes_that_cover_them(bundle, tmp_path):
+    folder, finer = bundle(), tmp_path / 'finer'
+    document = read(folder / 'bundle.yaml').values
+    write_bundle(folder, {**document, 'covers': {'lamp': ['bulb']}})
+    for split in ('train', 'val'):
+        image, boxes = picture(1)
+        items = [LabelledImage(f'{split}{n}', image, ground_truth(boxes, [1, 2, 1])) for n in range(2)]
+        write_split(finer, split, ['lamp', 'bulb', 'Lamp'], items)
+    (finer / 'classes.txt').write_text('street\nbulb\nLamp\n')
+    with pytest.raises(DataError, match='has the classes street, which lamps neither has nor covers'):
+        pictures_of(load_bundle(folder), finer, 1, 1)
+    (finer / 'classes.txt').write_text('lamp\nbulb\nLamp\n')
+    (truth,) = pictures_of(load_bundle(folder), finer, 1, 1).truth
+    assert truth.objects.class_ids.tolist() == [0, 0, 0]
 
 
 def unchanged(folder):
