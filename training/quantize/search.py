@@ -180,7 +180,8 @@ class _Search:
             raise QuantizationError(
                 f'{bundle.name} has no convolution between its first and its last ones: nothing to quantize'
             )
-        key = [asdict(settings), bundle.artifact('onnxruntime', 'fp32').sha256, pictures.sha256, len(pictures.judged)]
+        same = asdict(replace(settings, tune=0))  # its steps go on from those without it
+        key = [same, bundle.artifact('onnxruntime', 'fp32').sha256, pictures.sha256, len(pictures.judged)]
         name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:10]
         self._folder = folder / f'{bundle.name}-{settings.engine}-{name}'
         self._folder.mkdir(parents=True, exist_ok=True)

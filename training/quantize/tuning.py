@@ -16,6 +16,7 @@ import torch
 from onnx import numpy_helper
 from tqdm import tqdm
 
+from training.errors import QuantizationError
 from training.quantize.calibration import Image
 from training.quantize.candidate import Candidate, biased
 from training.quantize.float_parts import tail
@@ -82,6 +83,8 @@ def tuned(candidate: Candidate, teacher: Candidate, images: Sequence[Image], ste
     candidate = replace(candidate, model=biased(candidate.model))
     levels, written = weight_levels(candidate.settings), candidate.written()
     wanted = _last_convolutions(teacher.model.graph)
+    if not wanted:
+        raise QuantizationError('no trainable network: its branches do not end with convolutions')
     student, taught = TorchGraph(written, wanted), TorchGraph(teacher.model, wanted)
     learned = _learned(candidate, levels)
     reads = {node.name: node.input for node in written.graph.node}
