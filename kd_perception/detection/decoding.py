@@ -6,6 +6,9 @@
 | `yolo` | one of (1, 4 + C, N): 4 box rows, then one row a class | needed |
 | `end2end` | one of (1, N, 6): x1, y1, x2, y2, score, class | done by the network |
 
+What runs here runs once a frame, when the inference has left nothing of it in the processor's caches: then a numpy function
+that is written in Python costs ten times what it costs in a loop, so there are none.
+
 A candidate is a box whose best class reaches the threshold; it keeps that class alone. NaN is no score, and boxes
 that are not finite or have no area are dropped: half precision makes such things, and nobody downstream can use them.
 """
@@ -83,9 +86,10 @@ def _boxes_scores(
             f'the network gives {_shapes(outputs)}'
         )
     # One comparison over the flat tensor is many times quicker than a maximum over its short last axis.
-    hits = np.flatnonzero(scores.reshape(-1) >= threshold)
-    rows = hits // scores.shape[2]
-    rows = rows[np.flatnonzero(np.diff(rows, prepend=-1))]  # each once; they are in order
+    rows = (scores.reshape(-1) >= threshold).nonzero()[0] // scores.shape[2]
+    is_new = np.ones(len(rows), np.bool_)  # each once; they are in order
+    np.not_equal(rows[1:], rows[:-1], out=is_new[1:])
+    rows = rows[is_new]
     return _candidates(boxes[0, rows], scores[0, rows], box_format)
 
 
@@ -123,9 +127,8 @@ def _end2end(outputs: Mapping[str, _Array], threshold: float, class_count: int |
 def _candidates(boxes: _Array, scores: _Array, box_format: str) -> Detections:
     """Detections of the rows that passed the threshold: boxes (n, 4), scores (n, C)."""
     _check_probabilities(scores)
-    scores = np.where(np.isnan(scores), np.float32(-1), scores)
-    class_ids = scores.argmax(axis=1)
-    best = scores[np.arange(len(scores)), class_ids]
+    scores[scores != scores] = -1  # NaN; picking the rows has made a copy
+    class_ids, best = scores.argmax(axis=1), scores.max(axis=1)
     boxes = boxes.astype(np.float32)
     if box_format == 'cxcywh':
         half = boxes[:, 2:] / 2
@@ -144,11 +147,11 @@ def _usable(boxes: FloatArray) -> npt.NDArray[np.bool_]:
 
 def _strongest(candidates: Detections, limit: int) -> Detections:
     """The `limit` highest scores in descending order; a stable sort keeps equal scores in their order."""
-    return candidates.select(np.argsort(-candidates.scores, kind='stable')[:limit])
+    return candidates.select((-candidates.scores).argsort(kind='stable')[:limit])
 
 
 def _check_probabilities(scores: _Array) -> None:
-    if scores.size and np.nanmax(scores) > _HIGHEST_SCORE:
+    if (scores > _HIGHEST_SCORE).any():
         raise OutputLayoutError(
             f'scores must be probabilities from 0 to 1; the network gives {np.nanmax(scores):g}. '
             'Export it with its sigmoid, and check that the bundle names the right output layout'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -178,10 +177,11 @@ class Detector:
         agnostic = thresholds.is_class_agnostic
         if spec.layout != 'end2end' or agnostic:  # end2end networks have compared the boxes of one class themselves
             found = nms(found, thresholds.iou, len(found), agnostic)
-        found = found.select(thresholds.reported(found, self.bundle.classes)).select(slice(self.max_detections))
-        found = replace(found, boxes=letterbox.to_source(found.boxes))
-        height, width = letterbox.source_size[1], letterbox.source_size[0]
-        return found.clipped(width, height)
+        reported = thresholds.reported(found, self.bundle.classes).nonzero()[0]
+        found = found.select(reported[: self.max_detections])
+        boxes = letterbox.to_source(found.boxes)
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Detections(boxes[has_area], found.scores[has_area], found.class_ids[has_area])
 
     def warm_up(self, frames: int = 3) -> float:
         """Run a gray frame a few times, so that the first real one is not late; returns the last run's engine time in ms."""

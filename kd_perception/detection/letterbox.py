@@ -52,6 +52,9 @@ class Letterbox:
         self.scale_y = self.resized[1] / source_size[1]
         self.offset_x = (input_size[0] - self.resized[0]) // 2
         self.offset_y = (input_size[1] - self.resized[1]) // 2
+        self._scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        self._offset = np.array([self.offset_x, self.offset_y] * 2, np.float32)
+        self._limit = np.array(source_size * 2, np.float32)
         self._pad = pad
         self._padded: BgrImage | None = None
 
@@ -92,22 +95,16 @@ class Letterbox:
 
     def to_input(self, boxes: npt.ArrayLike) -> FloatArray:
         """Boxes (N, 4) x1, y1, x2, y2 in source pixels → float32 (N, 4) in input pixels."""
-        scale, offset = self._axes()
-        return np.asarray(boxes, np.float32).reshape(-1, 4) * scale + offset
+        return np.asarray(boxes, np.float32).reshape(-1, 4) * self._scale + self._offset
 
     def to_source(self, boxes: npt.ArrayLike) -> FloatArray:
         """Boxes (N, 4) x1, y1, x2, y2 in input pixels → float32 (N, 4) in source pixels, clipped to the image.
 
-        A box that lies wholly in the border comes out without area; `Detections.clipped` drops such boxes.
+        A box that lies wholly in the border comes out without area.
         """
-        scale, offset = self._axes()
-        limit = np.array(self.source_size * 2, np.float32)
-        clipped: FloatArray = np.clip((np.asarray(boxes, np.float32).reshape(-1, 4) - offset) / scale, 0, limit)
+        source = (np.asarray(boxes, np.float32).reshape(-1, 4) - self._offset) / self._scale
+        clipped: FloatArray = np.minimum(np.maximum(source, 0), self._limit)
         return clipped
-
-    def _axes(self) -> tuple[FloatArray, FloatArray]:
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        return scale, np.array([self.offset_x, self.offset_y] * 2, np.float32)
 
 
 def _fit(source_size: tuple[int, int], input_size: tuple[int, int]) -> tuple[int, int]:

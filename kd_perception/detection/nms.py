@@ -25,7 +25,7 @@ def nms(detections: Detections, iou_threshold: float, max_detections: int, class
     """
     if len(detections) == 0:
         return detections
-    order = np.argsort(-detections.scores, kind='stable')
+    order = (-detections.scores).argsort(kind='stable')
     # Classes are kept apart by shifting each out of reach of the others; float32 would lose the boxes' fractions there.
     boxes = detections.boxes[order].astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]

@@ -6,23 +6,26 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from kd_perception.detection.detections import Detections
-from kd_perception.detection.drawing import draw
 from kd_perception.detection.image import BgrImage
 from kd_perception.detection.stage_times import StageTimes
-from kd_perception.errors import KdPerceptionError
-from kd_perception.ros import diagnostics, graph, messages, qos
+from kd_perception.errors import ImageError, KdPerceptionError
+from kd_perception.ros import cdr, diagnostics, graph, messages, qos
+from kd_perception.ros.annotated_images import AnnotatedImages
+from kd_perception.ros.image_receiver import ImageReceiver
 from kd_perception.ros.input_monitor import InputMonitor, InputState, age_ms
 from kd_perception.ros.overlays import Overlays
+from kd_perception.ros.parameter_node import ParameterNode
 from kd_perception.runtime.frame import Frame
 from kd_perception.runtime.frame_counters import FrameCounters, RateMeter, RollingStageTimes
 
@@ -31,10 +34,7 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-try:
-    from rclpy.subscription import MessageInfo
-except ImportError:  # Humble does not tell sequence numbers
-    MessageInfo = None
+ImageMessage: TypeAlias = Image | CompressedImage | cdr.ReceivedImage
 
 
 class SubscriptionError(KdPerceptionError):
@@ -53,7 +53,7 @@ class Camera:
         budget_misses: published frames that were older than the budget.
     """
 
-    def __init__(self, node: LifecycleNode, name: str, slot: int, window: int) -> None:
+    def __init__(self, node: ParameterNode, name: str, slot: int, window: int) -> None:
         self.name = name
         self.slot = slot
         self.counters = FrameCounters()
@@ -64,16 +64,16 @@ class Camera:
         self._node = node
         self._node_name = node.get_fully_qualified_name().lstrip('/')
         self._published = RateMeter()
-        self._writer = messages.DetectionsWriter()
         self._tells_numbers = False
         self._subscription: Any = None
+        self._receiver: ImageReceiver | None = None
         self._source: graph.Source = ('', '')
         self._publishers: list[Any] = []
         self._prefix = f'{name}/' if name else ''
         self._undecodable_before = 0
 
     def _setting(self, name: str) -> Any:
-        return self._node.get_parameter(name).value
+        return self._node.setting(name)
 
     def _topic(self, name: str) -> str:
         return str(self._node.resolve_topic_name(self._prefix + name))
@@ -86,16 +86,20 @@ class Camera:
         self._detections = lifecycle_publisher(
             self._node, Detection2DArray, self._prefix + 'detections', qos.DETECTIONS
         )
-        if self._setting('annotated_transport') == 'compressed':
-            topic = self._topic('image_annotated') + graph.COMPRESSED
-            self._annotated = lifecycle_publisher(self._node, CompressedImage, topic, qos.IMAGE)
-        else:
-            self._annotated = lifecycle_publisher(self._node, Image, self._prefix + 'image_annotated', qos.IMAGE)
+        self._annotated = AnnotatedImages(
+            self._node,
+            self._prefix,
+            compressed=self._setting('annotated_transport') == 'compressed',
+            create=lifecycle_publisher,
+            fault=lambda line: self._node.get_logger().error(line, throttle_duration_sec=5.0),
+        )
         self._overlays = Overlays(self._node, self._prefix, lifecycle_publisher)
-        self._publishers = [self._detections, self._annotated, *self._overlays.publishers]
+        self._publishers = [self._detections, self._annotated.publisher, *self._overlays.publishers]
 
     def destroy_publishers(self) -> None:
         """At cleanup; where there are none, nothing happens."""
+        if self._publishers:
+            self._annotated.close()
         while self._publishers:
             self._node.destroy_lifecycle_publisher(self._publishers.pop())
 
@@ -147,8 +151,9 @@ class Camera:
             self._subscription = self._node.create_subscription(
                 CompressedImage if kind == graph.COMPRESSED_TYPE else Image,
                 topic,
-                self._on_image if MessageInfo is None else self._on_numbered_image,
+                self._on_image,
                 qos.IMAGE,
+                raw=messages.transports_cdr(),
                 event_callbacks=SubscriptionEventCallbacks(
                     incompatible_qos=self._on_incompatible_qos, message_lost=self._on_message_lost
                 ),
@@ -156,10 +161,14 @@ class Camera:
             )
         except (RuntimeError, ValueError, ParameterException) as error:
             raise SubscriptionError(f'cannot subscribe to {topic}: {error} (qos_overrides of this topic?)') from error
+        self._receiver = ImageReceiver(self._node, self._subscription, self._on_image)
 
     def unsubscribe(self) -> None:
         """At deactivate; where there is no subscription, nothing happens."""
         subscription, self._subscription = self._subscription, None
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.end()
         if subscription is not None:
             self._node.destroy_subscription(subscription)
 
@@ -167,20 +176,38 @@ class Camera:
         """The resolved name of what is subscribed to, or would be."""
         return (self._source if self._subscription else self._sources()[0])[0]
 
-    # Callbacks of the executor's thread
+    # In the receiver's thread
 
-    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
+    def _on_image(self, message: Image | CompressedImage | bytes, info: dict[str, Any]) -> None:
         publisher, number = info.get('publisher_gid'), info.get('publication_sequence_number')
         self._tells_numbers = bool(publisher and number)
         if publisher and number:
             self.monitor.numbered(publisher['data'], number)
-        self._on_image(message)
-
-    def _on_image(self, message: Image | CompressedImage) -> None:
         monotonic, clock_ns = time.monotonic(), self._node.get_clock().now().nanoseconds
         self.counters.receive()
-        transport = self.monitor.arrived(messages.stamp_ns(message.header), clock_ns, monotonic, len(message.data))
-        self._receive(Frame(self, message, transport, monotonic))
+        try:
+            image = self._read(message) if isinstance(message, bytes) else message
+        except ImageError as error:
+            self.monitor.arrived(0, clock_ns, monotonic, len(message))
+            self.counters.drop('undecodable')
+            self.rejects(str(error))
+            return
+        stamp = _stamp_ns(image)
+        self._receive(Frame(self, image, age_ms(stamp, clock_ns), monotonic))
+        self.monitor.arrived(stamp, clock_ns, monotonic, len(image.data))
+
+    def _read(self, content: bytes) -> ImageMessage:
+        """What we cannot read ourselves, rclpy may."""
+        kind = self._subscription.msg_type
+        try:
+            return cdr.read_image(content) if kind is Image else cdr.read_compressed_image(content)
+        except cdr.CdrError as error:
+            try:
+                return deserialize_message(content, kind)
+            except Exception:  # each middleware has errors of its own
+                raise error from None
+
+    # Callbacks of the executor's thread
 
     def _on_incompatible_qos(self, _: Any) -> None:
         """Diagnostics say it, for as long as the graph shows such a publisher."""
@@ -188,19 +215,19 @@ class Camera:
     def _on_message_lost(self, event: Any) -> None:
         """Sequence numbers tell more: also what newer messages overwrote in the reader."""
         if not self._tells_numbers:
-            self.monitor.lost += event.total_count_change
+            self.monitor.count_lost(event.total_count_change)
 
     # What the pipeline asks of a source, see `kd_perception.runtime.frame.Source`
 
-    def seconds(self, message: Image | CompressedImage) -> float:
+    def seconds(self, message: ImageMessage) -> float:
         """The message's stamp; 0 where it has none."""
-        return messages.stamp_ns(message.header) / 1e9
+        return _stamp_ns(message) / 1e9
 
-    def age_ms(self, message: Image | CompressedImage) -> float:
+    def age_ms(self, message: ImageMessage) -> float:
         """Milliseconds from the message's stamp to now; 0 where it has none."""
-        return age_ms(messages.stamp_ns(message.header), self._node.get_clock().now().nanoseconds)
+        return age_ms(_stamp_ns(message), self._node.get_clock().now().nanoseconds)
 
-    def decode(self, message: Image | CompressedImage) -> BgrImage:
+    def decode(self, message: ImageMessage) -> BgrImage:
         """The picture; raises ImageError where there is none."""
         return messages.to_bgr(message, self._setting('max_image_pixels'))
 
@@ -208,10 +235,13 @@ class Camera:
         """Take note of why the newest picture could not be decoded; empty when it could."""
         self.monitor.rejection = reason
 
-    def publish(self, message: Image | CompressedImage, detections: Detections, classes: tuple[str, ...]) -> None:
+    def publish(self, message: ImageMessage, detections: Detections, classes: tuple[str, ...]) -> None:
         """Send the detections of a frame under the frame's own header."""
         names = classes if self._setting('class_id_form') == 'name' else ()
-        self._detections.publish(self._writer.message(detections, message.header, names))
+        if isinstance(message, cdr.ReceivedImage):
+            self._detections.publish(cdr.write_detections(detections, message.stamp, message.frame_id, names))
+        else:
+            self._detections.publish(messages.detections_message(detections, message.header, names))
 
     def published(self, times: StageTimes, at: float) -> None:
         """Take in the stage times of a frame that was published at a moment of the monotonic clock."""
@@ -221,7 +251,7 @@ class Camera:
 
     def publish_extras(
         self,
-        message: Image | CompressedImage,
+        message: ImageMessage,
         image: BgrImage,
         detections: Detections,
         times: StageTimes,
@@ -231,11 +261,7 @@ class Camera:
         header, started = message.header, time.monotonic()
         if self._frame_latency.get_subscription_count():
             self._frame_latency.publish(messages.frame_latency_message(times, header, self._node_name, self.name))
-        if self._annotated.get_subscription_count():
-            picture = draw(image.copy(), detections, classes)
-            compressed = self._setting('annotated_transport') == 'compressed'
-            make = messages.jpeg_message if compressed else messages.image_message
-            self._annotated.publish(make(picture, header))
+        self._annotated.offer(header, image, detections, classes)
         self._overlays.publish(detections, header, classes)
         self._extras_ms.append(1e3 * (time.monotonic() - started))
 
@@ -294,6 +320,12 @@ class Camera:
         dropped = ', '.join(f'{count} {cause}' for cause, count in counts.dropped.items() if count) or 'none'
         who = f'{self.name}: ' if self.name else ''
         return f'{who}{counts.received} frames received, {counts.published} published, dropped: {dropped}'
+
+
+def _stamp_ns(message: ImageMessage) -> int:
+    if isinstance(message, cdr.ReceivedImage):
+        return message.stamp[0] * 1_000_000_000 + message.stamp[1]
+    return messages.stamp_ns(message.header)
 
 
 def lifecycle_publisher(node: LifecycleNode, kind: type, topic: str, profile: QoSProfile) -> Any:

@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 from vision_msgs.msg import LabelInfo, VisionInfo
 
+from kd_perception.machine.memory import keep_freed_blocks
 from kd_perception.ros import diagnostics, graph, messages, overlays, process, qos
 from kd_perception.ros.bond import ManagerBond
 from kd_perception.ros.camera import Camera, lifecycle_publisher
@@ -273,6 +274,7 @@ class DetectorNode(ResponsiveLifecycleNode, ParameterNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM."""
+    keep_freed_blocks()
     return process.run(DetectorNode, 'detector', args)
 
 

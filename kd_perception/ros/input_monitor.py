@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from dataclasses import dataclass
 from enum import Enum
@@ -48,6 +49,8 @@ class Loss:
 class InputMonitor:
     """Follows the frames of one camera, for the node's life. Times are given, never read, so that any clock will do.
 
+    One thread may take frames in while another asks.
+
     Attributes:
         stamp_faults: how many stamps were `missing` (zero), in the `future`, `backward` of the one before, or `old`.
         lost: messages that were sent and never reached us: lost on the way, or overwritten in the reader by newer ones.
@@ -56,6 +59,7 @@ class InputMonitor:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.stamp_faults: Counter[str] = Counter()
         self.lost = 0
         self.largest = 0
@@ -68,6 +72,10 @@ class InputMonitor:
 
     def begin(self, monotonic: float) -> None:
         """Begin to listen, at a moment of the monotonic clock. The counters go on; the state is `waiting` again."""
+        with self._lock:
+            self._begin(monotonic)
+
+    def _begin(self, monotonic: float) -> None:
         self._began = monotonic
         self._rejection = ''
         self._arrivals = RateMeter()
@@ -90,12 +98,18 @@ class InputMonitor:
 
     def numbered(self, publisher: bytes, number: int) -> None:
         """Take in a message's sequence number; the gap to its publisher's last one are messages that never came."""
-        last = self._numbers.get(publisher)
-        if last is None and len(self._numbers) >= MAX_PUBLISHERS:
-            self._numbers.clear()
-        elif last is not None and number > last:
-            self.lost += number - last - 1
-        self._numbers[publisher] = number
+        with self._lock:
+            last = self._numbers.get(publisher)
+            if last is None and len(self._numbers) >= MAX_PUBLISHERS:
+                self._numbers.clear()
+            elif last is not None and number > last:
+                self.lost += number - last - 1
+            self._numbers[publisher] = number
+
+    def count_lost(self, messages: int) -> None:
+        """Take in what the middleware says was lost."""
+        with self._lock:
+            self.lost += messages
 
     def arrived(self, stamp_ns: int, clock_ns: int, monotonic: float, size: int = 0) -> float:
         """Take in a frame.
@@ -109,6 +123,11 @@ class InputMonitor:
         Returns:
             Transport time in ms, clamped to 0 where the stamp is missing or ahead of the clock.
         """
+        with self._lock:
+            self._take_in(stamp_ns, clock_ns, monotonic, size)
+        return age_ms(stamp_ns, clock_ns)
+
+    def _take_in(self, stamp_ns: int, clock_ns: int, monotonic: float, size: int) -> None:
         self._arrivals.tick(monotonic)
         self._last_arrival = monotonic
         self.largest = max(self.largest, size)
@@ -117,7 +136,7 @@ class InputMonitor:
         self._forget(monotonic)
         if stamp_ns <= 0:
             self._fault('missing', monotonic)
-            return 0.0
+            return
         if stamp_ns > clock_ns + FUTURE_TOLERANCE_NS:
             self._fault('future', monotonic)
         elif stamp_ns < clock_ns - OLD_NS:
@@ -125,7 +144,6 @@ class InputMonitor:
         if stamp_ns < self._last_stamp_ns:
             self._fault('backward', monotonic)
         self._last_stamp_ns = stamp_ns
-        return age_ms(stamp_ns, clock_ns)
 
     def state(self, monotonic: float, timeout: float) -> InputState:
         """The input's state; `timeout` is the silence in seconds after which it is stale."""
@@ -145,17 +163,19 @@ class InputMonitor:
 
     def recent_loss(self, monotonic: float) -> Loss:
         """What was lost in the last `RECENT_S` seconds."""
-        self._forget(monotonic)
-        lost = sum(count for _, count in self._losses)
-        return Loss(lost, lost + len(self._losses))
+        with self._lock:
+            self._forget(monotonic)
+            lost = sum(count for _, count in self._losses)
+            return Loss(lost, lost + len(self._losses))
 
     def recent_faults(self, monotonic: float) -> dict[str, int]:
         """The stamp faults that were seen in the last `RECENT_S` seconds, each with its count since the node started."""
-        return {
-            fault: count
-            for fault, count in self.stamp_faults.items()
-            if monotonic - self._last_fault.get(fault, -RECENT_S) < RECENT_S
-        }
+        with self._lock:
+            return {
+                fault: count
+                for fault, count in self.stamp_faults.items()
+                if monotonic - self._last_fault.get(fault, -RECENT_S) < RECENT_S
+            }
 
     def _fault(self, kind: str, monotonic: float) -> None:
         self.stamp_faults[kind] += 1

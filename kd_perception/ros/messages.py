@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.serialization import deserialize_message, serialize_message
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -25,6 +27,7 @@ from kd_perception.detection.detections import NO_TRACK, Detections
 from kd_perception.detection.image import RAW_ENCODINGS, BgrImage, decode_compressed, decode_raw
 from kd_perception.detection.stage_times import StageTimes
 from kd_perception.errors import ImageTooLargeError
+from kd_perception.ros import cdr
 from kd_perception.runtime.model import Model
 
 
@@ -33,15 +36,15 @@ def stamp_ns(header: Header) -> int:
     return int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
 
 
-def to_bgr(message: Image | CompressedImage, max_pixels: int) -> BgrImage:
+def to_bgr(message: Image | CompressedImage | cdr.ReceivedImage, max_pixels: int) -> BgrImage:
     """Decode a camera message; where the encoding allows, the result is a view of the message's data.
 
     Raises:
         ImageError: the message cannot be decoded; says why.
     """
-    data = memoryview(message.data)
-    if isinstance(message, CompressedImage):
-        return decode_compressed(data, max_pixels=max_pixels, declared=message.format)
+    data, compressed_format = memoryview(message.data), getattr(message, 'format', None)
+    if compressed_format is not None:
+        return decode_compressed(data, max_pixels=max_pixels, declared=compressed_format)
     width, height = message.width, message.height
     if width * height > max_pixels:
         raise ImageTooLargeError(
@@ -58,13 +61,14 @@ def to_bgr(message: Image | CompressedImage, max_pixels: int) -> BgrImage:
     )
 
 
-def _cv_bridge(message: Image) -> Callable[[], BgrImage] | None:
+def _cv_bridge(message: Image | cdr.ReceivedImage) -> Callable[[], BgrImage] | None:
     """cv_bridge's conversion where it is installed and loads; it knows encodings that we do not."""
     try:
         from cv_bridge import CvBridge
     except Exception:  # built against another numpy it fails in more ways than ImportError
         return None
-    return lambda: np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, 'bgr8'), np.uint8)
+    whole = message.message() if isinstance(message, cdr.ReceivedImage) else message
+    return lambda: np.ascontiguousarray(CvBridge().imgmsg_to_cv2(whole, 'bgr8'), np.uint8)
 
 
 def fill_data(message: Image | CompressedImage, content: bytes | memoryview) -> None:
@@ -90,43 +94,28 @@ def jpeg_message(image: BgrImage, header: Header, quality: int = 85) -> Compress
     return message
 
 
-class DetectionsWriter:
-    """Makes Detection2DArray messages of parts that it reuses: rclpy's constructors would cost more than a small frame's rest.
+def detections_message(detections: Detections, header: Header, names: Sequence[str] = ()) -> Detection2DArray:
+    """Detections under the source's header, on the array and on each; `id` is the track's, empty where there is none.
 
-    A message is valid until the next one is made; publishing is done with it by then.
+    Args:
+        detections: of the frame.
+        header: the source's.
+        names: of the classes; empty writes the index that LabelInfo explains as class_id.
     """
-
-    def __init__(self) -> None:
-        self._parts: list[Detection2D] = []
-
-    def message(self, detections: Detections, header: Header, names: Sequence[str] = ()) -> Detection2DArray:
-        """Detections under the source's header, on the array and on each; `id` is the track's, empty where there is none.
-
-        Args:
-            detections: of the frame.
-            header: the source's.
-            names: of the classes; empty writes the index that LabelInfo explains as class_id.
-        """
-        while len(self._parts) < len(detections):
-            self._parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
-        parts = self._parts[: len(detections)]
-        count = len(detections)
-        track_ids = [NO_TRACK] * count if detections.track_ids is None else detections.track_ids.tolist()
-        class_ids = detections.class_ids.tolist()
-        rows = zip(parts, detections.boxes.tolist(), detections.scores.tolist(), class_ids, track_ids, strict=True)
-        for part, (x1, y1, x2, y2), score, class_id, track_id in rows:
-            part.header = header
-            part.id = str(track_id) if track_id else ''
-            bbox, hypothesis = part.bbox, part.results[0].hypothesis
-            bbox.center.position.x, bbox.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
-            bbox.size_x, bbox.size_y = x2 - x1, y2 - y1
-            hypothesis.class_id, hypothesis.score = names[class_id] if names else str(class_id), score
-        return Detection2DArray(header=header, detections=parts)
-
-
-def detections_message(detections: Detections, header: Header) -> Detection2DArray:
-    """A message of its own, see `DetectionsWriter.message`."""
-    return DetectionsWriter().message(detections, header)
+    count = len(detections)
+    track_ids = [NO_TRACK] * count if detections.track_ids is None else detections.track_ids.tolist()
+    message = Detection2DArray(header=header)
+    rows = zip(
+        detections.boxes.tolist(), detections.scores.tolist(), detections.class_ids.tolist(), track_ids, strict=True
+    )
+    for (x1, y1, x2, y2), score, class_id, track_id in rows:
+        part = Detection2D(header=header, id=str(track_id) if track_id else '', results=[ObjectHypothesisWithPose()])
+        bbox, hypothesis = part.bbox, part.results[0].hypothesis
+        bbox.center.position.x, bbox.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
+        bbox.size_x, bbox.size_y = x2 - x1, y2 - y1
+        hypothesis.class_id, hypothesis.score = names[class_id] if names else str(class_id), score
+        message.detections.append(part)
+    return message
 
 
 def from_detections_message(message: Detection2DArray) -> Detections:
@@ -186,3 +175,30 @@ def frame_latency_message(times: StageTimes, header: Header, node: str, camera: 
 def header_at(nanoseconds: int, frame_id: str) -> Header:
     """A header of a stamp in nanoseconds."""
     return Header(stamp=Time(nanoseconds=nanoseconds).to_msg(), frame_id=frame_id)
+
+
+@cache
+def transports_cdr() -> bool:
+    """Whether the middleware in use transports images and detections as `cdr` reads and writes them."""
+    header, pixels = (
+        Header(stamp=Time(nanoseconds=1_000_000_002).to_msg(), frame_id='a_frame'),
+        np.arange(18, dtype=np.uint8),
+    )
+    found = Detections(np.array([[1, 2, 4, 8.0]] * 2), np.array([0.5, 0.25]), np.array([0, 12]), np.array([0, 345]))
+    picture = image_message(pixels.reshape(2, 3, 3), header)
+    compressed = CompressedImage(header=header, format='jpeg', data=pixels)
+    try:
+        raw, packed = (
+            cdr.read_image(serialize_message(picture)),
+            cdr.read_compressed_image(serialize_message(compressed)),
+        )
+        written = deserialize_message(cdr.write_detections(found, (1, 2), 'a_frame', ()), Detection2DArray)
+    except Exception:  # each middleware has errors of its own
+        return False
+    fields = ('header', 'height', 'width', 'encoding', 'step', 'is_bigendian')
+    return (
+        all(getattr(raw, field) == getattr(picture, field) for field in fields)
+        and (packed.header, packed.format) == (header, 'jpeg')
+        and bytes(raw.data) == bytes(packed.data) == pixels.tobytes()
+        and written == detections_message(found, header)
+    )

@@ -65,7 +65,7 @@ class Overlays:
 
 
 class AnnotationsWriter:
-    """Makes foxglove_msgs/ImageAnnotations of parts that it reuses, as `messages.DetectionsWriter` does, for the same reason.
+    """Makes foxglove_msgs/ImageAnnotations of parts that it reuses, since rclpy's constructors would cost more than the rest.
 
     A box is a closed line in the color of its class, with a text of class, id and score above it.
     """

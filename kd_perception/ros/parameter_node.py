@@ -20,13 +20,15 @@ class ParameterNode(LifecycleNode):
     Attributes:
         refused_parameters: parameter → why the value that it was started with is refused. It has its default meanwhile, and the
             node is not to be configured before a good value is set.
+        values: of the parameters; another object after each change. Reading them here costs a frame less than asking rclpy.
     """
 
     def __init__(self, name: str, **options: Any) -> None:
         super().__init__(name, **options)
         self.refused_parameters: dict[str, str] = {}
+        self.values: dict[str, Any] = {}
         for spec in parameters.specs().values():
-            value = self._starting_value(spec)
+            value = self.values[spec.name] = self._starting_value(spec)
             self.declare_parameter(spec.name, value, spec.descriptor(), ignore_override=True)
         self._warn_of_misspelt_parameters()
         for service in self.services:
@@ -56,7 +58,7 @@ class ParameterNode(LifecycleNode):
 
     def setting(self, name: str, changes: dict[str, Any] | None = None) -> Any:
         """The value of a parameter, or the one that `changes` are about to give it."""
-        return changes[name] if changes and name in changes else self.get_parameter(name).value
+        return changes[name] if changes and name in changes else self.values[name]
 
     # What the parameter services call
 
@@ -77,6 +79,7 @@ class ParameterNode(LifecycleNode):
             return SetParametersResult(successful=True)
         result = super().set_parameters_atomically(changes)
         if result.successful:
+            self.values = {name: self.get_parameter(name).value for name in self.values}
             for change in changes:
                 self.refused_parameters.pop(change.name, None)
         return result

@@ -46,6 +46,7 @@ class Settings:
         self._requested = requested
         self._level = level
         self._classes = classes
+        self._frame: tuple[dict[str, Any], FrameOptions | None] = ({}, None)
         node.add_on_set_parameters_callback(self._on_set)
 
     def model(self, changes: dict[str, Any] | None = None) -> ModelSettings:
@@ -92,6 +93,13 @@ class Settings:
 
     def frame(self) -> FrameOptions:
         """What a frame is detected with."""
+        values, (of_values, options) = self._node.values, self._frame
+        if options is None or of_values is not values:
+            options = self._make_frame()
+            self._frame = values, options
+        return options
+
+    def _make_frame(self) -> FrameOptions:
         return FrameOptions(
             max_age_ms=self._node.setting('max_age_ms'),
             score=self._node.setting('score_threshold'),

@@ -91,7 +91,7 @@ def boxes_of(message: Detection2DArray) -> Floats:
 
 
 class Detections3DWriter:
-    """Makes Detection3DArray messages of parts that it reuses, as `messages.DetectionsWriter` does, and for the same reason."""
+    """Makes Detection3DArray messages of parts that it reuses, since rclpy's constructors would cost more than the rest."""
 
     def __init__(self) -> None:
         self._parts: list[Detection3D] = []

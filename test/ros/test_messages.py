@@ -25,14 +25,6 @@ def test_detections_survive_the_message():
     assert (first.results[0].hypothesis.class_id, first.id) == ('3', '')
 
 
-def test_a_writer_leaves_nothing_of_the_frame_before():
-    writer = messages.DetectionsWriter()
-    many = Detections(np.arange(40).reshape(10, 4), np.linspace(1, 0.1, 10), np.arange(10))
-    few = Detections(np.array([[5, 5, 9, 9]]), np.array([0.5]), np.array([1]))
-    for found in (many, few, Detections.empty(), many):
-        assert messages.from_detections_message(writer.message(found, HEADER)) == found
-
-
 def test_stamps_survive_to_the_nanosecond():
     assert messages.stamp_ns(HEADER) == 1_234_567_890_123
 
