@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +31,6 @@ class AnnotatedImages:
 
     Attributes:
         publisher: what has to be destroyed after `close`.
-        newest_ms: how long the last picture took.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class AnnotatedImages:
         """
         topic = str(node.resolve_topic_name(f'{prefix}image_annotated')) + (graph.COMPRESSED if compressed else '')
         self.publisher = create(node, CompressedImage if compressed else Image, topic, qos.IMAGE)
-        self.newest_ms = 0.0
         self._make: Callable[[BgrImage, Header], Any] = messages.jpeg_message if compressed else messages.image_message
         self._fault = fault
         self._queue: LatestFrameQueue[_Picture] = LatestFrameQueue()
@@ -74,10 +71,8 @@ class AnnotatedImages:
 
     def _run(self) -> None:
         while (picture := self._queue.take()) is not None:
-            started = time.monotonic()
             try:
                 drawn = draw(picture.image.copy(), picture.detections, picture.classes)
                 self.publisher.publish(self._make(drawn, picture.header))
             except Exception as error:
                 self._fault(f'annotated image not published: {error}')
-            self.newest_ms = 1e3 * (time.monotonic() - started)

@@ -208,7 +208,7 @@ class Pipeline:
             source.publish_extras(message, image, detections, times, classes)
         except Exception as error:
             if not self._is_ending():
-                self._fault(f'annotated image or frame latency not published: {error}')
+                self._fault(f'frame latency or overlays not published: {error}')
 
     def _detect(
         self, frame: Frame, model: Model, image: BgrImage, options: FrameOptions

@@ -37,10 +37,10 @@ def test_bytes_that_are_no_message_are_counted_and_the_next_image_is_detected(st
     running = start_node()
     client = running.client
     whole = serialize_message(messages.image_message(GOOD, client.now_header()))
-    for number, content in enumerate((b'', b'\0', b'\0\1\0\0', b'\xff' * 100, whole[:60]), 1):
+    for number, content in enumerate((b'\xff' * 100, whole[:60]), 1):
         client.camera.publish(content)
+        running.wait_for_counts(received=2 * number - 1, published=number - 1, dropped_undecodable=number)
         assert len(client.detect(GOOD).detections) == 1
-        running.wait_for_counts(received=2 * number, published=number, dropped_undecodable=number)
 
 
 @pytest.fixture
