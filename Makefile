@@ -61,8 +61,9 @@ test-all: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests: the ro
 	$(RUN) -m pytest $(ROBOT)
 	$(RUN) -m pytest $(OFFLINE)
 
-coverage: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## the robot's half again, with coverage by line and branch
-	$(RUN) -m pytest --cov=kd_perception --cov-branch $(ROBOT)
+coverage: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(TRAINING)  ## all tests, and how much of the code they run, by line and branch
+	$(RUN) -m pytest --cov --cov-branch --cov-report= $(or $(TESTS),$(ROBOT))
+	$(RUN) -m pytest --cov --cov-branch --cov-append $(or $(TESTS),$(OFFLINE))
 
 test-arm: $(PACKAGE) $(DEVELOPMENT) $(ENGINES) $(ARM_ROOT)  ## emulated Arm processors detect what this one does (Linux with apt)
 	KD_ARM_ROOT='$(ARM)' $(RUN) -m pytest test/arm

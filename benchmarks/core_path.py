@@ -70,9 +70,9 @@ def network_outputs() -> tuple[np.ndarray, np.ndarray]:
     boxes[..., 2:] = boxes[..., :2] + 20
     owner = np.repeat(np.arange(OBJECTS), 8)
     rows = rng.choice(CANDIDATES, len(owner), replace=False)
-    centres = rng.uniform(20, 620, (OBJECTS, 2))[owner] + rng.normal(0, 1, (len(owner), 2))
+    centers = rng.uniform(20, 620, (OBJECTS, 2))[owner] + rng.normal(0, 1, (len(owner), 2))
     half = rng.uniform(10, 25, (OBJECTS, 2))[owner]
-    boxes[0, rows] = np.hstack([centres - half, centres + half])
+    boxes[0, rows] = np.hstack([centers - half, centers + half])
     scores[0, rows, owner % CLASSES] = rng.uniform(0.3, 0.95, len(owner))
     return boxes, scores
 
@@ -85,7 +85,7 @@ class CorePath:
         self._canvas = np.empty((INPUT[1], INPUT[0], 3), np.uint8)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """Letterbox; normalisation and channel order are in the graph's first convolution."""
+        """Letterbox; normalization and channel order are in the graph's first convolution."""
         return self._letterbox.apply(image, self._canvas)[None]
 
     def postprocess(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from vision_msgs.msg import Detection2DArray
 
+from benchmarks import processes
 from kd_perception.detection.stage_times import STAGES
 from kd_perception.ros import qos
 from kd_perception.ros.large_messages import allow_large_messages
-from kd_perception.ros.spinning import spinning
 
 SIZES = ((640, 480), (1920, 1080))
-PATIENCE = 120.0
-"""Seconds that the first detections may take."""
 
 
 def prepare_environment(repository: Path) -> None:
@@ -43,7 +34,7 @@ class Recorder(Node):  # type: ignore[misc]  # Any, for mypy
 
     def __init__(self) -> None:
         super().__init__('benchmark_recorder')
-        self.first_detection: float | None = None
+        self.first_detection = 0.0
         self.frames: list[tuple[float, ...]] = []
         self.accounts: dict[str, int] = {}
         self.create_subscription(Detection2DArray, 'detections', self._on_detections, 10)
@@ -51,7 +42,7 @@ class Recorder(Node):  # type: ignore[misc]  # Any, for mypy
         self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def _on_detections(self, _: Detection2DArray) -> None:
-        if self.first_detection is None:
+        if not self.first_detection:
             self.first_detection = time.monotonic()
 
     def _on_latency(self, message: DiagnosticArray) -> None:
@@ -80,17 +71,18 @@ class Run:
 
 def measure(run: Run, seconds: float) -> dict[str, Any]:
     """Run camera and node for `seconds` and say what became of the frames."""
-    with _camera(run) as camera, _recorder() as recorder:
+    with processes.camera(run.size, run.rate) as camera, processes.spun(Recorder) as recorder:
         started = time.monotonic()
-        with _detector(run) as detector:
-            launch = _wait_for_detections(recorder, detector) - started
+        with processes.running(_detector(run)) as detector:
+            processes.wait_for_answer(lambda: recorder.first_detection, detector, 'the detector')
+            launch = recorder.first_detection - started
             time.sleep(3.0)  # caches, threads and the middleware's buffers settle
             before, first = dict(recorder.accounts), len(recorder.frames)
             memory = memory_mb(detector.pid)
             time.sleep(seconds)
             frames, after = np.array(recorder.frames[first:]), dict(recorder.accounts)
             grown = memory_mb(detector.pid)
-        sent = _end(camera)['sent']
+        sent = processes.end_camera(camera)
     stages = {stage: frames[:, i] for i, stage in enumerate(STAGES)}
     overhead = stages['age'] - stages['infer']
     return {
@@ -108,8 +100,12 @@ def measure(run: Run, seconds: float) -> dict[str, Any]:
 
 def soak(run: Run, minutes: float) -> dict[str, Any]:
     """The node's memory over `minutes`, one reading every two seconds, the first after ten seconds of work."""
-    with _camera(run), _recorder() as recorder, _detector(run) as detector:
-        _wait_for_detections(recorder, detector)
+    with (
+        processes.camera(run.size, run.rate),
+        processes.spun(Recorder) as recorder,
+        processes.running(_detector(run)) as detector,
+    ):
+        processes.wait_for_answer(lambda: recorder.first_detection, detector, 'the detector')
         time.sleep(10.0)
         readings, began = [], time.monotonic()
         while (elapsed := time.monotonic() - began) < 60 * minutes:
@@ -146,74 +142,6 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
     return {'p50': float(p50), 'p95': float(p95), 'p99': float(p99)}
 
 
-@contextlib.contextmanager
-def _recorder() -> Iterator[Recorder]:
-    rclpy.init()
-    try:
-        with spinning(Recorder()) as node:
-            yield node
-    finally:
-        rclpy.try_shutdown()
-
-
-@contextlib.contextmanager
-def _camera(run: Run) -> Iterator[subprocess.Popen[str]]:
-    width, height = map(str, run.size)
-    command = [sys.executable, '-m', 'benchmarks.camera', '--width', width, '--height', height, '--rate', str(run.rate)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        if process.stdout.readline().strip() != 'ready':
-            raise RuntimeError('the camera did not start')
-        yield process
-    finally:
-        _stop(process)
-
-
-@contextlib.contextmanager
-def _detector(run: Run) -> Iterator[subprocess.Popen[bytes]]:
-    settings: dict[str, Any] = {
-        'autostart': 'true',
-        'model': run.model,
-        'precision': run.precision,
-        'threads': run.threads,
-    }
-    settings |= {'max_map_drop': 1.0, 'diagnostics_period_s': 0.2}  # measure what is asked for; fresh accounts
-    command = [sys.executable, '-m', 'kd_perception.ros.start_detector', '--ros-args', '--log-level', 'warn']
-    for name, value in settings.items():
-        command += ['-p', f'{name}:={value}']
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        _stop(process)
-
-
-def _wait_for_detections(recorder: Recorder, detector: subprocess.Popen[bytes]) -> float:
-    """The monotonic time of the first detections."""
-    deadline = time.monotonic() + PATIENCE
-    while recorder.first_detection is None:
-        if detector.poll() is not None:
-            raise RuntimeError(f'the detector ended with status {detector.returncode} before its first detections')
-        if time.monotonic() > deadline:
-            raise RuntimeError(f'no detections after {PATIENCE:.0f} s; the detector says why on stderr')
-        time.sleep(0.002)
-    return recorder.first_detection
-
-
-def _end(camera: subprocess.Popen[str]) -> dict[str, int]:
-    """Stop the camera and read what it says of itself."""
-    camera.send_signal(signal.SIGINT)
-    output, _ = camera.communicate(timeout=10)
-    counts: dict[str, int] = json.loads(output.strip().splitlines()[-1])
-    return counts
-
-
-def _stop(process: subprocess.Popen[Any]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _detector(run: Run) -> list[str]:
+    settings = {'model': run.model, 'precision': run.precision, 'threads': run.threads}
+    return processes.detector_command({**settings, 'diagnostics_period_s': 0.2})  # fresh accounts

@@ -11,26 +11,21 @@ Its image topic has to be `image`, by its own options or `--ros-args -r`.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import shlex
-import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 from rclpy.node import Node
 
-from benchmarks import machine, node, report
-from kd_perception.ros.spinning import spinning
+from benchmarks import machine, node, processes, report
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OUR_TYPE = 'vision_msgs.msg.Detection2DArray'
@@ -64,8 +59,12 @@ class Listener(Node):  # type: ignore[misc]  # Any, for mypy
 
 def measure(contender: Contender, size: tuple[int, int], rate: float, seconds: float) -> dict[str, float]:
     """One round: frames a second, age of the image at arrival, busy cores and resident memory of the contender."""
-    with _camera(size, rate), _listener(contender) as listener, _process(contender.command) as process:
-        _wait(lambda: listener.answers, process, contender.name)
+    with (
+        processes.camera(size, rate),
+        processes.spun(lambda: Listener(contender)) as listener,
+        processes.running(contender.command) as process,
+    ):
+        processes.wait_for_answer(lambda: listener.answers, process, contender.name)
         time.sleep(5.0)  # caches, threads and the middleware's buffers settle
         busy, began, first = cpu_seconds(process.pid), time.monotonic(), len(listener.answers)
         time.sleep(seconds)
@@ -125,7 +124,10 @@ def main() -> int:
     described = machine.describe()
     for number in range(options.rounds):
         for contender in contenders if number % 2 == 0 else contenders[::-1]:
-            row = measure(contender, size, options.rate, options.seconds)
+            try:
+                row = measure(contender, size, options.rate, options.seconds)
+            except RuntimeError as error:
+                raise SystemExit(f'benchmarks.peers: {error}') from error
             rounds[contender.name].append(row)
             print(f'round {number + 1}, {contender.name}: ', end='', file=sys.stderr)
             print(', '.join(f'{key} {value:.2f}' for key, value in row.items()), file=sys.stderr, flush=True)
@@ -146,10 +148,7 @@ def _ours(text: str) -> Contender:
     """`name=model[,parameter=value …]`."""
     name, _, rest = text.partition('=')
     model, *settings = rest.split(',')
-    given = {'model': model, 'autostart': 'true', 'max_map_drop': '1.0', **dict(s.split('=', 1) for s in settings)}
-    command = [sys.executable, '-m', 'kd_perception.ros.start_detector', '--ros-args', '--log-level', 'warn']
-    for key, value in given.items():
-        command += ['-p', f'{key}:={value}']
+    command = processes.detector_command({'model': model, **dict(setting.split('=', 1) for setting in settings)})
     return Contender(name, command, 'detections', OUR_TYPE)
 
 
@@ -183,51 +182,6 @@ def _options() -> argparse.Namespace:
     if not options.peer + options.ours:
         parser.error('name at least one node: --peer or --ours')
     return options
-
-
-@contextlib.contextmanager
-def _listener(contender: Contender) -> Iterator[Listener]:
-    rclpy.init()
-    try:
-        with spinning(Listener(contender)) as listener:
-            yield listener
-    finally:
-        rclpy.try_shutdown()
-
-
-@contextlib.contextmanager
-def _camera(size: tuple[int, int], rate: float) -> Iterator[None]:
-    width, height = map(str, size)
-    command = [sys.executable, '-m', 'benchmarks.camera', '--width', width, '--height', height, '--rate', str(rate)]
-    with _process(command, subprocess.PIPE) as process:
-        assert process.stdout is not None
-        if process.stdout.readline().strip() != b'ready':
-            raise SystemExit('benchmarks.peers: the camera did not start')
-        yield
-
-
-@contextlib.contextmanager
-def _process(command: list[str], stdout: int = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=stdout)
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(condition: Callable[[], object], process: subprocess.Popen[bytes], name: str) -> None:
-    deadline = time.monotonic() + node.PATIENCE
-    while not condition():
-        if process.poll() is not None:
-            raise SystemExit(f'benchmarks.peers: {name} ended with status {process.returncode} before its first answer')
-        if time.monotonic() > deadline:
-            raise SystemExit(f'benchmarks.peers: {name} gave no answer within {node.PATIENCE:.0f} s')
-        time.sleep(0.01)
 
 
 if __name__ == '__main__':

@@ -29,7 +29,7 @@ from kd_perception.detection.tiles import Tiling, parse
 from kd_perception.engines.options import EngineOptions
 from kd_perception.errors import KdPerceptionError
 from kd_perception.metrics.accuracy import measure as measure_accuracy
-from training.data.dataset import LabelledImage, read_split
+from training.data.dataset import LabeledImage, read_split
 from training.data.root import data_root
 from training.errors import TrainingError
 from training.measure import LOWEST_SCORE
@@ -56,7 +56,7 @@ class Frames:
     """
 
     title: str
-    images: tuple[LabelledImage, ...]
+    images: tuple[LabeledImage, ...]
     grids: tuple[str, ...]
     most: int
 
@@ -113,7 +113,7 @@ def main() -> int:
 
 
 def _measure_all(
-    bundle: Bundle, engine: Engine, images: Sequence[LabelledImage], options: argparse.Namespace
+    bundle: Bundle, engine: Engine, images: Sequence[LabeledImage], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Photographs size by size, all of them together, and mosaics of each size for which there are enough."""
     measured: list[tuple[Frames, list[Row]]] = []
@@ -134,7 +134,7 @@ def _measure_all(
 
 
 def mosaic_frames(
-    images: Sequence[LabelledImage], grid: tuple[int, int], grids: tuple[str, ...], most: int
+    images: Sequence[LabeledImage], grid: tuple[int, int], grids: tuple[str, ...], most: int
 ) -> Frames | None:
     """As many mosaics as photographs of one size suffice for; None where that is none."""
     count = grid[0] * grid[1]
@@ -146,16 +146,16 @@ def mosaic_frames(
     return Frames(title, tuple(made), grids, most * count)
 
 
-def _size(image: LabelledImage) -> tuple[int, int]:
+def _size(image: LabeledImage) -> tuple[int, int]:
     return image.image.shape[1], image.image.shape[0]
 
 
-def mosaic(images: Sequence[LabelledImage], columns: int) -> LabelledImage:
+def mosaic(images: Sequence[LabeledImage], columns: int) -> LabeledImage:
     """Photographs of one size side by side, row by row, with all that is known of them."""
     width, height = _size(images[0])
     rows = [np.concatenate([i.image for i in images[n : n + columns]], axis=1) for n in range(0, len(images), columns)]
     corners = [np.array([n % columns * width, n // columns * height] * 2, np.float32) for n in range(len(images))]
-    return LabelledImage(
+    return LabeledImage(
         'mosaic',
         np.concatenate(rows),
         _laid_out([image.objects for image in images], corners),
@@ -197,7 +197,7 @@ def measure(bundle: Bundle, engine: Engine, frames: Frames, overlap: float, roun
     return rows
 
 
-def _timed(detector: Detector, image: LabelledImage) -> tuple[float, float]:
+def _timed(detector: Detector, image: LabeledImage) -> tuple[float, float]:
     """Milliseconds, and milliseconds of CPU."""
     cpu = time.process_time()
     _, stages = detector.detect(image.image)

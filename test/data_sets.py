@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from training.data.dataset import LabelledImage, read_split
+from training.data.dataset import LabeledImage, read_split
 from training.data.sources import SourceSettings, prepare
 
 WIDTH, HEIGHT = 80, 60
@@ -28,7 +28,7 @@ def write_picture(path: Path, width: int = WIDTH, height: int = HEIGHT, ground: 
     return path
 
 
-def converted(folder: Path, target: Path, split: str = 'train', **settings: object) -> list[LabelledImage]:
+def converted(folder: Path, target: Path, split: str = 'train', **settings: object) -> list[LabeledImage]:
     """The split of a source after its conversion."""
     prepare(SourceSettings(path=folder.name, **settings), folder.parent, target)
     return list(read_split(target, split))

@@ -65,7 +65,7 @@ def architecture(family: str = 'v8', **changes: Any) -> dict[str, Any]:
 
 
 def with_random_statistics(network: Any) -> Any:
-    """The network in evaluation mode, its batch normalisations random, so that fusing matters."""
+    """The network in evaluation mode, its batch normalizations random, so that fusing matters."""
     import torch
 
     for module in network.modules():
@@ -78,7 +78,7 @@ def with_random_statistics(network: Any) -> Any:
 
 
 def detector(family: str = 'v8', seed: int = 0) -> Any:
-    """A network of `architecture` in evaluation mode; its batch normalisations know the statistics of noise."""
+    """A network of `architecture` in evaluation mode; its batch normalizations know the statistics of noise."""
     import torch
 
     from training.models.weights import build_network

@@ -46,7 +46,7 @@ def write_telling_network(file: Path, pictures: Sequence[Path], seed: int = 11) 
     """A weights file of an untrained network whose scores differ from picture to picture, as after training.
 
     In a fresh one the signal fades from layer to layer, and it answers alike to all pictures but for float noise. Here its
-    normalisations have met the pictures, and its last convolutions are large.
+    normalizations have met the pictures, and its last convolutions are large.
     """
     import torch
 

@@ -23,7 +23,7 @@ from kd_perception.metrics.matching import Judged, judge
 from kd_perception.metrics.operating_point import at_recall, calibration, operating_point, precision_recall_curve
 from kd_perception.metrics.resampling import PairedDifference, paired_difference
 from training.data.class_rules import ClassRules, reclassed
-from training.data.dataset import LabelledImage, read_classes, read_split
+from training.data.dataset import LabeledImage, read_classes, read_split
 from training.data.protocols import protocol_of
 from training.errors import DataError
 from training.steps import digest
@@ -37,7 +37,7 @@ LOWEST_CALIBRATED_SCORE = 0.05
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class Behavior:
     """What average precision does not tell, all classes together.
 
     Attributes:
@@ -51,7 +51,7 @@ class Behaviour:
     calibration_error: float
 
     @classmethod
-    def of(cls, judged: Judged, threshold: float, lowest: FloatArray | None = None) -> Behaviour:
+    def of(cls, judged: Judged, threshold: float, lowest: FloatArray | None = None) -> Behavior:
         """The behaviour at a score threshold; `lowest` (C,) are those of each class where they differ."""
         fixed = at_recall(judged, FIXED_RECALL)
         return cls(
@@ -112,7 +112,7 @@ class Measurement:
     """
 
     accuracy: Accuracy
-    behaviour: Behaviour
+    behavior: Behavior
     compared: FloatComparison | None = None
     curve: tuple[tuple[float, float, float], ...] = ()
 
@@ -122,7 +122,7 @@ class Measurement:
         return {**self.accuracy.to_json(), **compared}
 
     def __str__(self) -> str:
-        lines = [str(self.accuracy), str(self.behaviour)]
+        lines = [str(self.accuracy), str(self.behavior)]
         if self.compared is not None:
             lines.append(
                 f'against the float network, mAP50-95 {100 * self.compared.map:.1f} %: {self.compared.paired} points, by '
@@ -179,8 +179,8 @@ def measure_artifact(
         paired = paired_difference(found, reference, truth, len(bundle.classes), max_detections=most)
         compared = FloatComparison(original.sha256, accuracy.map - paired.difference, paired)
     judged = judge(found, truth, len(bundle.classes))
-    behaviour = Behaviour.of(judged, threshold, lowest)
-    return Measurement(accuracy, behaviour, compared, tuple(precision_recall_curve(judged)))
+    behavior = Behavior.of(judged, threshold, lowest)
+    return Measurement(accuracy, behavior, compared, tuple(precision_recall_curve(judged)))
 
 
 def float_bundle(bundle: Bundle, artifact: Artifact) -> Bundle | None:
@@ -214,7 +214,7 @@ def detect_split(
     local = threading.local()
     detectors: list[Detector] = []
 
-    def detect(item: LabelledImage) -> Detections:
+    def detect(item: LabeledImage) -> Detections:
         if not hasattr(local, 'detector'):
             engine = engines.load(bundle, artifact, EngineOptions(threads=1))
             most = rules.max_detections or bundle.output.max_detections
@@ -240,7 +240,7 @@ def detect_split(
 
 def in_classes_of(
     bundle: Bundle, dataset: Path, split: str, files: Sequence[Path] | None = None
-) -> Iterator[LabelledImage]:
+) -> Iterator[LabeledImage]:
     """The images of a split, or some of its files, with the bundle's class ids: by name, where the data set has names of its own.
 
     Raises:
@@ -263,12 +263,12 @@ def in_classes_of(
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    detect: Callable[[LabelledImage], Detections],
-    items: Iterator[LabelledImage],
+    detect: Callable[[LabeledImage], Detections],
+    items: Iterator[LabeledImage],
     most: int,
-) -> Iterator[tuple[LabelledImage, Detections]]:
+) -> Iterator[tuple[LabeledImage, Detections]]:
     """What each image shows, in order, of which so many are in work at a time: the others are not read yet."""
-    waiting: deque[tuple[LabelledImage, Future[Detections]]] = deque()
+    waiting: deque[tuple[LabeledImage, Future[Detections]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(detect, item)))
         if len(waiting) >= most:

@@ -275,14 +275,14 @@ class _Writer(Writer):
 def _detection(head: Any, box: Sequence[float], score: float, class_id: int, id_: str) -> Any:
     x1, y1, x2, y2 = box
     position = message('vision_msgs/msg/Point2D', x=(x1 + x2) / 2, y=(y1 + y2) / 2)
-    centre = message('vision_msgs/msg/Pose2D', position=position, theta=0.0)
+    center = message('vision_msgs/msg/Pose2D', position=position, theta=0.0)
     hypothesis = message('vision_msgs/msg/ObjectHypothesis', class_id=str(class_id), score=score)
     result = message('vision_msgs/msg/ObjectHypothesisWithPose', hypothesis=hypothesis, pose=_unknown_pose())
     return message(
         'vision_msgs/msg/Detection2D',
         header=head,
         results=[result],
-        bbox=message('vision_msgs/msg/BoundingBox2D', center=centre, size_x=x2 - x1, size_y=y2 - y1),
+        bbox=message('vision_msgs/msg/BoundingBox2D', center=center, size_x=x2 - x1, size_y=y2 - y1),
         id=id_,
     )
 

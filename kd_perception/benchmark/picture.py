@@ -12,7 +12,7 @@ from kd_perception.benchmark.report import precision_text
 WIDTH, RIGHT, ROW, TOP = 1080, 400, 24, 58
 LETTER = 7.3
 """Width of a letter, rather too wide: names must not be cut off."""
-_COLOURS = ('#0072b2', '#d98a00', '#009e73', '#d55e00', '#c2609b', '#4aa3d8', '#8a8a00')
+_COLORS = ('#0072b2', '#d98a00', '#009e73', '#d55e00', '#c2609b', '#4aa3d8', '#8a8a00')
 _STYLE = 'font: 13px system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif'
 
 
@@ -21,7 +21,7 @@ def picture(document: Mapping[str, Any]) -> str:
     ran = sorted((row for row in document['rows'] if not row['fault']), key=lambda row: row['p95_ms'])
     faults = list(dict.fromkeys(_label(row, threads=False) for row in document['rows'] if row['fault']))
     engines = list(dict.fromkeys(row['engine'] for row in document['rows']))
-    colours = {engine: _COLOURS[n % len(_COLOURS)] for n, engine in enumerate(engines)}
+    colors = {engine: _COLORS[n % len(_COLORS)] for n, engine in enumerate(engines)}
     longest = max((row['p95_ms'] for row in ran), default=1.0)
     left = 24 + LETTER * max((len(_label(row)) for row in ran), default=0)
     scale = max(100.0, WIDTH - left - RIGHT) / longest
@@ -32,7 +32,7 @@ def picture(document: Mapping[str, Any]) -> str:
         *_grid(longest, left, scale, TOP + ROW * len(ran)),
     ]
     for number, row in enumerate(ran):
-        parts += _bar(row, TOP + ROW * number, left, scale, colours[row['engine']])
+        parts += _bar(row, TOP + ROW * number, left, scale, colors[row['engine']])
     if faults:
         parts.append(_text(14, height - 10, f'could not run: {"; ".join(faults)}', fill='#626b76'))
     return (
@@ -46,15 +46,15 @@ def _label(row: Mapping[str, Any], threads: bool = True) -> str:
     return f'{row["model"]} {precision_text(row)}, {row["engine"]}{count}'
 
 
-def _bar(row: Mapping[str, Any], top: int, left: float, scale: float, colour: str) -> list[str]:
+def _bar(row: Mapping[str, Any], top: int, left: float, scale: float, color: str) -> list[str]:
     middle, end, most = top + ROW / 2, left + scale * row['p50_ms'], left + scale * row['p95_ms']
     facts = f'{row["p50_ms"]:.1f} / {row["p95_ms"]:.1f} ms · {row["frames_per_s"]:.3g} fps · {row["memory_mb"]:.0f} MB'
     if row['parity'] is not None:
         facts += f' · score off by {row["parity"]["worst_score"]:.3f}'
     return [
         _text(left - 8, middle + 4, _label(row), anchor='end'),
-        f'<rect x="{left:.1f}" y="{top + 4}" width="{end - left:.1f}" height="{ROW - 8}" fill="{colour}"/>',
-        f'<path d="M{end:.1f} {middle}H{most:.1f}M{most:.1f} {middle - 5}V{middle + 5}" stroke="{colour}" stroke-width="2"/>',
+        f'<rect x="{left:.1f}" y="{top + 4}" width="{end - left:.1f}" height="{ROW - 8}" fill="{color}"/>',
+        f'<path d="M{end:.1f} {middle}H{most:.1f}M{most:.1f} {middle - 5}V{middle + 5}" stroke="{color}" stroke-width="2"/>',
         _text(most + 8, middle + 4, facts, fill='#626b76'),
     ]
 

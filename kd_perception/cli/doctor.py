@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_json(sections), indent=1, ensure_ascii=False))
     else:
-        print(render(sections, colour=sys.stdout.isatty() and 'NO_COLOR' not in os.environ))
+        print(render(sections, color=sys.stdout.isatty() and 'NO_COLOR' not in os.environ))
     return 1 if worst(sections) == Level.RED else 0
 
 

@@ -139,14 +139,14 @@ class Detector:
     def _time_of_a_pass(self) -> float:
         """95th percentile of a gray frame's time in ms, measured once."""
         if self._pass_ms is None:
-            self._run_grey(3)
-            totals = [t.preprocess + t.infer + t.postprocess for t in self._run_grey(TIMED_PASSES)]
+            self._run_gray(3)
+            totals = [t.preprocess + t.infer + t.postprocess for t in self._run_gray(TIMED_PASSES)]
             self._pass_ms = float(np.percentile(totals, 95))
         return self._pass_ms
 
-    def _run_grey(self, frames: int) -> list[StageTimes]:
-        grey = np.full((self.bundle.input.height, self.bundle.input.width, 3), self.bundle.input.pad, np.uint8)
-        return [self._detect_whole(grey)[1] for _ in range(frames)]
+    def _run_gray(self, frames: int) -> list[StageTimes]:
+        gray = np.full((self.bundle.input.height, self.bundle.input.width, 3), self.bundle.input.pad, np.uint8)
+        return [self._detect_whole(gray)[1] for _ in range(frames)]
 
     def _detect_whole(self, image: npt.NDArray[np.uint8]) -> tuple[Detections, StageTimes]:
         started = time.perf_counter()
@@ -185,7 +185,7 @@ class Detector:
 
     def warm_up(self, frames: int = 3) -> float:
         """Run a gray frame a few times, so that the first real one is not late; returns the last run's engine time in ms."""
-        infer = self._run_grey(frames)[-1].infer
+        infer = self._run_gray(frames)[-1].infer
         if self.tiling is not None and self.tiling.needs_time:
             self._time_of_a_pass()
         return infer

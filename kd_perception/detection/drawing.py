@@ -12,10 +12,10 @@ import numpy as np
 from kd_perception.detection.detections import NO_TRACK, Detections, FloatArray
 from kd_perception.detection.image import BgrImage
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-PALETTE: tuple[Colour, ...] = (
+PALETTE: tuple[Color, ...] = (
     (0, 159, 230),
     (233, 180, 86),
     (115, 158, 0),
@@ -28,8 +28,8 @@ PALETTE: tuple[Colour, ...] = (
 """Class colors, BGR: the Okabe–Ito set, distinct also for the color-blind. Classes beyond the eighth begin again."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_BLACK: Colour = (0, 0, 0)
-_WHITE: Colour = (255, 255, 255)
+_BLACK: Color = (0, 0, 0)
+_WHITE: Color = (255, 255, 255)
 _SMALL = 0.02  # of the image's area: objects that a label would hide
 
 
@@ -81,18 +81,18 @@ def draw(
     style = _Style.of(image)
     boxes = [_corners(box) for box in detections.boxes]
     for box, class_id in zip(boxes, detections.class_ids, strict=True):
-        _draw_box(image, box, colour_of(int(class_id)), style)
+        _draw_box(image, box, color_of(int(class_id)), style)
     taken = [box for box in boxes if _area(box) < _SMALL * image.shape[0] * image.shape[1]]
     if header:
         taken.append(_draw_text(image, header, style.margin, style.margin, (32, 32, 32), style))
     if labels:
         for i in (-detections.scores).argsort(kind='stable'):
-            color = colour_of(int(detections.class_ids[i]))
+            color = color_of(int(detections.class_ids[i]))
             _draw_label(image, label_of(detections, i, class_names), boxes[i], color, style, taken)
     return image
 
 
-def colour_of(class_id: int) -> Colour:
+def color_of(class_id: int) -> Color:
     """The color of a class, BGR."""
     return PALETTE[class_id % len(PALETTE)]
 
@@ -117,14 +117,14 @@ def _corners(box: FloatArray) -> Rectangle:
     return x1, y1, x2, y2
 
 
-def _draw_box(image: BgrImage, box: Rectangle, colour: Colour, style: _Style) -> None:
+def _draw_box(image: BgrImage, box: Rectangle, color: Color, style: _Style) -> None:
     # The dark line below the colored one keeps the box visible on a ground of its own color.
     cv2.rectangle(image, box[:2], box[2:], _BLACK, style.line + 2)
-    cv2.rectangle(image, box[:2], box[2:], colour, style.line)
+    cv2.rectangle(image, box[:2], box[2:], color, style.line)
 
 
 def _draw_label(
-    image: BgrImage, text: str, box: Rectangle, colour: Colour, style: _Style, taken: list[Rectangle]
+    image: BgrImage, text: str, box: Rectangle, color: Color, style: _Style, taken: list[Rectangle]
 ) -> None:
     """Write a label above, below, right or left of its box, at the first place that is free; remember it in `taken`."""
     width, height = _text_size(text, style)
@@ -135,11 +135,11 @@ def _draw_label(
         place = (x, y, x + width, y + height)
         inside = x >= 0 and y >= 0 and place[2] <= image.shape[1] and place[3] <= image.shape[0]
         if inside and not any(_overlap(place, other) for other in taken):
-            taken.append(_draw_text(image, text, x, y, colour, style))
+            taken.append(_draw_text(image, text, x, y, color, style))
             return
 
 
-def _draw_text(image: BgrImage, text: str, x: int, y: int, ground: Colour, style: _Style) -> Rectangle:
+def _draw_text(image: BgrImage, text: str, x: int, y: int, ground: Color, style: _Style) -> Rectangle:
     """Write text on a filled rectangle whose upper left corner is x, y; returns the rectangle."""
     width, height = _text_size(text, style)
     cv2.rectangle(image, (x, y), (x + width - 1, y + height - 1), ground, cv2.FILLED)

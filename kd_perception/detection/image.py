@@ -164,7 +164,7 @@ def decode_compressed(
     if stream.startswith(b'\xff\xd8'):
         header = read_header(stream, max_pixels)
         one_channel = mosaic is not None and header.components == 1
-        image = jpeg.decode(stream, header, grey=one_channel)
+        image = jpeg.decode(stream, header, gray=one_channel)
         _check_shape('JPEG', image, header.width, header.height)
         image = jpeg.upright(image, header.orientation) if upright and header.orientation > 1 else image
     elif stream.startswith(SIGNATURE):
@@ -284,8 +284,8 @@ def _format_name(stream: bytes) -> str:
     return f'of an unknown format (its first bytes are {stream[:8].hex(" ")})'
 
 
-def _decode_png(png: Png, grey: bool, upright: bool) -> npt.NDArray[np.uint8]:
-    flags = (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR) | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
+def _decode_png(png: Png, gray: bool, upright: bool) -> npt.NDArray[np.uint8]:
+    flags = (cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR) | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION)
     try:
         image = cv2.imdecode(np.frombuffer(png.stream, np.uint8), flags)
     except (cv2.error, MemoryError) as error:

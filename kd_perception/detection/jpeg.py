@@ -92,33 +92,33 @@ def read_header(stream: bytes, max_pixels: int) -> JpegHeader:
     return JpegHeader(width, height, components, scans, orientation)
 
 
-def decode(stream: bytes, header: JpegHeader, *, grey: bool = False) -> npt.NDArray[np.uint8]:
-    """Decode to uint8 (H, W, 3) BGR, or (H, W) if `grey`. The EXIF orientation is not applied.
+def decode(stream: bytes, header: JpegHeader, *, gray: bool = False) -> npt.NDArray[np.uint8]:
+    """Decode to uint8 (H, W, 3) BGR, or (H, W) if `gray`. The EXIF orientation is not applied.
 
     Raises:
         MalformedImageError: damaged, or pixels are missing.
     """
     if simplejpeg is not None and header.components != 4:
         try:
-            return _by_simplejpeg(stream, grey, strict=True)
+            return _by_simplejpeg(stream, gray, strict=True)
         except ValueError as error:
             stray = _STRAY.match(str(error))
             if stray and int(stray[1]) <= _MAX_STRAY_BYTES:
-                return _by_simplejpeg(stream, grey, strict=False)
+                return _by_simplejpeg(stream, gray, strict=False)
             if not _UNFLAGGED.match(str(error)):  # else: a kind that it cannot decode, and OpenCV perhaps can
                 raise MalformedImageError(
                     f'JPEG of {header.width}x{header.height} is damaged or lacks pixels: {str(error).strip()}'
                 ) from error
-    return _by_opencv(stream, header, grey)
+    return _by_opencv(stream, header, gray)
 
 
-def _by_simplejpeg(stream: bytes, grey: bool, strict: bool) -> npt.NDArray[np.uint8]:
-    image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, 'GRAY' if grey else 'BGR', strict=strict)
-    return image[..., 0] if grey else image
+def _by_simplejpeg(stream: bytes, gray: bool, strict: bool) -> npt.NDArray[np.uint8]:
+    image: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, 'GRAY' if gray else 'BGR', strict=strict)
+    return image[..., 0] if gray else image
 
 
-def _by_opencv(stream: bytes, header: JpegHeader, grey: bool) -> npt.NDArray[np.uint8]:
-    kind = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+def _by_opencv(stream: bytes, header: JpegHeader, gray: bool) -> npt.NDArray[np.uint8]:
+    kind = cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
     what = f'JPEG of {header.width}x{header.height}'
     try:
         image = cv2.imdecode(np.frombuffer(stream, np.uint8), kind | cv2.IMREAD_IGNORE_ORIENTATION)

@@ -19,7 +19,7 @@ class Level(IntEnum):
 
 
 _MARKS = {Level.GREEN: '✔', Level.YELLOW: '!', Level.RED: '✘'}
-_COLOURS = {Level.GREEN: '32', Level.YELLOW: '33', Level.RED: '31'}
+_COLORS = {Level.GREEN: '32', Level.YELLOW: '33', Level.RED: '31'}
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ def worst(sections: Sections) -> Level:
     return max((finding.level for findings in sections.values() for finding in findings), default=Level.GREEN)
 
 
-def render(sections: Sections, colour: bool) -> str:
+def render(sections: Sections, color: bool) -> str:
     """The report as people read it."""
     width = max((len(finding.subject) for findings in sections.values() for finding in findings), default=0)
     lines: list[str] = []
     for title, findings in sections.items():
         lines += ['', title]
         for finding in findings:
-            lines.append(f'  {_mark(finding.level, colour)} {finding.subject.ljust(width)}  {finding.found}')
+            lines.append(f'  {_mark(finding.level, color)} {finding.subject.ljust(width)}  {finding.found}')
             if finding.advice:
                 lines.append(f'    {" " * width}  → {finding.advice}')
     return '\n'.join([*lines[1:], '', _summary(sections)])
@@ -75,8 +75,8 @@ def as_json(sections: Sections) -> dict[str, Any]:
     }
 
 
-def _mark(level: Level, colour: bool) -> str:
-    return f'\033[{_COLOURS[level]}m{_MARKS[level]}\033[0m' if colour else _MARKS[level]
+def _mark(level: Level, color: bool) -> str:
+    return f'\033[{_COLORS[level]}m{_MARKS[level]}\033[0m' if color else _MARKS[level]
 
 
 def _summary(sections: Sections) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 Point = tuple[float, float]
 Format = Callable[[float], str]
 
-SERIES_COLOURS = 7
+SERIES_COLORS = 7
 """Colors in the style sheet; further series begin again with dashed lines."""
 
 LONGEST_NAME = 28
@@ -348,8 +348,8 @@ def stage_shares(stages: dict[str, dict[str, float]]) -> list[tuple[str, float, 
 
 def series_style(index: int) -> str:
     """Color and dashes of a curve: seven colors, then the same dashed, then dotted."""
-    dash = ('', ' dashed', ' dotted')[index // SERIES_COLOURS % 3]
-    return f's{1 + index % SERIES_COLOURS}{dash}'
+    dash = ('', ' dashed', ' dotted')[index // SERIES_COLORS % 3]
+    return f's{1 + index % SERIES_COLORS}{dash}'
 
 
 def percent(value: float) -> str:

@@ -12,7 +12,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import ImageMarker
 
 from kd_perception.detection.detections import Detections
-from kd_perception.detection.drawing import colour_of, label_of
+from kd_perception.detection.drawing import color_of, label_of
 from kd_perception.ros import qos
 
 try:
@@ -98,7 +98,7 @@ class AnnotationsWriter:
 
     def _color(self, class_id: int) -> Any:
         if class_id not in self._colors:
-            blue, green, red = colour_of(class_id)
+            blue, green, red = color_of(class_id)
             self._colors[class_id] = Color(r=red / 255, g=green / 255, b=blue / 255, a=1.0)
         return self._colors[class_id]
 
@@ -125,7 +125,7 @@ class MarkerWriter:
 
     def _color(self, class_id: int) -> ColorRGBA:
         if class_id not in self._colors:
-            blue, green, red = colour_of(class_id)
+            blue, green, red = color_of(class_id)
             self._colors[class_id] = ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=1.0)
         return self._colors[class_id]
 

@@ -7,7 +7,7 @@ from std_msgs.msg import ColorRGBA
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
-from kd_perception.detection.drawing import colour_of
+from kd_perception.detection.drawing import color_of
 
 LEAST_SIDE = 0.05
 """Meters: a side that is not known, as the height on flat ground, is drawn so long."""
@@ -41,5 +41,5 @@ def marker_array(message: Detection3DArray, names: dict[str, int]) -> MarkerArra
 
 
 def _color(number: int) -> ColorRGBA:
-    blue, green, red = colour_of(number)
+    blue, green, red = color_of(number)
     return ColorRGBA(r=red / 255, g=green / 255, b=blue / 255, a=0.5)

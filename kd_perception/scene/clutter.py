@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kd_perception.scene.layout import Layout, Points, Road, turn
-from kd_perception.scene.vehicle_parts import Colour, as_colour, rounded, scaled
+from kd_perception.scene.vehicle_parts import Color, as_color, rounded, scaled
 
-Fill = Callable[[Points, Colour], None]
+Fill = Callable[[Points, Color], None]
 """Fills an outline, in meters, with a color."""
 Vector = NDArray[np.float64]
 
-ROAD_METRES = 14.0
+ROAD_METERS = 14.0
 """Of road, for one piece of clutter at density 1."""
 GROUND_SIDE = 22.0
 """One piece at density 1 for a square of ground of so many meters."""
-_SIGNAL: tuple[Colour, ...] = (
+_SIGNAL: tuple[Color, ...] = (
     (50, 45, 190),
     (170, 90, 40),
     (70, 150, 60),
@@ -52,7 +52,7 @@ class Clutter:
             return
         kinds = (self._island, self._kerb, self._arrow, self._hatching, self._lane_patch, self._shade)
         for road in self._layout.roads:
-            for _ in range(self._rng.poisson(self._density * 2 * len(road.centre) / ROAD_METRES)):
+            for _ in range(self._rng.poisson(self._density * 2 * len(road.center) / ROAD_METERS)):
                 place, heading = self._place_on(road)
                 kinds[int(self._rng.choice(len(kinds), p=(0.3, 0.15, 0.2, 0.12, 0.11, 0.12)))](place, heading)
 
@@ -85,29 +85,29 @@ class Clutter:
     # Places
 
     def _place_on(self, road: Road) -> tuple[Vector, float]:
-        index = int(self._rng.integers(1, len(road.centre) - 1))
+        index = int(self._rng.integers(1, len(road.center) - 1))
         lane_edges = road.median / 2 + 3.3 * np.arange(road.lanes + 1)
         across = float(self._rng.choice([-1, 1]) * (self._rng.choice(lane_edges) + self._rng.normal(0.0, 0.9)))
         across = float(np.clip(across, -road.half_width, road.half_width))
-        ahead = road.centre[index + 1] - road.centre[index - 1]
-        return road.centre[index] + road.normals[index] * across, float(np.arctan2(ahead[1], ahead[0]))
+        ahead = road.center[index + 1] - road.center[index - 1]
+        return road.center[index] + road.normals[index] * across, float(np.arctan2(ahead[1], ahead[0]))
 
     def _near_road(self, place: Vector) -> bool:
         return any(
-            np.linalg.norm(road.centre - place, axis=1).min() < road.half_width + 1.0 for road in self._layout.roads
+            np.linalg.norm(road.center - place, axis=1).min() < road.half_width + 1.0 for road in self._layout.roads
         )
 
-    def _paint(self, outline: Points, place: Vector, heading: float, colour: Colour) -> None:
-        self._fill(outline @ turn(heading) + place, colour)
+    def _paint(self, outline: Points, place: Vector, heading: float, color: Color) -> None:
+        self._fill(outline @ turn(heading) + place, color)
 
-    def _bar(self, place: Vector, heading: float, x: tuple[float, float], y: tuple[float, float], c: Colour) -> None:
+    def _bar(self, place: Vector, heading: float, x: tuple[float, float], y: tuple[float, float], c: Color) -> None:
         self._paint(np.array([(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])]), place, heading, c)
 
-    def _grey(self, low: float, high: float) -> Colour:
-        return as_colour(self._rng.uniform(low, high) + self._rng.normal(0, 4, 3))
+    def _gray(self, low: float, high: float) -> Color:
+        return as_color(self._rng.uniform(low, high) + self._rng.normal(0, 4, 3))
 
-    def _white(self) -> Colour:
-        return self._grey(175, 235)
+    def _white(self) -> Color:
+        return self._gray(175, 235)
 
     # On roads
 
@@ -125,21 +125,21 @@ class Clutter:
         corner = min(front, 0.45 * inner_width)
         inner = rounded(-length / 2 + edge, length / 2 - edge, inner_width, corner * taper, corner, taper)
         filling = [
-            self._grey(95, 200),
-            as_colour(np.array((60.0, 112.0, 95.0)) * self._rng.uniform(0.7, 1.3)),
-            self._grey(70, 110),
+            self._gray(95, 200),
+            as_color(np.array((60.0, 112.0, 95.0)) * self._rng.uniform(0.7, 1.3)),
+            self._gray(70, 110),
         ]
-        self._paint(outer, place, heading, self._grey(140, 235))
+        self._paint(outer, place, heading, self._gray(140, 235))
         self._paint(inner, place, heading, filling[int(self._rng.integers(3))])
         if self._rng.random() < 0.35:
-            tone = self._grey(120, 235)
+            tone = self._gray(120, 235)
             for x in np.arange(-length / 2 + 1.0, length / 2 - 1.0, self._rng.uniform(0.8, 3.0)):
                 self._bar(place, heading, (x, x + 0.35), (-inner_width * 0.4 * taper, inner_width * 0.4 * taper), tone)
 
     def _kerb(self, place: Vector, heading: float) -> None:
         length, width = self._rng.uniform(3.0, 22.0), self._rng.uniform(0.15, 0.5)
-        self._bar(place, heading, (-length / 2, length / 2), (-width / 2, width / 2), self._grey(140, 225))
-        self._bar(place, heading, (-length / 2, length / 2), (width / 2, width / 2 + 0.2), self._grey(50, 80))
+        self._bar(place, heading, (-length / 2, length / 2), (-width / 2, width / 2), self._gray(140, 225))
+        self._bar(place, heading, (-length / 2, length / 2), (width / 2, width / 2 + 0.2), self._gray(50, 80))
 
     def _arrow(self, place: Vector, heading: float) -> None:
         heading += float(self._rng.choice([0.0, np.pi]))
@@ -164,12 +164,12 @@ class Clutter:
         """Asphalt of another color, as bus lanes and mended ground have it."""
         length, width = self._rng.uniform(3.5, 16.0), self._rng.uniform(1.6, 3.2)
         base = np.array(_SIGNAL[int(self._rng.integers(len(_SIGNAL)))], np.float64)
-        colour = as_colour(base * 0.45 + self._rng.uniform(40, 85))
-        self._bar(place, heading, (-length / 2, length / 2), (-width / 2, width / 2), colour)
+        color = as_color(base * 0.45 + self._rng.uniform(40, 85))
+        self._bar(place, heading, (-length / 2, length / 2), (-width / 2, width / 2), color)
 
     def _shade(self, place: Vector, heading: float) -> None:
         """The shadow of something out of sight: a sign, a lamp, a balloon."""
-        tone = self._grey(38, 62)
+        tone = self._gray(38, 62)
         length, width = self._rng.uniform(1.5, 6.0), self._rng.uniform(0.8, 2.4)
         corner = self._rng.uniform(0.1, 0.45) * width
         self._paint(rounded(-length / 2, length / 2, width, corner, corner), place, heading, tone)
@@ -180,29 +180,29 @@ class Clutter:
 
     def _stairs(self, place: Vector, heading: float) -> None:
         """Steps down to an underpass between two walls."""
-        length, width, light = self._rng.uniform(4.0, 11.0), self._rng.uniform(2.2, 5.0), self._grey(130, 215)
+        length, width, light = self._rng.uniform(4.0, 11.0), self._rng.uniform(2.2, 5.0), self._gray(130, 215)
         self._bar(place, heading, (-length / 2, length / 2), (-width / 2, width / 2), light)
         self._bar(
-            place, heading, (-length / 2 + 0.3, length / 2), (-width / 2 + 0.3, width / 2 - 0.3), self._grey(50, 90)
+            place, heading, (-length / 2 + 0.3, length / 2), (-width / 2 + 0.3, width / 2 - 0.3), self._gray(50, 90)
         )
-        step = self._grey(100, 170)
+        step = self._gray(100, 170)
         for x in np.arange(-length / 2 + 0.6, length / 2 - 0.4, self._rng.uniform(0.5, 0.9)):
             self._bar(place, heading, (x, x + 0.25), (-width / 2 + 0.35, width / 2 - 0.35), step)
 
     def _kiosk(self, place: Vector, heading: float) -> None:
         """A flat box with its shadow: a kiosk, a bus shelter, a rubbish container."""
         length, width, height = self._rng.uniform(1.5, 7.0), self._rng.uniform(1.1, 3.0), self._rng.uniform(1.0, 3.0)
-        colour = scaled(_SIGNAL[int(self._rng.integers(len(_SIGNAL)))], float(self._rng.uniform(0.6, 1.2)))
+        color = scaled(_SIGNAL[int(self._rng.integers(len(_SIGNAL)))], float(self._rng.uniform(0.6, 1.2)))
         if self._rng.random() < 0.5:
-            colour = self._grey(70, 230)
-        self._box(place, heading, length, width, height, colour)
+            color = self._gray(70, 230)
+        self._box(place, heading, length, width, height, color)
         if self._rng.random() < 0.5:
-            self._bar(place, heading, (-length / 2, length / 2), (-0.12, 0.12), scaled(colour, 0.75))
+            self._bar(place, heading, (-length / 2, length / 2), (-0.12, 0.12), scaled(color, 0.75))
 
     def _banner(self, place: Vector, heading: float) -> None:
         length, width = self._rng.uniform(2.0, 9.0), self._rng.uniform(0.5, 1.8)
-        colour = scaled(_SIGNAL[int(self._rng.integers(len(_SIGNAL)))], float(self._rng.uniform(0.7, 1.25)))
-        self._box(place, heading, length, width, 1.0, colour)
+        color = scaled(_SIGNAL[int(self._rng.integers(len(_SIGNAL)))], float(self._rng.uniform(0.7, 1.25)))
+        self._box(place, heading, length, width, 1.0, color)
         light = self._white()
         for x in np.arange(-length * 0.4, length * 0.35, 0.8):
             if self._rng.random() < 0.6:
@@ -210,11 +210,11 @@ class Clutter:
 
     def _roof_box(self, place: Vector, heading: float) -> None:
         length, width = self._rng.uniform(1.5, 6.0), self._rng.uniform(0.9, 2.6)
-        colour = self._grey(60, 235)
-        self._box(place, heading, length, width, self._rng.uniform(0.4, 1.6), colour)
+        color = self._gray(60, 235)
+        self._box(place, heading, length, width, self._rng.uniform(0.4, 1.6), color)
         if self._rng.random() < 0.5:
-            self._bar(place, heading, (-length * 0.35, length * 0.35), (-width * 0.3, width * 0.3), self._grey(40, 200))
+            self._bar(place, heading, (-length * 0.35, length * 0.35), (-width * 0.3, width * 0.3), self._gray(40, 200))
 
-    def _box(self, place: Vector, heading: float, length: float, width: float, height: float, colour: Colour) -> None:
-        for at, tone in ((place + self._shadow * height, (48, 50, 52)), (place, colour)):
+    def _box(self, place: Vector, heading: float, length: float, width: float, height: float, color: Color) -> None:
+        for at, tone in ((place + self._shadow * height, (48, 50, 52)), (place, color)):
             self._bar(at, heading, (-length / 2, length / 2), (-width / 2, width / 2), tone)

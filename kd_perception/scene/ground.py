@@ -11,10 +11,10 @@ from kd_perception.scene.layout import Building, Layout, Points, Road, turn
 from kd_perception.scene.settings import SceneSettings
 
 Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 GRASS, ASPHALT, PATCH, PAVING, SOIL, FIELD, LOT, ROOF = range(8)
-_ROOFS: tuple[Colour, ...] = (
+_ROOFS: tuple[Color, ...] = (
     (72, 88, 158),
     (112, 112, 110),
     (168, 166, 160),
@@ -76,10 +76,10 @@ class _Painter:
     def _pixels(self, points: Points) -> NDArray[np.int32]:
         return np.round((points * self._scale + self._size / 2 - 0.5) * 16).astype(np.int32)
 
-    def _fill(self, image: Image, points: Points, value: int | Colour, smooth: bool = True) -> None:
+    def _fill(self, image: Image, points: Points, value: int | Color, smooth: bool = True) -> None:
         cv2.fillPoly(image, [self._pixels(points)], value, cv2.LINE_AA if smooth else cv2.LINE_8, 4)
 
-    def _draw(self, points: Points, value: Colour) -> None:
+    def _draw(self, points: Points, value: Color) -> None:
         self._fill(self._bgr, points, value)
 
     # Surfaces
@@ -122,8 +122,8 @@ class _Painter:
     def _patches(self, surfaces: Image) -> None:
         """Mended asphalt: long rectangles of another age."""
         for road in self._layout.roads:
-            for _ in range(self._rng.poisson(len(road.centre) / 12)):
-                start = int(self._rng.integers(0, len(road.centre) - 12))
+            for _ in range(self._rng.poisson(len(road.center) / 12)):
+                start = int(self._rng.integers(0, len(road.center) - 12))
                 end = start + int(self._rng.integers(2, 11))
                 left = self._rng.uniform(-road.half_width, road.half_width - 1.0)
                 right = min(left + self._rng.uniform(0.6, 3.5), road.half_width)
@@ -162,8 +162,8 @@ class _Painter:
         gain += self._noise(max(12.0, 9.0 * self._scale)) * cv2.LUT(surfaces, drift)
         gain += 1.0
         palette = np.clip(np.round(self._palette()), 0, 255).astype(np.uint8).reshape(256, 1, 3)
-        colours = cv2.LUT(cv2.merge([surfaces] * 3), palette)
-        textured = cv2.multiply(colours, cv2.merge([gain] * 3), dtype=cv2.CV_8U)
+        colors = cv2.LUT(cv2.merge([surfaces] * 3), palette)
+        textured = cv2.multiply(colors, cv2.merge([gain] * 3), dtype=cv2.CV_8U)
         return np.asarray(textured, np.uint8).reshape(size, size, 3)
 
     def _noise(self, cell: float) -> NDArray[np.float32]:
@@ -180,7 +180,7 @@ class _Painter:
 
     def _mark(self, road: Road) -> None:
         white = int(self._rng.uniform(185, 232))
-        paint: Colour = (white, white, white)
+        paint: Color = (white, white, white)
         kerb = int(self._rng.uniform(150, 200))
         for start, end in _solid(road):
             for side in (-1, 1):
@@ -205,15 +205,15 @@ class _Painter:
                 self._cross(road, start, 1, paint)
                 self._cross(road, end, -1, paint)
 
-    def _stripe(self, road: Road, offset: float, start: float, end: float, width: float, colour: Colour) -> None:
+    def _stripe(self, road: Road, offset: float, start: float, end: float, width: float, color: Color) -> None:
         indices = np.arange(start, end + 0.5, 2.0) / 2.0
-        where = np.clip(indices, 0, len(road.centre) - 1)
-        whole = np.arange(len(road.centre))
+        where = np.clip(indices, 0, len(road.center) - 1)
+        whole = np.arange(len(road.center))
         edges = []
         for side in (-width / 2, width / 2):
             line = road.line(offset + side)
             edges.append(np.stack([np.interp(where, whole, line[:, 0]), np.interp(where, whole, line[:, 1])], axis=1))
-        self._fill(self._bgr, np.concatenate([edges[0], edges[1][::-1]]), colour)
+        self._fill(self._bgr, np.concatenate([edges[0], edges[1][::-1]]), color)
 
     def _tracks_of_tyres(self, road: Road, side: int, start: float, end: float) -> None:
         """Two darker bands a lane, faint."""
@@ -229,10 +229,10 @@ class _Painter:
         part, where = self._bgr[y : y + h, x : x + w], mask[y : y + h, x : x + w] > 0
         part[where] = (part[where] * tone).astype(np.uint8)
 
-    def _cross(self, road: Road, at: float, direction: int, paint: Colour) -> None:
+    def _cross(self, road: Road, at: float, direction: int, paint: Color) -> None:
         """A stop line on the arriving side and, mostly, a zebra crossing."""
-        index = int(np.clip(round(at / 2), 0, len(road.centre) - 1))
-        origin, normal = road.centre[index], road.normals[index]
+        index = int(np.clip(round(at / 2), 0, len(road.center) - 1))
+        origin, normal = road.center[index], road.normals[index]
         forward = np.array([normal[1], -normal[0]]) * direction
         half = road.half_width - road.parking
 
@@ -268,9 +268,9 @@ class _Painter:
     def _details(self) -> None:
         """Manhole covers, cracks and stains: what a detector must not take for vehicles."""
         for road in self._layout.roads:
-            for _ in range(self._rng.poisson(len(road.centre) / 8)):
-                index = int(self._rng.integers(len(road.centre)))
-                place = road.centre[index] + road.normals[index] * self._rng.uniform(-1, 1) * road.half_width
+            for _ in range(self._rng.poisson(len(road.center) / 8)):
+                index = int(self._rng.integers(len(road.center)))
+                place = road.center[index] + road.normals[index] * self._rng.uniform(-1, 1) * road.half_width
                 tone = int(self._rng.uniform(62, 100))
                 if self._rng.random() < 0.5:
                     self._fill(self._bgr, place + _disc(0.35, 10), (tone, tone, tone))
@@ -285,7 +285,7 @@ class _Painter:
                 self._fill(self._bgr, place + box @ turn(tone * 6.3), (int(60 + 150 * tone),) * 3)
 
     def _on_road(self, place: NDArray[np.float64]) -> bool:
-        return any(np.abs(road.centre - place).sum(axis=1).min() < road.half_width + 3.0 for road in self._layout.roads)
+        return any(np.abs(road.center - place).sum(axis=1).min() < road.half_width + 3.0 for road in self._layout.roads)
 
     def _furnish_roof(self, building: Building) -> None:
         low, high = building.outline.min(axis=0), building.outline.max(axis=0)
@@ -340,14 +340,14 @@ class _Painter:
     def _plant(self) -> None:
         stamps = [self._crown(kind) for kind in range(5)]
         for tree in self._layout.trees:
-            colours, cover = stamps[tree.kind]
+            colors, cover = stamps[tree.kind]
             size = max(3, int(2.2 * tree.radius * self._scale))
-            self._stamp(tree.x, tree.y, _resized(colours, size), _resized(cover, size))
+            self._stamp(tree.x, tree.y, _resized(colors, size), _resized(cover, size))
 
     def _crown(self, kind: int) -> tuple[Image, Image]:
         """A crown seen from above: many leafy blobs, brighter towards the sun."""
         size, rng = 96, self._rng
-        colours, cover = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
+        colors, cover = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
         green = self._settings.greenness
         base = (
             np.array((44.0, 84.0, 62.0)) * (0.8 + 0.5 * rng.random())
@@ -359,14 +359,14 @@ class _Painter:
             angle, distance = rng.uniform(0, 2 * np.pi), np.sqrt(rng.random()) * reach * 0.42 * size
             offset = np.array([np.cos(angle), np.sin(angle)]) * distance
             light = 0.62 + 0.5 * layer / 150 + 0.5 * float(offset @ sun) / (0.42 * size) * 0.6 + rng.normal(0, 0.12)
-            colour = tuple(int(c) for c in np.clip(base * light, 0, 255))
+            color = tuple(int(c) for c in np.clip(base * light, 0, 255))
             x, y = (np.round((offset + size / 2) * 16).astype(int)).tolist()
             radius = int(rng.uniform(0.03, 0.085) * size * 16)
-            cv2.circle(colours, (x, y), radius, colour, -1, cv2.LINE_AA, 4)
+            cv2.circle(colors, (x, y), radius, color, -1, cv2.LINE_AA, 4)
             cv2.circle(cover, (x, y), radius, 255, -1, cv2.LINE_AA, 4)
-        return colours, cover
+        return colors, cover
 
-    def _stamp(self, x: float, y: float, colours: Image, cover: Image) -> None:
+    def _stamp(self, x: float, y: float, colors: Image, cover: Image) -> None:
         size = len(cover)
         left, top = int(x * self._scale + self._size / 2 - size / 2), int(y * self._scale + self._size / 2 - size / 2)
         x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + size, self._size), min(top + size, self._size)
@@ -375,14 +375,14 @@ class _Painter:
         inner = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
         outer = (slice(y0, y1), slice(x0, x1))
         share = cover[inner].astype(np.float32) / 255.0
-        self._bgr[outer] = cv2.blendLinear(self._bgr[outer], colours[inner], 1.0 - share, share)
+        self._bgr[outer] = cv2.blendLinear(self._bgr[outer], colors[inner], 1.0 - share, share)
         self._canopy[outer] = cv2.max(self._canopy[outer], cover[inner])
         self._light[outer] = cv2.max(self._light[outer], cover[inner])
 
 
 def _solid(road: Road) -> list[tuple[float, float]]:
     """The stretches of a road between its gaps."""
-    cuts = [0.0, *(edge for gap in sorted(road.gaps) for edge in gap), 2.0 * (len(road.centre) - 1)]
+    cuts = [0.0, *(edge for gap in sorted(road.gaps) for edge in gap), 2.0 * (len(road.center) - 1)]
     return [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True) if b - a > 4.0]
 
 

@@ -18,7 +18,7 @@ class Road:
     """A road along a center line; offsets are meters to the right of it.
 
     Attributes:
-        centre: (N, 2) points, densely spaced.
+        center: (N, 2) points, densely spaced.
         normals: (N, 2) unit vectors to the right.
         lanes: per direction.
         median: width of the strip between the directions, 0 for none.
@@ -27,7 +27,7 @@ class Road:
         gaps: stretches of the center line (start, end in meters from its first point) without markings.
     """
 
-    centre: Points
+    center: Points
     normals: Points
     lanes: int
     median: float
@@ -42,7 +42,7 @@ class Road:
 
     def line(self, offset: float) -> Points:
         """The points at an offset to the right."""
-        return self.centre + self.normals * offset
+        return self.center + self.normals * offset
 
     def strip(self, left: float, right: float) -> Points:
         """The outline between two offsets."""

@@ -82,7 +82,7 @@ class _Planner:
 
     def _join(self, along: list[Road], across: list[Road], gap: float | None = None) -> None:
         """Lays a grid: traffic flows along, waits across."""
-        xs, ys = [float(r.centre[0, 0]) for r in across], [float(r.centre[0, 1]) for r in along]
+        xs, ys = [float(r.center[0, 0]) for r in across], [float(r.center[0, 1]) for r in along]
         along = [self._interrupted(r, [x + self._reach for x in xs], across, gap) for r in along]
         across = [self._interrupted(r, [self._reach - y for y in ys], along, gap) for r in across]
         for road in along + across:
@@ -112,17 +112,17 @@ class _Planner:
     ) -> Road:
         s = np.arange(-self._reach, self._reach + 2.0, 2.0)
         sway = wave * np.sin(s / max(30.0, wave * 9.0) + self._rng.uniform(0, 6.3))
-        centre = np.stack([s, offset + sway], axis=1)
+        center = np.stack([s, offset + sway], axis=1)
         if vertical:
-            centre = np.stack([np.full_like(s, offset), -s], axis=1)
-        step = np.gradient(centre, axis=0)
+            center = np.stack([np.full_like(s, offset), -s], axis=1)
+        step = np.gradient(center, axis=0)
         step /= np.linalg.norm(step, axis=1, keepdims=True)
         if lanes is None:
             lanes = int(self._rng.choice([1, 2, 3], p=(0.45, 0.4, 0.15)))
         if median is None:
             median = float(self._rng.choice([0.0, 2.5, 5.0], p=(0.6, 0.2, 0.2))) if lanes > 1 else 0.0
         return Road(
-            centre=centre,
+            center=center,
             normals=np.stack([-step[:, 1], step[:, 0]], axis=1),
             lanes=lanes,
             median=median,
@@ -136,7 +136,7 @@ class _Planner:
             for m, other in zip(middles, others, strict=True)
             for reach in [gap if gap is not None else other.half_width + 5.0]
         )
-        return Road(road.centre, road.normals, road.lanes, road.median, road.parking, road.sidewalk, gaps)
+        return Road(road.center, road.normals, road.lanes, road.median, road.parking, road.sidewalk, gaps)
 
     # Traffic
 

@@ -88,7 +88,7 @@ class Scene:
         self._ground = paint(layout, self.settings, scale, rng)
         # From the ground picture's pixel centers to meters.
         middle = half_size - 0.5 / scale
-        self._to_metres = np.array([(1 / scale, 0, -middle), (0, 1 / scale, -middle), (0, 0, 1)])
+        self._to_meters = np.array([(1 / scale, 0, -middle), (0, 1 / scale, -middle), (0, 0, 1)])
         self._noise = self._make_noise(rng)
         angle = np.deg2rad(self.settings.sun_azimuth)
         self._shadow = -np.array([np.cos(angle), np.sin(angle)]) * self.settings.shadow_length
@@ -130,7 +130,7 @@ class Scene:
 
     def _seen(self, projection: Matrix) -> tuple[Image, Image, Image]:
         """What the camera sees of the bare ground: its colors, its light, and the cover of crowns."""
-        matrix = projection[:, [0, 1, 3]] @ self._to_metres
+        matrix = projection[:, [0, 1, 3]] @ self._to_meters
         view = cv2.warpPerspective(self._ground, matrix, (self.width, self.height), flags=cv2.INTER_LINEAR)
         overlay = cv2.extractChannel(view, 3)
         ground = np.asarray(cv2.cvtColor(view, cv2.COLOR_BGRA2BGR), np.uint8)
@@ -163,9 +163,9 @@ class Scene:
 
     def _near(self, poses: NDArray[np.float64], projection: Matrix) -> NDArray[np.intp]:
         """Which vehicles may touch the view, sorted from far to near."""
-        centres = np.concatenate([poses[:, :2], np.zeros((len(poses), 1))], axis=1)
-        places = project(projection, centres)
-        depths = centres @ projection[2, :3] + projection[2, 3]
+        centers = np.concatenate([poses[:, :2], np.zeros((len(poses), 1))], axis=1)
+        places = project(projection, centers)
+        depths = centers @ projection[2, :3] + projection[2, 3]
         margin = _LONGEST / 2 * self.settings.focal_ratio * self.width / np.maximum(depths, 1.0)
         inside = (places > -margin[:, None]) & (places < np.array([self.width, self.height]) + margin[:, None])
         near = np.flatnonzero(inside.all(axis=1) & (depths > 0))
@@ -228,12 +228,12 @@ class Scene:
     def _make_noise(self, rng: np.random.Generator) -> Image:
         """Sensor noise around 128, mostly of brightness, a little larger than a frame."""
         shape = (self.height + _NOISE_SHIFTS, self.width + _NOISE_SHIFTS)
-        grey = rng.standard_normal(shape, np.float32) * (self.settings.noise * 0.85)
+        gray = rng.standard_normal(shape, np.float32) * (self.settings.noise * 0.85)
         coarse = rng.standard_normal((shape[0] // 2 + 1, shape[1] // 2 + 1, 3), np.float32) * (
             self.settings.noise * 0.6
         )
-        colour = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        return np.clip(colour + (grey[..., None] + 128.5), 0, 255).astype(np.uint8)
+        color = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.clip(color + (gray[..., None] + 128.5), 0, 255).astype(np.uint8)
 
 
 def _placed(points: NDArray[np.float64], poses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -298,10 +298,10 @@ def _paint_top(part: Image, top: Sprite, frame: Matrix) -> None:
     axes = np.stack([(frame[1] - frame[0]) / top.scale[0], (frame[2] - frame[0]) / top.scale[1]], axis=1)
     matrix = np.concatenate([axes, (frame[0] - axes @ ((width - 1) / 2, (height - 1) / 2))[:, None]], axis=1)
     size = (part.shape[1], part.shape[0])
-    colours = cv2.warpAffine(top.bgr, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    colors = cv2.warpAffine(top.bgr, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     cover = cv2.warpAffine(top.alpha, matrix, size, flags=cv2.INTER_LINEAR).astype(np.float32)
     cover *= 1 / 255
-    part[:] = cv2.blendLinear(part, colours, 1.0 - cover, cover)
+    part[:] = cv2.blendLinear(part, colors, 1.0 - cover, cover)
 
 
 def _restore(image: Image, ground: Image, canopy: Image, window: tuple[int, int, int, int]) -> None:

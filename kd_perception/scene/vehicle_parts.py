@@ -13,10 +13,10 @@ CLASS_NAMES: tuple[str, ...] = ('car', 'truck', 'bus', 'minibus', 'cyclist')
 
 Points = NDArray[np.float64]
 Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-GLASS: Colour = (52, 46, 40)
-TYRE: Colour = (28, 28, 28)
+GLASS: Color = (52, 46, 40)
+TYRE: Color = (28, 28, 28)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Slab:
     upper: Points
     bottom_height: float
     top_height: float
-    side: Colour
+    side: Color
     top: Sprite | None = None
 
 
@@ -97,33 +97,33 @@ def rounded(x0: float, x1: float, width: float, front: float, rear: float, taper
 class Brush:
     """A sprite in the making; coordinates are meters."""
 
-    def __init__(self, outline: Points, colour: Colour, scale: float) -> None:
+    def __init__(self, outline: Points, color: Color, scale: float) -> None:
         self._wanted = scale
         self._scale = scale = max(scale, 14.0)
         half = np.ceil(np.abs(outline).max(axis=0) * scale) + 3
-        self._centre = half - 0.5
+        self._center = half - 0.5
         width, height = (int(2 * n) for n in half)
-        self._bgr = np.full((height, width, 3), colour, np.uint8)
+        self._bgr = np.full((height, width, 3), color, np.uint8)
         self._alpha = np.zeros((height, width), np.uint8)
         self._fixed = self._to_pixels(outline)
         cv2.fillConvexPoly(self._alpha, self._fixed, 255, cv2.LINE_AA, 4)
 
     def _to_pixels(self, points: Points) -> NDArray[np.int32]:
-        return np.asarray(np.rint((points * self._scale + self._centre) * 16), np.int32)
+        return np.asarray(np.rint((points * self._scale + self._center) * 16), np.int32)
 
-    def fill(self, points: Points, colour: Colour) -> None:
+    def fill(self, points: Points, color: Color) -> None:
         """Fill a convex outline."""
-        cv2.fillConvexPoly(self._bgr, self._to_pixels(points), colour, cv2.LINE_AA, 4)
+        cv2.fillConvexPoly(self._bgr, self._to_pixels(points), color, cv2.LINE_AA, 4)
 
-    def rectangle(self, x0: float, x1: float, y0: float, y1: float, colour: Colour) -> None:
+    def rectangle(self, x0: float, x1: float, y0: float, y1: float, color: Color) -> None:
         """Fill a rectangle along the axes."""
-        self.fill(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), colour)
+        self.fill(np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]), color)
 
-    def line(self, start: tuple[float, float], end: tuple[float, float], width: float, colour: Colour) -> None:
+    def line(self, start: tuple[float, float], end: tuple[float, float], width: float, color: Color) -> None:
         """Fill a straight line of a width."""
         a, b = np.array(start), np.array(end)
         across = np.array([a[1] - b[1], b[0] - a[0]]) / max(float(np.linalg.norm(b - a)), 1e-9) * width / 2
-        self.fill(np.stack([a + across, b + across, b - across, a - across]), colour)
+        self.fill(np.stack([a + across, b + across, b - across, a - across]), color)
 
     def shade_edges(self, depth: float, strength: float) -> None:
         """Rounds the top: darker towards the outline, over `depth` meters."""
@@ -135,8 +135,8 @@ class Brush:
     def glow(self, x: float, y: float, length: float, width: float, gain: float) -> None:
         """A soft highlight centered at (x, y)."""
         rows, columns = np.indices(self._alpha.shape, dtype=np.float32)
-        along = (columns - self._centre[0]) / self._scale - x
-        across = (rows - self._centre[1]) / self._scale - y
+        along = (columns - self._center[0]) / self._scale - x
+        across = (rows - self._center[1]) / self._scale - y
         bump = np.exp(-((along / length) ** 2) - (across / width) ** 2)[..., None]
         self._bgr = np.clip(self._bgr + bump * gain, 0, 255).astype(np.uint8)
 
@@ -151,26 +151,26 @@ class Brush:
         return Sprite(np.asarray(bgr, np.uint8), np.asarray(alpha, np.uint8), scale)
 
 
-def pick_paint(paints: tuple[tuple[float, Colour], ...], rng: np.random.Generator) -> Colour:
+def pick_paint(paints: tuple[tuple[float, Color], ...], rng: np.random.Generator) -> Color:
     """One of the paints by its share, a little lighter, darker or tinted."""
     shares = np.array([share for share, _ in paints])
     base = np.array(paints[int(rng.choice(len(paints), p=shares / shares.sum()))][1], np.float64)
-    return as_colour(base * rng.uniform(0.86, 1.1) + rng.uniform(-6, 6, 3))
+    return as_color(base * rng.uniform(0.86, 1.1) + rng.uniform(-6, 6, 3))
 
 
-def as_colour(bgr: NDArray[np.float64]) -> Colour:
+def as_color(bgr: NDArray[np.float64]) -> Color:
     """Whole numbers from 0 to 255."""
     blue, green, red = np.clip(np.round(bgr), 0, 255).astype(int).tolist()
     return blue, green, red
 
 
-def scaled(colour: Colour, gain: float) -> Colour:
+def scaled(color: Color, gain: float) -> Color:
     """A lighter or darker one."""
-    return as_colour(np.array(colour, np.float64) * gain)
+    return as_color(np.array(color, np.float64) * gain)
 
 
-def glass_color(rng: np.random.Generator) -> Colour:
+def glass_color(rng: np.random.Generator) -> Color:
     """Glass is dark, or bright where it mirrors the sky."""
     sky = np.array((168.0, 156.0, 138.0))
     share = rng.choice([rng.uniform(0.0, 0.15), rng.uniform(0.2, 0.75)], p=[0.65, 0.35])
-    return as_colour(np.array(GLASS) * (1 - share) + sky * share)
+    return as_color(np.array(GLASS) * (1 - share) + sky * share)

@@ -11,11 +11,11 @@ from kd_perception.scene.vehicle_parts import (
     GLASS,
     TYRE,
     Brush,
-    Colour,
+    Color,
     Points,
     Slab,
     Vehicle,
-    as_colour,
+    as_color,
     glass_color,
     pick_paint,
     rounded,
@@ -23,7 +23,7 @@ from kd_perception.scene.vehicle_parts import (
 )
 
 # Share of each paint on the road (BGR): most traffic is white, black, gray or silver.
-CAR_PAINTS: tuple[tuple[float, Colour], ...] = (
+CAR_PAINTS: tuple[tuple[float, Color], ...] = (
     (0.27, (232, 234, 234)),
     (0.20, (38, 34, 33)),
     (0.14, (98, 92, 88)),
@@ -36,7 +36,7 @@ CAR_PAINTS: tuple[tuple[float, Colour], ...] = (
     (0.02, (132, 168, 186)),
     (0.02, (40, 188, 224)),
 )
-VAN_PAINTS: tuple[tuple[float, Colour], ...] = (
+VAN_PAINTS: tuple[tuple[float, Color], ...] = (
     (0.66, (236, 237, 236)),
     (0.12, (160, 156, 152)),
     (0.08, (70, 62, 58)),
@@ -44,7 +44,7 @@ VAN_PAINTS: tuple[tuple[float, Colour], ...] = (
     (0.05, (46, 42, 176)),
     (0.04, (60, 180, 220)),
 )
-BUS_PAINTS: tuple[tuple[float, Colour], ...] = (
+BUS_PAINTS: tuple[tuple[float, Color], ...] = (
     (0.34, (232, 234, 232)),
     (0.20, (64, 200, 112)),
     (0.14, (58, 196, 232)),
@@ -52,14 +52,14 @@ BUS_PAINTS: tuple[tuple[float, Colour], ...] = (
     (0.12, (168, 96, 46)),
     (0.08, (196, 222, 198)),
 )
-CARGO_PAINTS: tuple[tuple[float, Colour], ...] = (
+CARGO_PAINTS: tuple[tuple[float, Color], ...] = (
     (0.48, (226, 228, 228)),
     (0.20, (150, 150, 146)),
     (0.12, (136, 84, 40)),
     (0.10, (70, 112, 70)),
     (0.10, (90, 110, 132)),
 )
-SHIRTS: tuple[Colour, ...] = (
+SHIRTS: tuple[Color, ...] = (
     (60, 50, 190),
     (190, 110, 40),
     (50, 190, 220),
@@ -130,7 +130,7 @@ def _car(rng: np.random.Generator, scale: float) -> Vehicle:
     paint, front_glass, other_glass = (
         pick_paint(CAR_PAINTS, rng),
         glass_color(rng),
-        as_colour(np.array(GLASS) * rng.uniform(0.7, 1.5)),
+        as_color(np.array(GLASS) * rng.uniform(0.7, 1.5)),
     )
     plan = _plan_car(shape, length, width, rng)
     body = rounded(plan.tail, plan.nose, width, 0.42, 0.30, 0.97)
@@ -161,7 +161,7 @@ def _plan_car(shape: _CarShape, length: float, width: float, rng: np.random.Gene
     return _CarPlan(nose, screen, roof_front, cabin_rear + length * shape.rear_window, cabin_rear, tail, width)
 
 
-def _paint_body(body: Brush, plan: _CarPlan, paint: Colour, *, has_lid: bool) -> None:
+def _paint_body(body: Brush, plan: _CarPlan, paint: Color, *, has_lid: bool) -> None:
     """Lamps, the bonnet's edges, bumpers and the lid of the trunk."""
     nose, tail, width = plan.nose, plan.tail, plan.width
     body.shade_edges(0.5, 0.38)
@@ -178,13 +178,13 @@ def _paint_body(body: Brush, plan: _CarPlan, paint: Colour, *, has_lid: bool) ->
         body.line((lid, -width * 0.4), (lid, width * 0.4), 0.05, scaled(paint, 0.7))
 
 
-def _paint_pillars(body: Brush, plan: _CarPlan, outer: Colour, middle: Colour) -> None:
+def _paint_pillars(body: Brush, plan: _CarPlan, outer: Color, middle: Color) -> None:
     """Between the windows: at the windscreen, at the rear and in the middle."""
-    width, centre = plan.width, (plan.roof_front + plan.roof_rear) / 2
+    width, center = plan.width, (plan.roof_front + plan.roof_rear) / 2
     for side in (-1, 1):
         for low, high in ((plan.screen - 0.12, plan.roof_front), (plan.cabin_rear + 0.12, plan.roof_rear)):
             body.line((low, side * width * 0.42), (high, side * width * 0.35), 0.10, outer)
-        body.line((centre, side * width * 0.45), (centre, side * width * 0.35), 0.08, middle)
+        body.line((center, side * width * 0.45), (center, side * width * 0.35), 0.08, middle)
 
 
 def _paint_roof(roof: Brush, plan: _CarPlan, rng: np.random.Generator, *, may_have_rails: bool) -> None:
@@ -249,9 +249,9 @@ def _bus(rng: np.random.Generator, scale: float) -> Vehicle:
     if rng.random() < 0.4:
         top.rectangle(tail + length * 0.35, tail + length * 0.6, -width * 0.5, width * 0.5, pick_paint(BUS_PAINTS, rng))
     for x in np.linspace(tail + 1.5, nose - 2.0, int(rng.integers(2, 6))):
-        size, grey = rng.uniform(0.35, 0.9), int(rng.integers(70, 215))
-        top.rectangle(x - size, x + size, -0.5, 0.5, (grey, grey, grey))
-        top.rectangle(x - size * 0.7, x + size * 0.7, -0.3, 0.3, (grey - 25, grey - 25, grey - 25))
+        size, gray = rng.uniform(0.35, 0.9), int(rng.integers(70, 215))
+        top.rectangle(x - size, x + size, -0.5, 0.5, (gray, gray, gray))
+        top.rectangle(x - size * 0.7, x + size * 0.7, -0.3, 0.3, (gray - 25, gray - 25, gray - 25))
     for side in (-1, 1):
         top.line((tail + 0.3, side * width * 0.41), (nose - 0.5, side * width * 0.41), 0.06, scaled(roof_paint, 0.78))
     if length > 15:
@@ -307,7 +307,7 @@ def _truck(rng: np.random.Generator, scale: float) -> Vehicle:
 
 def _paint_gravel(load: Brush, inner: Points, heaps: tuple[float, float], rng: np.random.Generator) -> None:
     """What an open truck carries, in heaps between two places along its length."""
-    load.fill(inner, as_colour(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
+    load.fill(inner, as_color(np.array((70.0, 84.0, 98.0)) * rng.uniform(0.6, 1.7)))
     for _ in range(4):
         x, y = rng.uniform(*heaps), rng.uniform(-0.6, 0.6)
         load.glow(x, y, rng.uniform(0.3, 0.9), 0.4, rng.uniform(-30, 45))

@@ -163,7 +163,7 @@ def test_several_cameras_are_listed(two_cameras, topic, says):
         open_bag(two_cameras, topic)
 
 
-def test_depth_images_do_not_compete_with_colour_images(tmp_path):
+def test_depth_images_do_not_compete_with_color_images(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.image('/image', START, numbered_image(0))
         bag.jpeg('/depth/compressedDepth', START, b'')

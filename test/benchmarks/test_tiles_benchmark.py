@@ -12,14 +12,14 @@ from networks import make_bundle
 
 from benchmarks import tiles
 from kd_perception.detection.detections import Detections
-from training.data.dataset import LabelledImage, write_split
+from training.data.dataset import LabeledImage, write_split
 
 
-def photograph(name: str, x: int, y: int) -> LabelledImage:
+def photograph(name: str, x: int, y: int) -> LabeledImage:
     """128 × 128 with one white square, a quarter of a cell when the network sees it whole."""
     image = np.zeros((128, 128, 3), np.uint8)
     image[y : y + 16, x : x + 16] = 255
-    return LabelledImage(name, image, Detections([[x, y, x + 16, y + 16]], np.ones(1), np.zeros(1)))
+    return LabeledImage(name, image, Detections([[x, y, x + 16, y + 16]], np.ones(1), np.zeros(1)))
 
 
 def test_objects_move_with_their_photographs():

@@ -34,7 +34,7 @@ def run(capsys) -> Callable[..., tuple[int, str]]:
     return run
 
 
-def grey(shade: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+def gray(shade: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
     return np.full((*size, 3), shade, np.uint8)
 
 
@@ -43,7 +43,7 @@ def video(tmp_path) -> Path:
     path = tmp_path / 'clip.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10.0, (64, 48))
     for k in range(6):
-        writer.write(grey(40 * k))
+        writer.write(gray(40 * k))
     writer.release()
     return path
 
@@ -91,7 +91,7 @@ def test_a_folder_of_images_becomes_a_bag_with_the_boxes_of_a_coco_file(run, tmp
     folder = tmp_path / 'photos'
     folder.mkdir()
     for k, name in enumerate(['b.png', 'a.png', 'c.png']):
-        cv2.imwrite(str(folder / name), grey(50 * k, (40 + k, 60)))
+        cv2.imwrite(str(folder / name), gray(50 * k, (40 + k, 60)))
     truth = {
         'images': [{'id': 1, 'file_name': 'b.png'}, {'id': 2, 'file_name': 'c.png'}],
         'categories': [{'id': 3, 'name': 'cat'}],

@@ -18,7 +18,7 @@ SCORES = np.array([[0.1, 0.8, 0.2], [0.2, 0.1, 0.05], [0.3, 0.0, 0.9], [0.0, 0.0
 EXPECTED = Detections(BOXES[[2, 0, 3]], [0.9, 0.8, 0.3], [2, 1, 2])
 
 
-def as_centres(boxes: np.ndarray) -> np.ndarray:
+def as_centers(boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], axis=-1)
 
 
@@ -38,8 +38,8 @@ def end2end(boxes: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
     ('layout', 'box_format', 'outputs'),
     [
         ('boxes_scores', 'xyxy', boxes_scores(BOXES, SCORES)),
-        ('boxes_scores', 'cxcywh', boxes_scores(as_centres(BOXES), SCORES)),
-        ('yolo', 'cxcywh', yolo(as_centres(BOXES), SCORES)),
+        ('boxes_scores', 'cxcywh', boxes_scores(as_centers(BOXES), SCORES)),
+        ('yolo', 'cxcywh', yolo(as_centers(BOXES), SCORES)),
         ('yolo', 'xyxy', yolo(BOXES, SCORES)),
         ('end2end', 'xyxy', end2end(BOXES, SCORES)),
     ],

@@ -140,16 +140,16 @@ def test_a_float_rgb_network_finds_the_same(tmp_path):
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
 
 
-@pytest.mark.parametrize('colour', ['bgr', 'rgb'])
+@pytest.mark.parametrize('color', ['bgr', 'rgb'])
 @pytest.mark.parametrize('layout', ['nhwc', 'nchw'])
 @pytest.mark.parametrize('dtype', ['uint8', 'float32'])
-def test_the_input_is_what_the_bundle_states(colour, layout, dtype):
+def test_the_input_is_what_the_bundle_states(color, layout, dtype):
     image = np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8)
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
-    spec = InputSpec(32, 16, colour, dtype, layout, mean=mean, std=std)
+    spec = InputSpec(32, 16, color, dtype, layout, mean=mean, std=std)
     buffer = InputBuffer(spec)
     buffer.fill(image)
-    expected = image[..., ::-1] if colour == 'rgb' else image
+    expected = image[..., ::-1] if color == 'rgb' else image
     if dtype == 'float32':
         expected = (expected.astype(np.float32) - mean) / std
     if layout == 'nchw':

@@ -22,7 +22,7 @@ def smooth_picture() -> np.ndarray:
     return np.stack([60 + 3 * x, 200 - 4 * y, 90 + 2 * x + 2 * y], axis=2).astype(np.uint8)
 
 
-def grey_picture() -> np.ndarray:
+def gray_picture() -> np.ndarray:
     return np.repeat(smooth_picture()[:, :, :1], 3, axis=2)
 
 
@@ -57,9 +57,9 @@ def semi_planar_420(bgr: np.ndarray, order: str) -> np.ndarray:
 def mosaic(bgr: np.ndarray, pattern: str) -> np.ndarray:
     """What a sensor behind a color filter sees; the pattern names the first row's two cells, then the second's."""
     rows = np.empty(bgr.shape[:2], np.uint8)
-    for cell, colour in enumerate(pattern):
+    for cell, color in enumerate(pattern):
         y, x = divmod(cell, 2)
-        rows[y::2, x::2] = bgr[y::2, x::2, 'bgr'.index(colour)]
+        rows[y::2, x::2] = bgr[y::2, x::2, 'bgr'.index(color)]
     return rows
 
 
@@ -71,7 +71,7 @@ def flat(pixels: np.ndarray) -> np.ndarray:
     return pixels.reshape(pixels.shape[0], -1).view(np.uint8)
 
 
-BGR, GREY = smooth_picture(), grey_picture()
+BGR, GRAY = smooth_picture(), gray_picture()
 ROUND_TRIPS = [
     # encoding, rows of bytes as the camera sends them, picture, greatest difference
     ('bgr8', flat(BGR), BGR, 0),
@@ -79,9 +79,9 @@ ROUND_TRIPS = [
     ('rgb8', flat(BGR[:, :, ::-1].copy()), BGR, 0),
     ('bgra8', flat(with_alpha(BGR)), BGR, 0),
     ('rgba8', flat(with_alpha(BGR[:, :, ::-1])), BGR, 0),
-    ('mono8', GREY[:, :, 0], GREY, 0),
-    ('8UC1', GREY[:, :, 0], GREY, 0),
-    ('mono16', flat(GREY[:, :, 0].astype('<u2') * 256 + 255), GREY, 0),
+    ('mono8', GRAY[:, :, 0], GRAY, 0),
+    ('8UC1', GRAY[:, :, 0], GRAY, 0),
+    ('mono16', flat(GRAY[:, :, 0].astype('<u2') * 256 + 255), GRAY, 0),
     ('yuv422', packed_422(BGR, 'UYVY'), BGR, 6),
     ('uyvy', packed_422(BGR, 'UYVY'), BGR, 6),
     ('yuv422_yuy2', packed_422(BGR, 'YUYV'), BGR, 6),
@@ -114,15 +114,15 @@ def test_round_trip(encoding: str, rows: np.ndarray, picture: np.ndarray, tolera
 
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
 @pytest.mark.parametrize('size', [(3, 3), (5, 4), (16, 16)])
-def test_a_mosaic_of_one_colour_comes_out_in_that_colour(pattern: str, size: tuple[int, int]) -> None:
-    colour = (40, 120, 220)
-    rows = mosaic(np.full((size[1], size[0], 3), colour, np.uint8), pattern)
+def test_a_mosaic_of_one_color_comes_out_in_that_color(pattern: str, size: tuple[int, int]) -> None:
+    color = (40, 120, 220)
+    rows = mosaic(np.full((size[1], size[0], 3), color, np.uint8), pattern)
     image = decode_raw(f'bayer_{pattern}8', *size, size[0], rows.tobytes())
-    assert np.all(image == colour)
+    assert np.all(image == color)
 
 
 @pytest.mark.parametrize(('is_bigendian', 'data'), [(False, b'\x34\x12'), (True, b'\x12\x34')])
-def test_16_bit_grey_keeps_its_upper_byte(is_bigendian: bool, data: bytes) -> None:
+def test_16_bit_gray_keeps_its_upper_byte(is_bigendian: bool, data: bytes) -> None:
     assert decode_raw('mono16', 1, 1, 2, data, is_bigendian).tolist() == [[[0x12] * 3]]
 
 
@@ -234,9 +234,9 @@ COMPRESSED = [
     # name, stream, picture, greatest difference
     ('jpeg', BASELINE, BGR, 8),
     ('progressive', PROGRESSIVE, BGR, 8),
-    ('grey jpeg', encoded(GREY[:, :, 0], '.jpg', cv2.IMWRITE_JPEG_QUALITY, 95), GREY, 8),
+    ('grey jpeg', encoded(GRAY[:, :, 0], '.jpg', cv2.IMWRITE_JPEG_QUALITY, 95), GRAY, 8),
     ('png', PNG, BGR, 0),
-    ('grey png', encoded(GREY[:, :, 0], '.png'), GREY, 0),
+    ('grey png', encoded(GRAY[:, :, 0], '.png'), GRAY, 0),
     ('alpha png', encoded(with_alpha(BGR), '.png'), BGR, 0),
     ('16-bit png', encoded(BGR.astype(np.uint16) * 257, '.png'), BGR, 0),
 ]
@@ -317,11 +317,11 @@ def test_the_declared_format_tells_depth_images_apart_and_helps_the_message() ->
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
 def test_a_compressed_mosaic_is_demosaiced_as_a_raw_one(pattern: str, suffix: str) -> None:
-    colour = (40, 120, 220)
-    cells = encoded(mosaic(np.full((48, 64, 3), colour, np.uint8), pattern), suffix, cv2.IMWRITE_JPEG_QUALITY, 100)
+    color = (40, 120, 220)
+    cells = encoded(mosaic(np.full((48, 64, 3), color, np.uint8), pattern), suffix, cv2.IMWRITE_JPEG_QUALITY, 100)
     kind = {'.png': 'png', '.jpg': 'jpeg'}[suffix]
     image = decode_compressed(cells, declared=f'bayer_{pattern}8; {kind} compressed ')
-    assert np.abs(image.astype(int) - colour).max() <= 12
+    assert np.abs(image.astype(int) - color).max() <= 12
     assert decode_compressed(cells).std() > 30  # a grid, where nothing says what it is
 
 
@@ -331,8 +331,8 @@ def test_a_compressed_mosaic_is_demosaiced_as_a_raw_one(pattern: str, suffix: st
         ('bayer_rggb8; png compressed bgr8', PNG, BGR),  # colors already: there is nothing to demosaic
         ('rgb8; png compressed bgr8', PNG, BGR),
         ('rgb8; png compressed rgb8', PNG, BGR[..., ::-1]),
-        ('mono8; png compressed ', encoded(GREY[:, :, 0], '.png'), GREY),
-        ('mono16; png compressed ', encoded(GREY[:, :, 0].astype(np.uint16) * 257, '.png'), GREY),
+        ('mono8; png compressed ', encoded(GRAY[:, :, 0], '.png'), GRAY),
+        ('mono16; png compressed ', encoded(GRAY[:, :, 0].astype(np.uint16) * 257, '.png'), GRAY),
         ('jpeg', PNG, BGR),
         ('', PNG, BGR),
         ('bayer_rggb8', PNG, BGR),
@@ -350,10 +350,10 @@ def test_what_the_format_says_of_the_pixels_is_obeyed(declared: str, stream: byt
         *((f'bayer_{name}', 'Bayer mosaic that is not supported') for name in ('rggb16', 'grbg16', 'xxxx8')),
     ],
 )
-def test_compressed_pixels_that_are_no_colours_are_refused(encoding: str, message: str) -> None:
-    grey = encoded(GREY[:, :, 0].astype(np.uint16), '.png')
+def test_compressed_pixels_that_are_no_colors_are_refused(encoding: str, message: str) -> None:
+    gray = encoded(GRAY[:, :, 0].astype(np.uint16), '.png')
     with pytest.raises(UnsupportedEncodingError, match=message):
-        decode_compressed(grey, declared=f'{encoding}; png compressed ')
+        decode_compressed(gray, declared=f'{encoding}; png compressed ')
 
 
 def test_the_limit_of_pixels_is_the_callers() -> None:

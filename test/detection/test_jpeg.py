@@ -88,7 +88,7 @@ def test_padding_before_the_end_marker_passes(stray: bytes) -> None:
     assert np.array_equal(decode_compressed(whole[:-2] + b'\x55' + stray + whole[-2:]), decode_compressed(whole))
 
 
-def test_a_flat_grey_picture_is_no_damaged_one(decoder: str) -> None:
+def test_a_flat_gray_picture_is_no_damaged_one(decoder: str) -> None:
     assert (decode_compressed(encoded(picture=np.full((64, 64, 3), 128, np.uint8))) == 128).all()
 
 

@@ -70,11 +70,11 @@ def test_real_pixels_land_where_the_geometry_says(source: tuple[int, int], mode:
     letterbox = Letterbox(source, (640, 512), mode, pad=0)
     out = letterbox.apply(image, np.empty((512, 640, 3), np.uint8))[:, :, 0] / 255.0
     columns, rows = out.max(axis=0), out.max(axis=1)
-    centre_x = (columns * (np.arange(640) + 0.5)).sum() / columns.sum()
-    centre_y = (rows * (np.arange(512) + 0.5)).sum() / rows.sum()
+    center_x = (columns * (np.arange(640) + 0.5)).sum() / columns.sum()
+    center_y = (rows * (np.arange(512) + 0.5)).sum() / rows.sum()
     left, top, right, bottom = letterbox.to_input(block)[0]
-    assert centre_x == pytest.approx((left + right) / 2, abs=0.5)
-    assert centre_y == pytest.approx((top + bottom) / 2, abs=0.5)
+    assert center_x == pytest.approx((left + right) / 2, abs=0.5)
+    assert center_y == pytest.approx((top + bottom) / 2, abs=0.5)
     assert columns.sum() == pytest.approx(right - left, abs=1)
     assert rows.sum() == pytest.approx(bottom - top, abs=1)
 
@@ -92,7 +92,7 @@ def test_a_frame_with_padded_rows_is_taken_as_it_is() -> None:
     assert np.array_equal(padded, tight)
 
 
-def test_the_border_is_grey_and_written_only_for_a_new_buffer() -> None:
+def test_the_border_is_gray_and_written_only_for_a_new_buffer() -> None:
     letterbox = Letterbox((40, 20), (20, 20), pad=114)
     image = np.full((20, 40, 3), 200, np.uint8)
     buffer = np.empty((20, 20, 3), np.uint8)

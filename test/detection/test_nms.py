@@ -58,10 +58,10 @@ def test_nms_equals_the_reference(crowd: Detections, threshold: float, limit: in
 def test_nms_equals_the_reference_on_a_crowded_picture() -> None:
     rng = np.random.default_rng(3)
     objects = rng.uniform(0, 1900, (60, 2))
-    centres = np.repeat(objects, 10, axis=0) + rng.normal(0, 3, (600, 2))
+    centers = np.repeat(objects, 10, axis=0) + rng.normal(0, 3, (600, 2))
     sizes = rng.uniform(20, 40, (600, 2))
     crowd = Detections(
-        np.hstack([centres - sizes / 2, centres + sizes / 2]), rng.random(600), np.repeat(rng.integers(0, 5, 60), 10)
+        np.hstack([centers - sizes / 2, centers + sizes / 2]), rng.random(600), np.repeat(rng.integers(0, 5, 60), 10)
     )
     expected = reference(crowd, 0.5, 300, class_agnostic=False)
     assert 60 <= len(expected) < 300

@@ -107,8 +107,8 @@ SECTIONS = {
 }
 
 
-def test_the_report_reads_well_and_is_coloured_on_request_only():
-    text = render(SECTIONS, colour=False)
+def test_the_report_reads_well_and_is_colored_on_request_only():
+    text = render(SECTIONS, color=False)
     assert text.splitlines() == [
         'Machine',
         '  ✔ board          a Pi',
@@ -121,8 +121,8 @@ def test_the_report_reads_well_and_is_coloured_on_request_only():
         '',
         '1 red (repair these), 1 yellow (look at these)',
     ]
-    assert '\033[31m✘\033[0m' in render(SECTIONS, colour=True)
-    assert render({'Machine': SECTIONS['Machine'][:1]}, colour=False).endswith('all is well')
+    assert '\033[31m✘\033[0m' in render(SECTIONS, color=True)
+    assert render({'Machine': SECTIONS['Machine'][:1]}, color=False).endswith('all is well')
 
 
 def test_json_holds_the_same():

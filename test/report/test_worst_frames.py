@@ -59,7 +59,7 @@ def test_the_worst_come_first_with_their_own_pictures(result_of, bundle):
     assert pictures[0].stamp_ns == START + 25 * SECOND
 
 
-def test_neighbours_of_a_worst_frame_are_passed_over(result_of, bundle):
+def test_neighbors_of_a_worst_frame_are_passed_over(result_of, bundle):
     found = [alarms(10 if 10 <= k < 20 else 1) for k in range(60)]
     pictures = worst_frames([result_of(found, [GroundTruth.of(NOTHING)] * 60)], bundle)
     seconds = sorted(picture.seconds for picture in pictures)

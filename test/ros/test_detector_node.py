@@ -160,10 +160,10 @@ def double(value: float) -> ParameterValue:
 
 def test_score_threshold_is_live(start_detector):
     detector = start_detector().wait_until_active()
-    grey = np.full((SIZE, SIZE, 3), 160, np.uint8)
-    assert len(detector.client.detect(grey).detections) == 16
+    gray = np.full((SIZE, SIZE, 3), 160, np.uint8)
+    assert len(detector.client.detect(gray).detections) == 16
     assert set_parameter(detector, 'score_threshold', double(0.9)).successful
-    assert len(detector.client.detect(grey).detections) == 0
+    assert len(detector.client.detect(gray).detections) == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from networks import image_with_cells, make_bundle
 
 from kd_perception.bundles.bundle import load_bundle
 from training.__main__ import main
-from training.data.dataset import LabelledImage, ground_truth, read_split, write_split
+from training.data.dataset import LabeledImage, ground_truth, read_split, write_split
 from training.errors import DataError
 from training.measure import detect_split
 
@@ -22,7 +22,7 @@ def dataset(tmp_path_factory):
     for number in range(7):
         image = rng.integers(0, 255, (120 + 8 * number, 160, 3), dtype=np.uint8)
         image[40:60, 30 + number : 80 + number] = (30, 30, 200)
-        items.append(LabelledImage(f'{number}', image, ground_truth([(30 + number, 40, 80 + number, 60)], [0])))
+        items.append(LabeledImage(f'{number}', image, ground_truth([(30 + number, 40, 80 + number, 60)], [0])))
     write_split(folder, 'val', ('car',), items)
     return folder
 
@@ -52,7 +52,7 @@ def test_visdrones_rules_leave_ignored_regions_out_and_count_500(dataset, reposi
     height, width = image.shape[:2]
     half = np.array([[0, 0, width * 0.6, height]], np.float32)
     objects = ground_truth([(30, 40, 80, 60), (100, 10, 140, 30)], [0, 0])
-    write_split(tmp_path / 'set', 'val', ('car',), [LabelledImage('0', image, objects, ignored=half)])
+    write_split(tmp_path / 'set', 'val', ('car',), [LabeledImage('0', image, objects, ignored=half)])
     bundle = load_bundle(repository / 'models/aerial_traffic')
     artifact = bundle.artifact('onnxruntime', 'fp32')
     plain, _ = detect_split(bundle, artifact, tmp_path / 'set', 'val')
@@ -75,7 +75,7 @@ def test_finer_names_of_a_data_set_are_those_that_the_bundle_covers(dataset, tmp
         tmp_path / 'set',
         'val',
         ('navy', 'bright'),
-        [LabelledImage('0', image, ground_truth([(0, 0, 9, 9)] * 2, [0, 1]))],
+        [LabeledImage('0', image, ground_truth([(0, 0, 9, 9)] * 2, [0, 1]))],
     )
     covering = make_bundle(tmp_path / 'covering', covers={'blue': ['navy']})
     _, truth = detect_split(covering, covering.artifacts[0], tmp_path / 'set', 'val')

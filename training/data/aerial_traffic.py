@@ -17,7 +17,7 @@ import numpy as np
 
 from kd_perception.detection.detections import Detections
 from training.data.class_rules import ClassRules, class_rules, reclassed
-from training.data.dataset import Image, LabelledImage, ground_truth, read_split, write_split
+from training.data.dataset import Image, LabeledImage, ground_truth, read_split, write_split
 from training.data.pasting import Cutout, cutouts, empty_piece, paste
 from training.errors import DataError
 from training.ranges import SHARE, Range
@@ -130,11 +130,11 @@ def check_classes(source: Path) -> None:
 
 
 def tiles(
-    photographs: list[LabelledImage], settings: TileSettings, grounds: Sequence[LabelledImage] = ()
-) -> Iterator[LabelledImage]:
+    photographs: list[LabeledImage], settings: TileSettings, grounds: Sequence[LabeledImage] = ()
+) -> Iterator[LabeledImage]:
     """Draw tiles: every session is equally likely, then every photograph in it."""
     rng = np.random.default_rng(settings.seed)
-    sessions: dict[str, list[LabelledImage]] = {}
+    sessions: dict[str, list[LabeledImage]] = {}
     for photograph in photographs:
         sessions.setdefault(session(photograph.name), []).append(photograph)
     lengths = {name: _car_length(members) for name, members in sessions.items()}
@@ -144,10 +144,10 @@ def tiles(
             pasted.setdefault(cutout.class_id, []).append(cutout)
     cutter = _Cutter(sessions, lengths, settings, rng, pasted, grounds)
     for index in range(settings.count):
-        yield LabelledImage(f'{index:05d}', *cutter.tile())
+        yield LabeledImage(f'{index:05d}', *cutter.tile())
 
 
-def _car_length(photographs: list[LabelledImage]) -> float:
+def _car_length(photographs: list[LabeledImage]) -> float:
     boxes = np.concatenate([item.objects.boxes[item.objects.class_ids == CAR] for item in photographs])
     if not len(boxes):
         raise DataError(f'session {session(photographs[0].name)} shows no car; its scale cannot be found')
@@ -158,12 +158,12 @@ def _car_length(photographs: list[LabelledImage]) -> float:
 class _Cutter:
     """Cuts tiles at random places and scales out of photographs."""
 
-    sessions: dict[str, list[LabelledImage]]
+    sessions: dict[str, list[LabeledImage]]
     car_lengths: dict[str, float]
     settings: TileSettings
     rng: np.random.Generator
     cutouts: dict[int, list[Cutout]]
-    grounds: Sequence[LabelledImage]
+    grounds: Sequence[LabeledImage]
 
     def tile(self) -> tuple[Image, Detections]:
         """One tile, turned by a random multiple of 90°. What a small photograph leaves free is mostly filled from others."""
@@ -192,7 +192,7 @@ class _Cutter:
         class_ids = np.concatenate([objects.class_ids for objects in placed])
         return np.ascontiguousarray(np.rot90(image, quarter_turns)), ground_truth(boxes, class_ids)
 
-    def _crop(self, width: int, height: int) -> LabelledImage:
+    def _crop(self, width: int, height: int) -> LabeledImage:
         """A piece of a random photograph at a random scale, at most `width` × `height` pixels."""
         settings, rng = self.settings, self.rng
         name = str(rng.choice(sorted(self.sessions)))
@@ -201,19 +201,19 @@ class _Cutter:
         zoom = min(np.exp(rng.uniform(*np.log(settings.car_px))) / car_length, settings.max_zoom)
         margin = round(settings.border * car_length)
         sides = np.array([width, height]) / zoom
-        centre = _centre(photograph.objects, sides, rng) if rng.random() >= settings.empty_share else None
+        center = _center(photograph.objects, sides, rng) if rng.random() >= settings.empty_share else None
         whole_height, whole_width = photograph.image.shape[:2]
-        x1, x2 = _span(whole_width, margin, sides[0], None if centre is None else centre[0], rng)
-        y1, y2 = _span(whole_height, margin, sides[1], None if centre is None else centre[1], rng)
+        x1, x2 = _span(whole_width, margin, sides[0], None if center is None else center[0], rng)
+        y1, y2 = _span(whole_height, margin, sides[1], None if center is None else center[1], rng)
         boxes, class_ids = _clip(photograph.objects, np.array([x1, y1, x2, y2]), settings.min_visible)
         new_width, new_height = min(width, round((x2 - x1) * zoom)), min(height, round((y2 - y1) * zoom))
         image = _resize(photograph.image[y1:y2, x1:x2], new_width, new_height, rng)
         boxes = (boxes - [x1, y1, x1, y1]) * np.tile([new_width / (x2 - x1), new_height / (y2 - y1)], 2)
         if self.cutouts and rng.random() < settings.paste_share:
             boxes, class_ids = self._with_pasted(image, boxes, class_ids, zoom * car_length)
-        return LabelledImage(photograph.name, image, ground_truth(boxes, class_ids))
+        return LabeledImage(photograph.name, image, ground_truth(boxes, class_ids))
 
-    def _ground(self, width: int, height: int) -> LabelledImage | None:
+    def _ground(self, width: int, height: int) -> LabeledImage | None:
         """An empty piece of another picture, at most `width` × `height` pixels; None where none is wanted or found."""
         settings, rng = self.settings, self.rng
         if not self.grounds or rng.random() >= settings.ground_share:
@@ -231,7 +231,7 @@ class _Cutter:
         if self.cutouts and rng.random() < settings.paste_share:
             car_length = float(np.exp(rng.uniform(*np.log(settings.car_px))))
             boxes, class_ids = self._with_pasted(image, boxes, class_ids, car_length)
-        return LabelledImage(picture.name, image, ground_truth(boxes, class_ids))
+        return LabeledImage(picture.name, image, ground_truth(boxes, class_ids))
 
     def _with_pasted(
         self, image: Image, boxes: np.ndarray, class_ids: np.ndarray, car_length: float
@@ -248,23 +248,23 @@ class _Cutter:
         return boxes, class_ids
 
 
-def _centre(objects: Detections, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+def _center(objects: Detections, sides: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
     """A point near a vehicle; first its class is drawn, so that buses are seen as often as cars."""
     if not len(objects):
         return None
     class_id = rng.choice(np.unique(objects.class_ids)) if rng.random() < 0.5 else rng.choice(objects.class_ids)
     boxes = objects.boxes[objects.class_ids == class_id]
     box = boxes[rng.integers(len(boxes))]
-    centre: np.ndarray = (box[:2] + box[2:]) / 2 + rng.uniform(-0.4, 0.4, 2) * sides
-    return centre
+    center: np.ndarray = (box[:2] + box[2:]) / 2 + rng.uniform(-0.4, 0.4, 2) * sides
+    return center
 
 
-def _span(length: int, margin: int, side: float, centre: float | None, rng: np.random.Generator) -> tuple[int, int]:
+def _span(length: int, margin: int, side: float, center: float | None, rng: np.random.Generator) -> tuple[int, int]:
     """First and last pixel of the crop along one axis, inside the margin; the whole length where the tile is longer."""
     low, high = margin, length - margin
     if side >= high - low:
         return low, high
-    start = rng.uniform(low, high - side) if centre is None else np.clip(centre - side / 2, low, high - side)
+    start = rng.uniform(low, high - side) if center is None else np.clip(center - side / 2, low, high - side)
     return round(start), round(start + side)
 
 

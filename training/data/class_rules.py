@@ -11,7 +11,7 @@ import yaml
 
 from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject, GroundTruth
 from kd_perception.detection.detections import Detections
-from training.data.dataset import LabelledImage, ground_truth
+from training.data.dataset import LabeledImage, ground_truth
 from training.errors import DataError
 from training.schema import nearest
 
@@ -95,7 +95,7 @@ def class_rules(
     return ClassRules(learnt, {name: target for name, target in targets.items() if target in (*learnt, IGNORED)})
 
 
-def reclassed(items: Iterable[LabelledImage], names: Sequence[str], rules: ClassRules) -> Iterator[LabelledImage]:
+def reclassed(items: Iterable[LabeledImage], names: Sequence[str], rules: ClassRules) -> Iterator[LabeledImage]:
     """Pictures whose class ids count `names`, with those of the rules; ignored ones become regions, the others background."""
     targets = [rules.targets.get(name.casefold()) for name in names]
     ids = np.array([rules.classes.index(t) if t is not None and t != IGNORED else -1 for t in targets], np.int32)

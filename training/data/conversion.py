@@ -27,7 +27,7 @@ from training.data.class_rules import ClassRules
 from training.data.dataset import (
     IMAGE_FILES,
     SPLITS,
-    LabelledImage,
+    LabeledImage,
     make_folders,
     write_image,
     write_index,
@@ -39,7 +39,7 @@ from training.errors import DataError
 
 JOURNAL = 'prepared.jsonl'
 _FORM = 2  # of its lines
-GREY = 114
+GRAY = 114
 """Of what is painted over, as of what lies beside a picture in the network's input."""
 
 
@@ -248,8 +248,8 @@ def _write(picture: Picture, image: Image, target: Path, settings: ConversionSet
     return {'split': picture.split, 'images': images, 'boxes': boxes, 'left_out': len(objects) - len(item.objects)}
 
 
-def _labelled(name: str, image: Image, truth: GroundTruth) -> LabelledImage:
-    return LabelledImage(
+def _labelled(name: str, image: Image, truth: GroundTruth) -> LabeledImage:
+    return LabeledImage(
         name, image, truth.objects.select(~truth.crowd), truth.objects.select(truth.crowd), truth.ignored
     )
 
@@ -283,11 +283,11 @@ def _write_tile(
     return write_labels(target, picture.split, tile.item, '.jpg', where)
 
 
-def painted(item: LabelledImage) -> Image:
+def painted(item: LabeledImage) -> Image:
     """A picture whose ignored regions are grey but where its objects and crowds are."""
     result = item.image.copy()
     for rows, columns in map(_pixels, item.ignored):
-        result[rows, columns] = GREY
+        result[rows, columns] = GRAY
     for rows, columns in map(_pixels, [*item.objects.boxes, *item.crowds.boxes]):
         result[rows, columns] = item.image[rows, columns]
     return result

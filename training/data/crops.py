@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kd_perception.whole_file import write_whole
-from training.data.dataset import SPLITS, Image, LabelledImage, image_files, read_classes, read_split, write_image
+from training.data.dataset import SPLITS, Image, LabeledImage, image_files, read_classes, read_split, write_image
 from training.errors import DataError
 from training.ranges import COUNT, Range
 
@@ -89,7 +89,7 @@ def crop(image: Image, box: tuple[float, float, float, float], margin: float) ->
     return np.ascontiguousarray(image[top:bottom, left:right])
 
 
-def _write(item: LabelledImage, folder: Path, classes: tuple[str, ...], settings: CropSettings) -> int:
+def _write(item: LabeledImage, folder: Path, classes: tuple[str, ...], settings: CropSettings) -> int:
     written = 0
     for number, (box, class_id) in enumerate(zip(item.objects.boxes, item.objects.class_ids, strict=True)):
         if min(box[2] - box[0], box[3] - box[1]) >= settings.min_side:

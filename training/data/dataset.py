@@ -42,7 +42,7 @@ def _no_regions() -> FloatArray:
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabeledImage:
     """One image with its objects.
 
     Attributes:
@@ -90,7 +90,7 @@ def image_files(folder: Path, split: str) -> list[Path]:
     return sorted(path for path in (folder / 'images' / split).glob('*') if path.suffix.lower() in IMAGE_FILES)
 
 
-def read_split(folder: Path, split: str, files: Sequence[Path] | None = None) -> Iterator[LabelledImage]:
+def read_split(folder: Path, split: str, files: Sequence[Path] | None = None) -> Iterator[LabeledImage]:
     """The images of a split with their labels, in the order of their names, or those of its files that are given.
 
     Crowds and ignored regions come from annotations/<split>.json where that file exists.
@@ -110,7 +110,7 @@ def read_split(folder: Path, split: str, files: Sequence[Path] | None = None) ->
         labels = folder / 'labels' / split / f'{path.stem}.txt'
         objects = read_labels(labels, image.shape[1], image.shape[0])
         crowds, ignored = _excused_boxes(excused.get(path.name, ()), classes)
-        yield LabelledImage(path.stem, np.asarray(image, np.uint8), objects, crowds, ignored)
+        yield LabeledImage(path.stem, np.asarray(image, np.uint8), objects, crowds, ignored)
 
 
 def read_excused(folder: Path, split: str) -> dict[str, list[AnnotatedObject]]:
@@ -147,12 +147,12 @@ def read_labels(path: Path, width: int, height: int) -> Detections:
         rows = rows.reshape(-1, 5)
     except ValueError as error:
         raise DataError(f'{path}: every line must be "class cx cy w h"') from error
-    centre, half = rows[:, 1:3], rows[:, 3:5] / 2
-    return ground_truth(np.hstack([centre - half, centre + half]) * [width, height, width, height], rows[:, 0])
+    center, half = rows[:, 1:3], rows[:, 3:5] / 2
+    return ground_truth(np.hstack([center - half, center + half]) * [width, height, width, height], rows[:, 0])
 
 
 def write_split(
-    folder: Path, split: str, classes: Sequence[str], items: Iterable[LabelledImage], jpeg_quality: int = 95
+    folder: Path, split: str, classes: Sequence[str], items: Iterable[LabeledImage], jpeg_quality: int = 95
 ) -> int:
     """Write one split image by image; what an earlier run left of it goes first.
 
@@ -188,7 +188,7 @@ def write_image(file: Path, image: Image, jpeg_quality: int = JPEG_QUALITY) -> N
 
 
 def write_labels(
-    folder: Path, split: str, item: LabelledImage, suffix: str, origin: Mapping[str, Any] | None = None
+    folder: Path, split: str, item: LabeledImage, suffix: str, origin: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Write the YOLO labels of an image.
 
@@ -245,8 +245,8 @@ def _write_ultralytics(folder: Path, classes: Sequence[str]) -> None:
 
 def _yolo_lines(objects: Detections, width: int, height: int) -> Iterator[str]:
     boxes = objects.boxes.astype(np.float64)
-    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    rows = np.hstack([centres, sides]) / [width, height, width, height]
+    centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    rows = np.hstack([centers, sides]) / [width, height, width, height]
     for class_id, row in zip(objects.class_ids, rows, strict=True):
         yield f'{class_id} ' + ' '.join(f'{value:.6f}' for value in row) + '\n'
 

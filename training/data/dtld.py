@@ -21,7 +21,7 @@ from training.data.picture import Image, Picture, Problems, Source, entries_of, 
 from training.errors import DataError
 
 CLASSES = ('relevant', 'not_relevant')
-COLOURS = frozenset({'red', 'yellow', 'green', 'red_yellow'})
+COLORS = frozenset({'red', 'yellow', 'green', 'red_yellow'})
 OTHER_ROAD_USERS = frozenset({'pedestrian', 'tram', 'bicycle'})
 SIZE = (2048, 1024)
 """Width and height of the camera's pictures; boxes are in their pixels."""
@@ -79,7 +79,7 @@ def class_of(attributes: Mapping[str, Any]) -> str:
     """`relevant` or `not_relevant`. An attribute that is missing speaks for neither pictogram nor occlusion."""
     relevant = (
         attributes.get('relevance') == 'relevant'
-        and str(attributes.get('state')).replace('-', '_') in COLOURS
+        and str(attributes.get('state')).replace('-', '_') in COLORS
         and attributes.get('occlusion', 'not_occluded') == 'not_occluded'
         and attributes.get('pictogram') not in OTHER_ROAD_USERS
     )
@@ -101,8 +101,8 @@ def read_bayer(file: Path) -> Image:
     if mosaic is None or mosaic.dtype != np.uint16 or mosaic.ndim != 2:
         found = 'no image' if mosaic is None else f'{mosaic.dtype} {mosaic.shape}'
         raise DataError(f'{file} is not a readable image of DTLD: 16-bit Bayer expected, found {found}')
-    colours = np.asarray(cv2.cvtColor(mosaic, cv2.COLOR_BayerGB2BGR), np.uint16)
-    image: Image = np.minimum(colours >> 4, 255).astype(np.uint8)
+    colors = np.asarray(cv2.cvtColor(mosaic, cv2.COLOR_BayerGB2BGR), np.uint16)
+    image: Image = np.minimum(colors >> 4, 255).astype(np.uint8)
     return image
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kd_perception.detection.detections import Detections
-from training.data.dataset import Image, LabelledImage, ground_truth, write_split
+from training.data.dataset import Image, LabeledImage, ground_truth, write_split
 from training.data.idx import read_idx
 from training.errors import DataError
 from training.ranges import COUNT, NOT_NEGATIVE, Range
@@ -121,12 +121,12 @@ def read_items(folder: Path, part: str) -> tuple[Items, Items]:
     return images, labels
 
 
-def scenes(images: Items, labels: Items, split: str, settings: FashionSceneSettings) -> Iterator[LabelledImage]:
+def scenes(images: Items, labels: Items, split: str, settings: FashionSceneSettings) -> Iterator[LabeledImage]:
     """The scenes of a split from the garments that it may show."""
     counts = {'train': settings.count, 'val': settings.val_count}
     for index in range(counts[split]):
         rng = np.random.default_rng([settings.seed, list(PARTS).index(split), index])
-        yield LabelledImage(f'{index:05d}', *_Painter(images, labels, settings, rng).scene())
+        yield LabeledImage(f'{index:05d}', *_Painter(images, labels, settings, rng).scene())
 
 
 @dataclass(frozen=True)

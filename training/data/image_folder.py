@@ -31,7 +31,7 @@ SUFFIXES = frozenset({'.jpg', '.jpeg', '.png', '.bmp'})
 MAX_BYTES = 1 << 30
 """Of decoded pictures that are kept in memory."""
 MAX_PIXELS = 40_000_000
-CENTRE = 0.875
+CENTER = 0.875
 """Share of a picture's shorter side that is measured, where random crops are trained on: ImageNet's usual one."""
 
 
@@ -131,14 +131,14 @@ class PictureFiles:
         files: of the pictures.
         class_ids: (N).
         size: side in pixels to which they are brought.
-        centred: whole pictures are the middle of the shorter side (CENTRE); otherwise all of them, stretched to a square.
+        centered: whole pictures are the middle of the shorter side (CENTRE); otherwise all of them, stretched to a square.
     """
 
     classes: tuple[str, ...]
     files: tuple[Path, ...]
     class_ids: Tensor
     size: int
-    centred: bool = False
+    centered: bool = False
     _broken: set[int] = field(default_factory=set, repr=False)
 
     def __len__(self) -> int:
@@ -147,7 +147,7 @@ class PictureFiles:
     def whole(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """See Pictures."""
         found = [self._read(int(index)) for index in indices]
-        images = [_centre(image, self.size) if self.centred else _scaled(image, self.size) for image, _ in found]
+        images = [_center(image, self.size) if self.centered else _scaled(image, self.size) for image, _ in found]
         return torch.stack([_as_tensor(image) for image in images]), torch.tensor([place for _, place in found])
 
     def crop(self, index: int, area: tuple[float, float], generator: torch.Generator) -> tuple[Tensor, int]:
@@ -157,7 +157,7 @@ class PictureFiles:
 
     def fingerprint(self) -> str:
         """Names, sizes and classes: to read them all would take hours."""
-        digest = hashlib.sha256(f'{self.size} {self.centred}'.encode())
+        digest = hashlib.sha256(f'{self.size} {self.centered}'.encode())
         for file, class_id in zip(self.files, self.class_ids.tolist(), strict=True):
             digest.update(f'{file.parent.name}/{file.name} {file.stat().st_size} {class_id}\n'.encode())
         return digest.hexdigest()
@@ -176,22 +176,22 @@ class PictureFiles:
 
 
 def read_image_folder(
-    folder: Path, size: int, classes: tuple[str, ...] | None = None, *, centred: bool = False
+    folder: Path, size: int, classes: tuple[str, ...] | None = None, *, centered: bool = False
 ) -> ImageFolder | PictureFiles:
     """`folder/CLASS/*.jpg`, every picture brought to `size` × `size` pixels.
 
     Args:
         classes: the names to expect, those of the training split; None takes the folder's, sorted.
-        centred: read from their files when they are asked for, see PictureFiles; so are sets that do not fit into memory.
+        centered: read from their files when they are asked for, see PictureFiles; so are sets that do not fit into memory.
 
     Raises:
         DataError: no class folders, an unknown class, or no picture.
     """
-    return _joined([_listed(folder, classes)], size, centred)
+    return _joined([_listed(folder, classes)], size, centered)
 
 
 def read_splits(
-    folders: Sequence[Path], splits: Sequence[str], size: int, *, centred: bool = False
+    folders: Sequence[Path], splits: Sequence[str], size: int, *, centered: bool = False
 ) -> ImageFolder | PictureFiles:
     """Some splits of several sets, `folder/SPLIT/CLASS/*.jpg`, as one; classes are those of all training splits.
 
@@ -204,7 +204,7 @@ def read_splits(
         raise DataError(
             f'no pictures of {", ".join(splits)} in {", ".join(map(str, folders))}: SPLIT/CLASS/picture.jpg'
         )
-    return _joined([_listed(folder, classes) for folder in found], size, centred)
+    return _joined([_listed(folder, classes) for folder in found], size, centered)
 
 
 Listed = tuple[tuple[str, ...], list[tuple[Path, int]]]
@@ -231,12 +231,12 @@ def _listed(folder: Path, classes: tuple[str, ...] | None) -> Listed:
     return classes, files
 
 
-def _joined(parts: Sequence[Listed], size: int, centred: bool) -> ImageFolder | PictureFiles:
+def _joined(parts: Sequence[Listed], size: int, centered: bool) -> ImageFolder | PictureFiles:
     classes = parts[0][0]
     files = [item for _, listed in parts for item in listed]
-    if centred or len(files) * 3 * size * size > MAX_BYTES:
+    if centered or len(files) * 3 * size * size > MAX_BYTES:
         class_ids = torch.tensor([class_id for _, class_id in files])
-        return PictureFiles(classes, tuple(path for path, _ in files), class_ids, size, centred)
+        return PictureFiles(classes, tuple(path for path, _ in files), class_ids, size, centered)
     images, class_ids_read, left_out = [], [], []
     for path, class_id in files:
         image = _decoded(path)
@@ -262,8 +262,8 @@ def _scaled(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, (size, size), interpolation=how), np.uint8)
 
 
-def _centre(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    side = max(round(min(image.shape[:2]) * CENTRE), 1)
+def _center(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    side = max(round(min(image.shape[:2]) * CENTER), 1)
     top, left = ((length - side) // 2 for length in image.shape[:2])
     return _scaled(image[top : top + side, left : left + side], size)
 

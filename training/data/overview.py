@@ -18,7 +18,7 @@ import numpy.typing as npt
 from kd_perception.bags.ground_truth import IGNORED
 from kd_perception.demo.contact_sheet import ContactSheet
 from kd_perception.detection.detections import Detections
-from kd_perception.detection.drawing import colour_of, draw
+from kd_perception.detection.drawing import color_of, draw
 from kd_perception.text_table import aligned
 from kd_perception.whole_file import whole_file, write_whole
 from training.data.coco import CocoImage, read_coco
@@ -28,7 +28,7 @@ from training.errors import DataError
 
 FOLDER = 'overview'
 _LEGEND_HEIGHT = 28
-_IGNORED_COLOUR = (160, 160, 160)
+_IGNORED_COLOR = (160, 160, 160)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +159,8 @@ def _drawn(file: Path, image: CocoImage, classes: tuple[str, ...]) -> npt.NDArra
     for entry in image.objects:
         if entry not in learnt:
             x1, y1, x2, y2 = (round(value) for value in entry.box)
-            cv2.rectangle(picture, (x1, y1), (x2, y2), _IGNORED_COLOUR, 2)
-            cv2.line(picture, (x1, y1), (x2, y2), _IGNORED_COLOUR, 1)
+            cv2.rectangle(picture, (x1, y1), (x2, y2), _IGNORED_COLOR, 2)
+            cv2.line(picture, (x1, y1), (x2, y2), _IGNORED_COLOR, 1)
     ids = np.array([classes.index(entry.class_name) for entry in learnt], np.int32)
     boxes = np.array([entry.box for entry in learnt], np.float32).reshape(-1, 4)
     return draw(picture, Detections(boxes, np.ones(len(boxes), np.float32), ids), classes, labels=False)
@@ -174,11 +174,11 @@ def _legend(classes: tuple[str, ...], width: int) -> npt.NDArray[np.uint8]:
         (length, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.55, 1)
         if x > 8 and x + length > width:
             x, line = 8, line + 1
-        placed.append((text, (x, line * _LEGEND_HEIGHT + 19), colour_of(class_id)))
+        placed.append((text, (x, line * _LEGEND_HEIGHT + 19), color_of(class_id)))
         x += length + 20
     strip = np.full(((line + 1) * _LEGEND_HEIGHT, width, 3), 24, np.uint8)
-    for text, place, colour in placed:
-        cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
+    for text, place, color in placed:
+        cv2.putText(strip, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, color, 1, cv2.LINE_AA)
     return strip
 
 

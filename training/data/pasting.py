@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from training.data.dataset import Image, LabelledImage
+from training.data.dataset import Image, LabeledImage
 
 LEAST_ASPECT = (2.0, 2.1, 2.9, 2.1, 2.0)
 """Of a box whose vehicle stands along an axis, by class id of aerial_traffic; a bus is longer than a car."""
@@ -43,7 +43,7 @@ class Cutout:
     car_length: float
 
 
-def cutouts(photographs: Sequence[LabelledImage], car_length: float) -> list[Cutout]:
+def cutouts(photographs: Sequence[LabeledImage], car_length: float) -> list[Cutout]:
     """The vehicles of a session that can be cut out: along an axis, whole, not touched by another's box."""
     found = []
     for item in photographs:
@@ -89,19 +89,19 @@ def paste(
     angle = float(turns + rng.choice([rng.normal(0, 0.05), rng.uniform(0, np.pi)], p=[0.4, 0.6]))
     outline = _outline(length, width) @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
     low, high = outline.min(axis=0), outline.max(axis=0)
-    centre = _free_place(image, boxes, low - SOFT_EDGE, high + SOFT_EDGE, rng)
-    if centre is None:
+    center = _free_place(image, boxes, low - SOFT_EDGE, high + SOFT_EDGE, rng)
+    if center is None:
         return None
     small = cv2.resize(cutout.image, (max(round(length), 1), max(round(width), 1)), interpolation=cv2.INTER_AREA)
     small = small[:: int(rng.choice([-1, 1]))] * rng.uniform(0.85, 1.15)
     if any(shadow):
-        _darken(image, outline + centre + np.array(shadow) * car_length)
-    _paint(image, small.clip(0, 255).astype(np.uint8), outline, centre, angle)
-    return np.concatenate([low + centre, high + centre]).astype(np.float32) + np.float32(0.5)
+        _darken(image, outline + center + np.array(shadow) * car_length)
+    _paint(image, small.clip(0, 255).astype(np.uint8), outline, center, angle)
+    return np.concatenate([low + center, high + center]).astype(np.float32) + np.float32(0.5)
 
 
 def empty_piece(
-    picture: LabelledImage, upper: float, most: tuple[float, float], rng: np.random.Generator
+    picture: LabeledImage, upper: float, most: tuple[float, float], rng: np.random.Generator
 ) -> Image | None:
     """A piece of a picture in which no labelled object stands, or None where a few tries find none.
 
@@ -143,16 +143,16 @@ def _paint(
     image: Image,
     vehicle: Image,
     outline: npt.NDArray[np.float64],
-    centre: npt.NDArray[np.float64],
+    center: npt.NDArray[np.float64],
     angle: float,
 ) -> None:
-    """Blend a vehicle in that lies along the x axis: turned by `angle`, its middle at `centre`, inside the outline."""
-    x, y, part = _window(image, outline + centre)
+    """Blend a vehicle in that lies along the x axis: turned by `angle`, its middle at `center`, inside the outline."""
+    x, y, part = _window(image, outline + center)
     turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     middle = (np.array([vehicle.shape[1], vehicle.shape[0]]) - 1) / 2
-    matrix = np.concatenate([turn, (centre - (x, y) - turn @ middle)[:, None]], axis=1)
+    matrix = np.concatenate([turn, (center - (x, y) - turn @ middle)[:, None]], axis=1)
     turned = cv2.warpAffine(vehicle, matrix, part.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
-    cover = _cover(part.shape, outline + centre - (x, y))
+    cover = _cover(part.shape, outline + center - (x, y))
     part[:] = (part * (1 - cover) + turned * cover).round().astype(np.uint8)
 
 

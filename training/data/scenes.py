@@ -11,7 +11,7 @@ import numpy as np
 from kd_perception.scene import Scene, draw_settings
 from training.data.aerial_traffic import CLASSES
 from training.data.class_rules import ClassRules, class_rules, reclassed
-from training.data.dataset import LabelledImage, write_split
+from training.data.dataset import LabeledImage, write_split
 from training.ranges import Range
 from training.schema import added
 
@@ -63,7 +63,7 @@ def prepare_splits(
     return counts
 
 
-def frames(settings: SceneSetSettings) -> Iterator[LabelledImage]:
+def frames(settings: SceneSetSettings) -> Iterator[LabeledImage]:
     """The frames, scene by scene."""
     for index in range(settings.count):
         flight, frame = divmod(index, settings.frames_per_scene)
@@ -76,4 +76,4 @@ def frames(settings: SceneSetSettings) -> Iterator[LabelledImage]:
                 look = replace(look, clutter=float(drawn))
             scene = Scene(seed, settings.size, settings.size, settings=look)
         shown = scene.frame(frame * settings.step)
-        yield LabelledImage(f'{index:05d}', shown.image, shown.truth)
+        yield LabeledImage(f'{index:05d}', shown.image, shown.truth)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from kd_perception.detection.detections import Detections
 from training.data.class_rules import MIN_SIDE
-from training.data.dataset import LabelledImage
+from training.data.dataset import LabeledImage
 from training.ranges import SHARE, Range
 
 Box = tuple[int, int, int, int]
@@ -45,7 +45,7 @@ class Tile:
     """A tile and where it lies in its parent: x1, y1, x2, y2."""
 
     place: Box
-    item: LabelledImage
+    item: LabeledImage
 
 
 def grid(width: int, height: int, settings: GridSettings) -> list[Box]:
@@ -57,7 +57,7 @@ def grid(width: int, height: int, settings: GridSettings) -> list[Box]:
     ]
 
 
-def tiles_of(picture: LabelledImage, settings: GridSettings) -> Iterator[Tile]:
+def tiles_of(picture: LabeledImage, settings: GridSettings) -> Iterator[Tile]:
     """All tiles of a picture, named after it and their place."""
     height, width = picture.image.shape[:2]
     for place in grid(width, height, settings):
@@ -65,13 +65,13 @@ def tiles_of(picture: LabelledImage, settings: GridSettings) -> Iterator[Tile]:
         yield Tile(place, cut(picture, place, settings.min_visible, name))
 
 
-def cut(picture: LabelledImage, place: Box, min_visible: float, name: str) -> LabelledImage:
+def cut(picture: LabeledImage, place: Box, min_visible: float, name: str) -> LabeledImage:
     """A piece of a picture with what is inside."""
     x1, y1, x2, y2 = place
     objects, seen, slivers = _inside(picture.objects.boxes, place, min_visible)
     crowds, crowds_seen, more_slivers = _inside(picture.crowds.boxes, place, min_visible)
     ignored, _, _ = _inside(picture.ignored, place, 0.0)
-    return LabelledImage(
+    return LabeledImage(
         name,
         np.ascontiguousarray(picture.image[y1:y2, x1:x2]),
         Detections(objects, picture.objects.scores[seen], picture.objects.class_ids[seen]),

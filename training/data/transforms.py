@@ -17,7 +17,7 @@ from training.data.augment import AugmentSettings
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
-GREY = 114
+GRAY = 114
 """Of what no picture covers."""
 LEAST_SIDE = 2.0
 LEAST_VISIBLE = 0.1
@@ -79,7 +79,7 @@ def augmented(
 
 def _mosaic(pictures: list[Labelled], size: int, rng: np.random.Generator) -> Labelled:
     """Four pictures around a point near the middle of a square of twice the size."""
-    canvas = np.full((2 * size, 2 * size, 3), GREY, np.uint8)
+    canvas = np.full((2 * size, 2 * size, 3), GRAY, np.uint8)
     x, y = (int(value) for value in rng.uniform(size / 2, 3 * size / 2, 2))
     class_ids, boxes = [], []
     for number, part in enumerate(pictures):
@@ -101,7 +101,7 @@ def _moved(whole: Labelled, size: int, settings: AugmentSettings, rng: np.random
     middle = rng.uniform(0.5 - settings.translate, 0.5 + settings.translate, 2) * size
     turn = zoom * np.array([[cos(angle), -sin(angle)], [sin(angle), cos(angle)]])
     matrix = np.hstack([turn, (middle - turn @ [width / 2, height / 2])[:, None]])
-    image = cv2.warpAffine(whole.image, matrix, (size, size), borderValue=(GREY, GREY, GREY))
+    image = cv2.warpAffine(whole.image, matrix, (size, size), borderValue=(GRAY, GRAY, GRAY))
     x1, y1, x2, y2 = whole.boxes.astype(np.float64).T
     corners = np.stack([np.stack([x1, x2, x2, x1], 1), np.stack([y1, y1, y2, y2], 1)], 1)
     corners = np.einsum('ij,mjk->mik', matrix[:, :2], corners) + matrix[:, 2][None, :, None]

@@ -107,8 +107,8 @@ def _chosen(source: FrameSource, settings: UnlabelledSettings, bar: tqdm[NoRetur
 
 
 def _thumbnail(image: BgrImage) -> npt.NDArray[np.float32]:
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(gray, _THUMBNAIL, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _limited(image: BgrImage, longest_side: int) -> BgrImage:

@@ -78,7 +78,7 @@ class Method(nn.Module):
             self.loss = _Projected(make(self.name, **settings.settings), **channels)
         else:
             self.loss = make(self.name, **settings.settings)
-        self.only_first = kind.usual.initialisation_only
+        self.only_first = kind.usual.initialization_only
 
     def forward(self, student: Said, teacher: Said, indices: Tensor) -> Tensor:
         """The loss, not weighted, of what both classifiers gave."""

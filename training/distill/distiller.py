@@ -54,7 +54,7 @@ class Distiller:
         self._student, self._schedule, self._group = student, schedule, group
         teachers = {name: self._load(name, place, dtype) for place, name in enumerate(job.teachers)}
         for name, term in zip(self._settings.names, self._settings.terms, strict=True):
-            if self._settings.task_weight and term.is_initialisation:
+            if self._settings.task_weight and term.is_initialization:
                 _logger.warning('%s is made for a stage of its own before the task is trained: task_weight 0', name)
         with seeded(job.seed, -2):
             self.terms = TeacherTerms(self._settings, teachers, student, job.image_size, {job.kept_of: job.kept})
@@ -206,8 +206,8 @@ class Distiller:
 
 
 def _truth(batch: Batch, size: int, device: torch.device) -> Truth:
-    centres, halves = batch.boxes[:, :2], batch.boxes[:, 2:] / 2
-    corners = torch.cat([centres - halves, centres + halves], 1).to(device) * size
+    centers, halves = batch.boxes[:, :2], batch.boxes[:, 2:] / 2
+    corners = torch.cat([centers - halves, centers + halves], 1).to(device) * size
     ids, class_ids = batch.image_ids.to(device), batch.class_ids.to(device).long()
     of_images = [ids == image for image in range(batch.labelled)]
     return Truth([corners[own] for own in of_images], [class_ids[own] for own in of_images], size)

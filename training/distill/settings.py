@@ -91,9 +91,9 @@ class TermSettings:
         return BASELINE_WEIGHT if self.loss == BASELINE else loss_class(self.loss).usual.weight
 
     @property
-    def is_initialisation(self) -> bool:
+    def is_initialization(self) -> bool:
         """Whether its authors use it alone, before the task is trained."""
-        return self.loss != BASELINE and loss_class(self.loss).usual.initialisation_only
+        return self.loss != BASELINE and loss_class(self.loss).usual.initialization_only
 
     def weight_at(self, step: int, epoch: float) -> float:
         """The weight at a step (from 0) and an epoch (from 0.0); the ramp begins with the run."""

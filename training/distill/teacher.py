@@ -29,7 +29,7 @@ from training.steps import digest
 
 
 class Teacher:
-    """A network from a weights file, in evaluation mode, its normalisations folded into its convolutions.
+    """A network from a weights file, in evaluation mode, its normalizations folded into its convolutions.
 
     It is no module of the student's, so that no optimizer, average or checkpoint can meet it.
 

@@ -30,7 +30,7 @@ class Weighting:
     by_image = False
 
     def __init__(self, teachers: Sequence[str], settings: DistillSettings) -> None:
-        """Normalise the weights.
+        """Normalize the weights.
 
         Raises:
             FitError: a weight for somebody who is no teacher, or none for one who is.

@@ -85,7 +85,7 @@ def _ultralytics(network: nn.Module, width: int, height: int) -> BoxesScores:
     strides = [int(stride) for stride in network.stride]  # type: ignore[union-attr]
     _check_size(width, height, max(strides))
     body = Layers(list(layers)[:-1], cast(list[int], head.f))
-    fold_normalisation(_first_convolution(body))
+    fold_normalization(_first_convolution(body))
     if isinstance(head, Detect):
         return BoxesScores(body, DistanceHead(head, width, height))
     return BoxesScores(body, QueryHead(cast('RTDETRDecoder', head), width, height))
@@ -97,7 +97,7 @@ def _yolov4(network: YOLOv4, width: int, height: int) -> BoxesScores:
     _without_softplus(network)
     head = AnchorHead(network, width, height)
     body = nn.Sequential(network.backbone, network.neck)
-    fold_normalisation(_first_convolution(body))
+    fold_normalization(_first_convolution(body))
     return BoxesScores(body, head)
 
 
@@ -115,7 +115,7 @@ def _first_convolution(body: nn.Module) -> nn.Conv2d:
     return first
 
 
-def fold_normalisation(convolution: nn.Conv2d) -> None:
+def fold_normalization(convolution: nn.Conv2d) -> None:
     """Make a convolution that expects RGB in 0 … 1 take BGR in 0 … 255. Zero padding stays right, as black is 0 in both."""
     with torch.no_grad():
         convolution.weight.copy_(convolution.weight.flip(1) / 255)
@@ -160,7 +160,7 @@ class DistanceHead(nn.Module):
     """
 
     distances: torch.Tensor
-    centres: torch.Tensor
+    centers: torch.Tensor
     steps: torch.Tensor
 
     def __init__(self, head: Detect, width: int, height: int) -> None:
@@ -171,15 +171,15 @@ class DistanceHead(nn.Module):
         self.bins = int(head.reg_max)
         strides = [int(stride) for stride in head.stride]
         self.cell_counts = [(width // stride) * (height // stride) for stride in strides]
-        centres, steps = cells(width, height, strides)
+        centers, steps = cells(width, height, strides)
         self.register_buffer('distances', torch.arange(self.bins, dtype=torch.float32).reshape(1, 1, self.bins, 1))
-        self.register_buffer('centres', centres)
+        self.register_buffer('centers', centers)
         self.register_buffer('steps', steps)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps → boxes (1, N, 4), scores (1, N, C)."""
         near, far = self._distances(self._joined(self.box_branches, maps)).chunk(2, dim=1)
-        boxes = torch.cat([self.centres - near, self.centres + far], 1) * self.steps
+        boxes = torch.cat([self.centers - near, self.centers + far], 1) * self.steps
         return boxes.transpose(1, 2), self._joined(self.score_branches, maps).sigmoid().transpose(1, 2)
 
     def _distances(self, values: torch.Tensor) -> torch.Tensor:
@@ -196,13 +196,13 @@ class DistanceHead(nn.Module):
 
 def cells(width: int, height: int, strides: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Cell centres (1, 2, N), x then y in cells, and the pixels per cell (1, 1, N), level by level, row by row."""
-    centres, steps = [], []
+    centers, steps = [], []
     for stride in strides:
         rows, columns = height // stride, width // stride
         y, x = torch.meshgrid(torch.arange(rows) + 0.5, torch.arange(columns) + 0.5, indexing='ij')
-        centres.append(torch.stack([x.flatten(), y.flatten()]))
+        centers.append(torch.stack([x.flatten(), y.flatten()]))
         steps.append(torch.full((1, rows * columns), float(stride)))
-    return torch.cat(centres, 1)[None], torch.cat(steps, 1)[None]
+    return torch.cat(centers, 1)[None], torch.cat(steps, 1)[None]
 
 
 class QueryHead(nn.Module):
@@ -224,8 +224,8 @@ class QueryHead(nn.Module):
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Maps → boxes (1, queries, 4), scores (1, queries, C)."""
         _, (boxes, logits, *_) = self.decoder(list(maps))
-        centres, sides = boxes.squeeze(0).chunk(2, dim=2)
-        corners = torch.cat([(centres - sides / 2) * self.size, (centres + sides / 2) * self.size], 2)
+        centers, sides = boxes.squeeze(0).chunk(2, dim=2)
+        corners = torch.cat([(centers - sides / 2) * self.size, (centers + sides / 2) * self.size], 2)
         return corners, logits.squeeze(0).sigmoid()
 
 
@@ -256,12 +256,12 @@ class AnchorHead(nn.Module):
         self.logits = nn.ModuleList(logit for _, logit in products)
         strides = cast(tuple[int, ...], network.strides)
         levels = [(width // stride) * (height // stride) for stride in strides]
-        centres, steps = cells(width, height, strides)
+        centers, steps = cells(width, height, strides)
         scales = torch.cat(
             [torch.full((count,), scale) for count, scale in zip(levels, network.center_scales, strict=True)]
         )
         anchors = [sizes.repeat(count, 1) for count, sizes in zip(levels, network.anchors, strict=True)]
-        starts = (centres[0] - scales / 2) * steps[0]
+        starts = (centers[0] - scales / 2) * steps[0]
         self.register_buffer('reach', (scales * steps[0, 0]).repeat_interleave(ANCHORS_PER_CELL)[:, None])
         self.register_buffer('starts', starts.T.repeat_interleave(ANCHORS_PER_CELL, 0))
         self.register_buffer('half_anchors', torch.cat(anchors) / 2)
@@ -271,9 +271,9 @@ class AnchorHead(nn.Module):
         lists = [_cell_list(branch(value)) for branch, value in zip(self.branches, maps, strict=True)]
         places, logits = _joined(self.places, lists, 5), _joined(self.logits, lists, self.classes)
         offsets, sizes, objectness = torch.split(places, [2, 2, 1], 2)
-        centres = offsets.sigmoid() * self.reach + self.starts
+        centers = offsets.sigmoid() * self.reach + self.starts
         halves = sizes.exp() * self.half_anchors
-        return torch.cat([centres - halves, centres + halves], 2), objectness.sigmoid() * logits.sigmoid()
+        return torch.cat([centers - halves, centers + halves], 2), objectness.sigmoid() * logits.sigmoid()
 
 
 def _cell_list(value: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from training.errors import FitError
 
 
 def freeze(network: nn.Module, layers: Sequence[str] | int) -> None:
-    """Let layers, and the statistics of their normalisations, stay as they are.
+    """Let layers, and the statistics of their normalizations, stay as they are.
 
     Args:
         network: a student in training mode.

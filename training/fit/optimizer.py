@@ -15,7 +15,7 @@ BIASES = 'biases'
 
 
 def make_optimizer(networks: Sequence[nn.Module], settings: FitSettings) -> torch.optim.Optimizer:
-    """The optimizer of all that is trained of some networks; biases and normalisations do not decay.
+    """The optimizer of all that is trained of some networks; biases and normalizations do not decay.
 
     Raises:
         FitError: nothing is trained.

@@ -1,6 +1,6 @@
 """Several processes that train one network together, started by `torchrun`; or one.
 
-Gradients are summed over all processes and normalisation statistics are averaged at every step, so that all have the same
+Gradients are summed over all processes and normalization statistics are averaged at every step, so that all have the same
 network, and a checkpoint of the first one is enough for all.
 """
 

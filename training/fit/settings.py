@@ -35,7 +35,7 @@ class FitSettings:
         learning_rate: after warm-up; about 0.001 for adamw, 0.01 for sgd.
         final_share: of the learning rate, at the end of its cosine.
         momentum: of sgd; the first beta of adamw.
-        weight_decay: not of biases and normalisations, of a step, or of `nominal_batch` images where that is given.
+        weight_decay: not of biases and normalizations, of a step, or of `nominal_batch` images where that is given.
         warmup_steps: over which the learning rate rises from 0.
         warmup_bias_lr: from which that of biases moves to the common one meanwhile, 0.1 in Ultralytics' recipes of sgd; None: 0.
         warmup_momentum: from which the momentum moves to its value meanwhile, 0.8 in those recipes; None: it has it at once.
@@ -48,7 +48,7 @@ class FitSettings:
         checkpoint_steps: between checkpoints; 0 writes none by steps.
         workers: processes that make batches; 0 makes them in the training process.
         freeze: layers that are not trained, by the beginning of their names, `[model.0., model.22.]`, or so many from the
-            image on, `10` for the backbone of YOLOv8. The statistics of their normalisations stay, too.
+            image on, `10` for the backbone of YOLOv8. The statistics of their normalizations stay, too.
         augment: see AugmentSettings.
         broken_images: `refuse` ends the run at an image that cannot be decoded; `skip` reports it and takes the next one.
         nominal_batch: images for which `weight_decay` is meant: a step of fewer decays less. Ultralytics' 0.0005 is for 64, so

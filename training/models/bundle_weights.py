@@ -1,8 +1,8 @@
 """The float network of a bundle that our exporter wrote, as a network that trains on.
 
-The exporter keeps the names of the tensors, so they find their places again. It folds every normalisation into the convolution
-before it; here the convolution takes the folded weights, and the normalisation first passes its input through, with the folded
-bias as its shift. Training normalises by the statistics of its batches, which would then undo what the scales had learned: so
+The exporter keeps the names of the tensors, so they find their places again. It folds every normalization into the convolution
+before it; here the convolution takes the folded weights, and the normalization first passes its input through, with the folded
+bias as its shift. Training normalizes by the statistics of its batches, which would then undo what the scales had learned: so
 the statistics of some pictures are measured, and scale and shift are set such that they cancel. The detector stays the same,
 and in training nearly so.
 """
@@ -36,7 +36,7 @@ def network_of_bundle(folder: Path, architecture: str, classes: Sequence[str], p
         folder: of the bundle, which must hold an fp32 network of ours.
         architecture: the one that it was exported from, `yolov8n.yaml`; a file or a name of Ultralytics.
         classes: to detect; outputs of classes that the bundle has go over by name, the others begin afresh.
-        pictures: float32 (N, 3, H, W), RGB in 0 … 1, of which the statistics of the normalisations are measured.
+        pictures: float32 (N, 3, H, W), RGB in 0 … 1, of which the statistics of the normalizations are measured.
 
     Raises:
         BundleError: no bundle, or one without a float network.
@@ -71,7 +71,7 @@ def _convolutions(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def _fill(network: Any, stored: Mapping[str, tuple[Tensor, Tensor]], folder: Path, architecture: str) -> None:
-    """Put the stored convolutions in their places, and let normalisations pass."""
+    """Put the stored convolutions in their places, and let normalizations pass."""
     modules = dict(network.named_modules())
     last = len(network.model) - 1
     first = True
@@ -99,19 +99,19 @@ def _exported_name(name: str, last: int) -> str:
     return f'head.{BRANCHES.get(branch, branch)}.{inner}'
 
 
-def _pass_through(normalisation: nn.Module, shift: Tensor) -> None:
-    assert isinstance(normalisation, nn.BatchNorm2d)
-    assert normalisation.running_mean is not None
-    assert normalisation.running_var is not None
-    normalisation.weight.fill_(1.0)
-    normalisation.bias.copy_(shift)
-    normalisation.running_mean.zero_()
-    normalisation.running_var.fill_(1.0 - normalisation.eps)
+def _pass_through(normalization: nn.Module, shift: Tensor) -> None:
+    assert isinstance(normalization, nn.BatchNorm2d)
+    assert normalization.running_mean is not None
+    assert normalization.running_var is not None
+    normalization.weight.fill_(1.0)
+    normalization.bias.copy_(shift)
+    normalization.running_mean.zero_()
+    normalization.running_var.fill_(1.0 - normalization.eps)
 
 
 @torch.no_grad()
 def _measure_statistics(network: nn.Module, pictures: Sequence[Tensor]) -> None:
-    """Give every normalisation the mean and variance of its input, and the scale and shift that cancel them."""
+    """Give every normalization the mean and variance of its input, and the scale and shift that cancel them."""
     sums: dict[nn.BatchNorm2d, Tensor] = {}
 
     def add(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -87,7 +87,7 @@ def fresh_yolov4(
 
 
 MEASURED_PICTURES = 64
-"""Of which the statistics of normalisations are measured, where a bundle holds none any more."""
+"""Of which the statistics of normalizations are measured, where a bundle holds none any more."""
 
 
 def of_bundle(architecture: str, classes: Sequence[str], folder: Path, images: Sequence[Path], image_size: int) -> Any:

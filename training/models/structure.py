@@ -118,15 +118,15 @@ def keep_inputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int
     convolution.in_channels = len(index)
 
 
-def keep_features(normalisation: nn.BatchNorm2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
-    """Keep some channels of a batch normalisation."""
+def keep_features(normalization: nn.BatchNorm2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
+    """Keep some channels of a batch normalization."""
     index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
     for name in ('weight', 'bias'):
-        value = getattr(normalisation, name)
-        setattr(normalisation, name, nn.Parameter(_chosen(value, 0, index), value.requires_grad))
+        value = getattr(normalization, name)
+        setattr(normalization, name, nn.Parameter(_chosen(value, 0, index), value.requires_grad))
     for name in ('running_mean', 'running_var'):
-        setattr(normalisation, name, _chosen(getattr(normalisation, name), 0, index))
-    normalisation.num_features = len(index)
+        setattr(normalization, name, _chosen(getattr(normalization, name), 0, index))
+    normalization.num_features = len(index)
 
 
 def _chosen(value: torch.Tensor, dimension: int, index: torch.Tensor) -> torch.Tensor:
@@ -137,7 +137,7 @@ def describe(network: nn.Module) -> dict[str, Any]:
     """The channel structure as plain values.
 
     Returns:
-        `split`: whether the blocks are split; `convolutions`: name → [inputs, outputs]. The batch normalisation behind a
+        `split`: whether the blocks are split; `convolutions`: name → [inputs, outputs]. The batch normalization behind a
         convolution is as wide as its outputs.
     """
     widths = {name: [layer.in_channels, layer.out_channels] for name, layer in convolutions(network).items()}
@@ -185,9 +185,9 @@ def _narrow(network: nn.Module, name: str, layer: nn.Conv2d, width: Any) -> None
         keep_inputs(layer, range(inputs))
     if outputs < layer.out_channels:
         keep_outputs(layer, range(outputs))
-        normalisation = behind(network, name)
-        if normalisation is not None:
-            keep_features(normalisation, range(outputs))
+        normalization = behind(network, name)
+        if normalization is not None:
+            keep_features(normalization, range(outputs))
 
 
 def _widest(layer: nn.Conv2d) -> str:
@@ -200,7 +200,7 @@ def is_depthwise(layer: nn.Conv2d) -> bool:
 
 
 def behind(network: nn.Module, convolution: str) -> nn.BatchNorm2d | None:
-    """The batch normalisation of a convolution's block, None where the block has none."""
+    """The batch normalization of a convolution's block, None where the block has none."""
     block = network.get_submodule(convolution.rpartition('.')[0])
-    normalisation = getattr(block, 'bn', None)
-    return normalisation if isinstance(block, Conv) and isinstance(normalisation, nn.BatchNorm2d) else None
+    normalization = getattr(block, 'bn', None)
+    return normalization if isinstance(block, Conv) and isinstance(normalization, nn.BatchNorm2d) else None

@@ -1,6 +1,6 @@
 """Which channels of a network can only go together, by torch-pruning's dependency graph, and their removal.
 
-A convolution's output channel goes with its batch normalisation, with the inputs of the convolutions that read it, and, behind a
+A convolution's output channel goes with its batch normalization, with the inputs of the convolutions that read it, and, behind a
 shortcut addition, with the same channel of every addend. Such a set is one channel of a `Group`.
 """
 
@@ -44,7 +44,7 @@ class Member:
     Attributes:
         name: the layer.
         role: which of its channels: a convolution's outputs or inputs (of a depthwise one outputs, which are its inputs too), or
-            a batch normalisation's features.
+            a batch normalization's features.
         channels: (n,) numbers of the layer's channels.
         roots: (n,) for each, the group's channel that it belongs to. Behind a concatenation one may occur more than once.
     """
@@ -85,7 +85,7 @@ def groups(network: nn.Module) -> list[Group]:
     """The groups that may be pruned, in the order of the forward pass.
 
     Left out are the last convolutions of the head, whatever touches attention, and layers other than convolutions and batch
-    normalisations. With unsplit C2f blocks a group holds both halves of their first convolution, so split them first to prune.
+    normalizations. With unsplit C2f blocks a group holds both halves of their first convolution, so split them first to prune.
 
     Raises:
         PruneError: the network's head is of an unknown kind.

@@ -30,7 +30,7 @@ class Cost:
     """What a network costs before it runs.
 
     Attributes:
-        parameters: weights and biases, batch normalisations not fused.
+        parameters: weights and biases, batch normalizations not fused.
         gflops: of one image, 2 per multiply-add, in units of 1e9.
     """
 
@@ -53,7 +53,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_fused_parameters(network: Any) -> int:
-    """The same after the batch normalisations are folded into the convolutions: what is exported."""
+    """The same after the batch normalizations are folded into the convolutions: what is exported."""
     if isinstance(network, YOLOv4):
         network = deployed(network)
         return count_parameters(network) - sum(

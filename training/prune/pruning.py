@@ -127,7 +127,7 @@ def importance(network: nn.Module, found: Sequence[Group], settings: PruneSettin
 
 
 def _gamma(network: nn.Module, group: Group) -> Scores:
-    """Mean |γ| of the batch normalisations of each channel (Liu et al. 2017, Learning efficient convolutional networks)."""
+    """Mean |γ| of the batch normalizations of each channel (Liu et al. 2017, Learning efficient convolutional networks)."""
     total, count = np.zeros(group.size), np.zeros(group.size)
     made = {member.name.rpartition('.')[0] for member in group.of('outputs')}
     for member in group.of('features'):
@@ -136,7 +136,7 @@ def _gamma(network: nn.Module, group: Group) -> Scores:
             np.add.at(total, member.roots, gamma.detach().abs().double().numpy()[member.channels])
             np.add.at(count, member.roots, 1)
     if not count.all():
-        raise PruneError(f'{group.name} has no batch normalisation; prune by group_norm or lamp, or skip it')
+        raise PruneError(f'{group.name} has no batch normalization; prune by group_norm or lamp, or skip it')
     return total / count
 
 

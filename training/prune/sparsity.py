@@ -1,4 +1,4 @@
-"""Sparsity-aware training: L1 on the batch normalisations' γ, so that channels which are not needed show it before pruning.
+"""Sparsity-aware training: L1 on the batch normalizations' γ, so that channels which are not needed show it before pruning.
 
 Network slimming (Liu et al. 2017) with the schedule of arXiv 2509.12918, R(e) = R₀·(1 − 0.9·e/E). Channels behind a shortcut
 addition are left out: several layers make them, and no γ alone says what they are worth.
@@ -122,7 +122,7 @@ def _of_layer(masks: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
 
 
 def gammas(network: nn.Module) -> dict[str, torch.Tensor]:
-    """|γ| (C,) of every batch normalisation by name."""
+    """|γ| (C,) of every batch normalization by name."""
     return {
         name: layer.weight.detach().abs().float().cpu()
         for name, layer in network.named_modules()
@@ -146,7 +146,7 @@ def draw_gammas(spreads: Mapping[str, torch.Tensor], target: Path) -> None:
     edges = np.linspace(0, largest if largest > 0 else 1, 81).tolist()
     for name, spread in values.items():
         axes.hist(spread, bins=edges, histtype='step', linewidth=1.5, label=f'{name} (median {np.median(spread):.3f})')
-    axes.set_xlabel('|γ| of a batch normalisation channel')
+    axes.set_xlabel('|γ| of a batch normalization channel')
     axes.set_ylabel('channels')
     axes.legend()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -54,8 +54,8 @@ class ArmResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        accuracy, behaviour = self.measured.accuracy.to_json(), self.measured.behaviour.to_json()
-        return {'arm': self.name, 'file_bytes': self.file_bytes, 'ms': round(self.ms, 2), **accuracy, **behaviour}
+        accuracy, behavior = self.measured.accuracy.to_json(), self.measured.behavior.to_json()
+        return {'arm': self.name, 'file_bytes': self.file_bytes, 'ms': round(self.ms, 2), **accuracy, **behavior}
 
 
 def measure_arms(
@@ -129,13 +129,13 @@ def table(results: Sequence[ArmResult]) -> str:
     ]
     reference = results[0].measured.accuracy.map
     for result in results:
-        accuracy, behaviour = result.measured.accuracy, result.measured.behaviour
-        fixed = behaviour.precision_at_recall
+        accuracy, behavior = result.measured.accuracy, result.measured.behavior
+        fixed = behavior.precision_at_recall
         relative = f'{100 * (accuracy.map / reference - 1):+.1f} %' if reference else '–'
         lines.append(
             f'| {result.name} | {result.file_bytes / 1e6:.1f} | {result.ms:.0f} | {100 * accuracy.map50:.1f} '
             f'| {100 * accuracy.map:.1f} | {relative} | {"–" if fixed is None else f"{100 * fixed:.1f} %"} '
-            f'| {behaviour.false_alarms_per_image:.2f} | {100 * behaviour.calibration_error:.1f} % |'
+            f'| {behavior.false_alarms_per_image:.2f} | {100 * behavior.calibration_error:.1f} % |'
         )
     return '\n'.join(lines)
 

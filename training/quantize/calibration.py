@@ -265,8 +265,8 @@ def mse_range(
     """
     if reach == 0:
         return low, high
-    centres = (np.arange(len(counts)) + 0.5) * (2 * reach / len(counts)) - reach
-    values, weights = centres[counts > 0], counts[counts > 0]
+    centers = (np.arange(len(counts)) + 0.5) * (2 * reach / len(counts)) - reach
+    values, weights = centers[counts > 0], counts[counts > 0]
     wanted = function(values) if function else values
 
     def error(least: float, most: float) -> float:

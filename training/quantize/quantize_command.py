@@ -199,7 +199,7 @@ def _figures(judgement: Judgement) -> list[str]:
             continue
         accuracy = measured.accuracy
         lines.append(
-            f'{name} on val: mAP50-95 {100 * accuracy.map:.2f} %, mAP50 {100 * accuracy.map50:.2f} %; {measured.behaviour}'
+            f'{name} on val: mAP50-95 {100 * accuracy.map:.2f} %, mAP50 {100 * accuracy.map50:.2f} %; {measured.behavior}'
         )
         if measured.compared is not None:
             lines.append(f'  against the float network: {measured.compared.paired} points')

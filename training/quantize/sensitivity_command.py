@@ -106,7 +106,7 @@ def _accuracy(
         result = measure_artifact(one, one.artifacts[0], dataset, threads=options.threads)
         lines.append(
             f'| {name} | {file.stat().st_size / 1e6:.2f} MB | {100 * result.accuracy.map50:.1f} % '
-            f'| {100 * result.accuracy.map:.2f} % | {result.behaviour.false_alarms_per_image:.2f} '
-            f'| {100 * result.behaviour.calibration_error:.1f} % |'
+            f'| {100 * result.accuracy.map:.2f} % | {result.behavior.false_alarms_per_image:.2f} '
+            f'| {100 * result.behavior.calibration_error:.1f} % |'
         )
     return '\n'.join(lines)

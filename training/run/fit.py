@@ -196,9 +196,9 @@ class TrainClassifier(Work):
         teacher = None if stage.teacher is None else plan.weights_file(stage.teacher)
         job = ClassifyJob(backbone, settings, plan.seed(stage), file, teacher, self._classify.method)
         pictures = [plan.folder(step) / 'crops' for step in self._crops] or [plan.data / self._classify.folder]
-        centred = settings.augment.crop is not None
-        weights = fit_classifier(job, read_splits(pictures, ('train',), settings.size, centred=centred), folder)
-        measured = read_splits(pictures, ('val',), settings.size, centred=centred)
+        centered = settings.augment.crop is not None
+        weights = fit_classifier(job, read_splits(pictures, ('train',), settings.size, centered=centered), folder)
+        measured = read_splits(pictures, ('val',), settings.size, centered=centered)
         return {'top1': accuracy(weights, measured), 'weights': digest(weights)}
 
 

@@ -86,10 +86,10 @@ def draw(file: Path, rows: Sequence[StageRow]) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout='constrained')
     for number, row in enumerate(rows):
         points = [(row.latency_ms[precision], 100 * row.map50[precision]) for precision in ('fp32', 'int8')]
-        colour = f'C{number}'
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1, label=row.name)
-        axes.scatter(*points[0], color=colour, marker='o')
-        axes.scatter(*points[1], color=colour, marker='s')
+        color = f'C{number}'
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=1, label=row.name)
+        axes.scatter(*points[0], color=color, marker='o')
+        axes.scatter(*points[1], color=color, marker='s')
     axes.set(xlabel='CPU latency, median, ms (log)', ylabel='mAP50, %', xscale='log', title='○ FP32   □ INT8')
     axes.grid(alpha=0.3)
     axes.legend()

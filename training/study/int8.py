@@ -235,7 +235,7 @@ def run_cell(
             fewer_bits(target, bits)
         notes = {'float_nodes': left}
         one = with_file(loaded, target, 'int8')
-    return {**behaviour(one, Path(dataset), split, recall, threads), **notes}
+    return {**behavior(one, Path(dataset), split, recall, threads), **notes}
 
 
 def quantize_trained(
@@ -255,7 +255,7 @@ def quantize_trained(
     return quantize(exported, target, images, settings, ranges_of_start(source, exported, images, settings))
 
 
-def behaviour(bundle: Bundle, dataset: Path, split: str, recall: float, threads: int) -> dict[str, Any]:
+def behavior(bundle: Bundle, dataset: Path, split: str, recall: float, threads: int) -> dict[str, Any]:
     """Figures of the only artifact of a bundle, and its curves as notes."""
     artifact = bundle.artifacts[0]
     found, truth = detect_split(bundle, artifact, dataset, split, threads=threads)

@@ -186,8 +186,8 @@ def plot_drop(among: Sequence[Candidate], largest_drop: float, file: Path) -> li
     widest = max(item.mib for item in among)
     for number, student in enumerate(dict.fromkeys(item.student for item in among)):
         column = sorted((item for item in among if item.student == student), key=lambda item: item.drop)
-        size, colour = column[0].mib, f'C{number}'
-        axes.plot([size] * len(column), [100 * item.drop for item in column], 'o', color=colour, label=student)
+        size, color = column[0].mib, f'C{number}'
+        axes.plot([size] * len(column), [100 * item.drop for item in column], 'o', color=color, label=student)
         for place, item in enumerate(column):
             height = low + (high - low) * (place + 0.5) / len(column)
             weight = 'bold' if item.method in (PLAIN, 'crd') else 'normal'
@@ -198,7 +198,7 @@ def plot_drop(among: Sequence[Candidate], largest_drop: float, file: Path) -> li
                 fontsize=8,
                 fontweight=weight,
                 va='center',
-                arrowprops={'arrowstyle': '-', 'color': colour, 'alpha': 0.4, 'linewidth': 0.6},
+                arrowprops={'arrowstyle': '-', 'color': color, 'alpha': 0.4, 'linewidth': 0.6},
             )
     axes.axhline(100 * largest_drop, color='black', linewidth=0.8, linestyle='--', label='limit of the choice')
     axes.margins(x=0.3)

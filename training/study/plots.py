@@ -63,7 +63,7 @@ def _draw_seeds(axes: Any, report: Report, metric: str, rows: Mapping[str, int])
 
 def _draw_differences(axes: Any, report: Report, metric: str, rows: Mapping[str, int]) -> None:
     better, worse = (BELOW, ABOVE) if lower_is_better(metric) else (ABOVE, BELOW)
-    colours = {better: GOOD, worse: BAD}
+    colors = {better: GOOD, worse: BAD}
     for arm in report.arms:
         if arm == report.baseline:
             continue
@@ -71,9 +71,9 @@ def _draw_differences(axes: Any, report: Report, metric: str, rows: Mapping[str,
         dots = list(comparison.differences.values())
         axes.plot(dots, [rows[arm] + 0.18] * len(dots), '.', color=OPEN, alpha=0.6)
         if len(dots) > 1:
-            colour = colours.get(comparison.verdict, OPEN)
+            color = colors.get(comparison.verdict, OPEN)
             reach = [[comparison.mean - comparison.lower], [comparison.upper - comparison.mean]]
-            axes.errorbar(comparison.mean, rows[arm], xerr=reach, fmt='o', color=colour, capsize=4)
+            axes.errorbar(comparison.mean, rows[arm], xerr=reach, fmt='o', color=color, capsize=4)
     axes.axvline(0, color='black', linewidth=0.8)
     axes.set_xlabel(f'difference to {report.baseline}, {100 * report.confidence:g} % t interval of the mean')
     axes.grid(axis='x', alpha=0.3)

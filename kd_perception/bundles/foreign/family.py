@@ -144,6 +144,13 @@ def grid(size: tuple[int, int], strides: Sequence[int]) -> Iterator[tuple[int, n
         yield stride, np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
 
 
+def cells_in_pixels(size: tuple[int, int], strides: Sequence[int], middle: float = 0.0) -> tuple[Array, Array]:
+    """Places (N, 2) and strides (N, 1) of all cells in pixels; `middle` 0.5 places a cell at its center, 0 at its corner."""
+    cells = list(grid(size, strides))
+    places = np.concatenate([stride * (place + middle) for stride, place in cells])
+    return places, np.concatenate([np.full((len(place), 1), stride, np.float32) for stride, place in cells])
+
+
 def as_float(editor: GraphEditor, seen: Seen, name: str) -> str:
     """An output in float32."""
     return editor.add('Cast', [name], to=FLOAT) if name in seen.half else name
@@ -164,3 +171,39 @@ def in_pixels(editor: GraphEditor, boxes: str, form: BoxForm, size: tuple[int, i
 def boxes_scores(boxes: str, scores: str, rows: int | None, classes: int) -> Outputs:
     """The outputs of the layout `boxes_scores`."""
     return {'boxes': (boxes, (1, rows, 4)), 'scores': (scores, (1, rows, classes))}
+
+
+@dataclass(frozen=True)
+class Table:
+    """An output as a table of candidates.
+
+    Attributes:
+        name: of the output.
+        columns: of the table.
+        count: of candidates.
+        upright: (1, columns, N), as YOLOv8 has it, not (1, N, columns).
+    """
+
+    name: str
+    columns: int
+    count: int
+    upright: bool
+
+    @property
+    def order(self) -> str:
+        """Its shape in words."""
+        return f'(1, {self.columns}, N)' if self.upright else f'(1, N, {self.columns})'
+
+    def rows(self, seen: Seen) -> Array:
+        """Those of all pictures."""
+        if not self.upright:
+            return seen.rows(self.name, (-1, self.columns))
+        return np.concatenate([np.asarray(array, np.float32)[0].T for array in seen.outputs[self.name]])
+
+    def lay(self, editor: GraphEditor, seen: Seen) -> str:
+        """The tensor (1, N, columns)."""
+        value = as_float(editor, seen, self.name)
+        if self.upright:
+            return editor.add('Transpose', [value], perm=[0, 2, 1])
+        plain = len(seen.shape(self.name)) == 3
+        return value if plain else editor.reshape(value, (1, -1, self.columns))

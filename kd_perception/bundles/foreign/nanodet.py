@@ -18,7 +18,7 @@ from kd_perception.bundles.foreign.family import (
     activated,
     as_float,
     boxes_scores,
-    grid,
+    cells_in_pixels,
     grid_cells,
     scores_of,
 )
@@ -96,12 +96,9 @@ def _proposal(seen: Seen, heads: _Heads, classes: int, what: str, middle: float)
             value = as_float(editor, seen, heads.scores[0])
             found = editor.columns(value, 0, classes)
             sides = editor.columns(value, classes, classes + 4 * heads.bins)
-        cells = list(grid(seen.size, heads.strides))
-        count = sum(len(place) for _, place in cells)
-        centers = np.concatenate([stride * (place + middle) for stride, place in cells])
-        steps = np.concatenate([np.full(len(place), stride, np.float32) for stride, place in cells])
+        centers, steps = cells_in_pixels(seen.size, heads.strides, middle)
         boxes = _corners(editor, sides, heads.bins, centers, steps)
-        return boxes_scores(boxes, activated(editor, found, scores.activation), count, classes)
+        return boxes_scores(boxes, activated(editor, found, scores.activation), len(centers), classes)
 
     return Proposal(
         layout='nanodet',
@@ -124,5 +121,5 @@ def _corners(editor: GraphEditor, sides: str, bins: int, centers: Array, steps: 
     """(1, N, 4 · bins) → corners: the mean of each distribution is a distance in cells to the left, top, right or bottom."""
     shares = editor.add('Softmax', [editor.reshape(sides, (-1, bins))], axis=1)
     means = editor.reshape(editor.add('MatMul', [shares, editor.constant(np.arange(bins)[:, None])]), (1, -1, 4))
-    reach = editor.add('Mul', [means, editor.constant((steps[:, None] * np.array([-1, -1, 1, 1], np.float32))[None])])
+    reach = editor.add('Mul', [means, editor.constant((steps * np.array([-1, -1, 1, 1], np.float32))[None])])
     return editor.add('Add', [reach, editor.constant(np.tile(centers, 2)[None])])

@@ -13,8 +13,8 @@ from kd_perception.bundles.foreign.family import (
     Proposal,
     Scores,
     Seen,
+    Table,
     activated,
-    as_float,
     boxes_of,
     boxes_scores,
     in_pixels,
@@ -25,43 +25,12 @@ from kd_perception.bundles.onnx_edit import GraphEditor
 
 
 @dataclass(frozen=True)
-class _Part:
-    """An output as a table of candidates.
-
-    Attributes:
-        name: of the output.
-        columns: of the table.
-        count: of candidates.
-        upright: (1, columns, N).
-    """
-
-    name: str
-    columns: int
-    count: int
-    upright: bool
-
-    def rows(self, seen: Seen) -> Array:
-        """Those of all pictures."""
-        if not self.upright:
-            return seen.rows(self.name, (-1, self.columns))
-        return np.concatenate([np.asarray(array, np.float32)[0].T for array in seen.outputs[self.name]])
-
-    def lay(self, editor: GraphEditor, seen: Seen) -> str:
-        """The tensor (1, N, columns)."""
-        value = as_float(editor, seen, self.name)
-        if self.upright:
-            return editor.add('Transpose', [value], perm=[0, 2, 1])
-        plain = len(seen.shape(self.name)) == 3
-        return value if plain else editor.reshape(value, (1, -1, self.columns))
-
-
-@dataclass(frozen=True)
 class _Reading:
     """Boxes and scores; `more` is 1 where there is a class that stands for nothing."""
 
     seen: Seen
-    boxes: _Part
-    scores: _Part
+    boxes: Table
+    scores: Table
     classes: int
     more: int
     form: BoxForm
@@ -95,7 +64,7 @@ def propose(seen: Seen) -> Iterator[Proposal]:
                         yield _read(seen, boxes, scores, classes, more)
 
 
-def _parts(seen: Seen, name: str, columns: int) -> Iterator[_Part]:
+def _parts(seen: Seen, name: str, columns: int) -> Iterator[Table]:
     """An output as a table of so many columns; PyTorch's YOLOv4 has boxes (1, N, 1, 4), one class may have (1, N)."""
     shape = seen.shape(name)
     if len(shape) == 4 and shape[2] == 1:
@@ -103,12 +72,12 @@ def _parts(seen: Seen, name: str, columns: int) -> Iterator[_Part]:
     if len(shape) == 2 and columns == 1:
         shape = (*shape, 1)
     if len(shape) == 3 and shape[0] == 1 and shape[2] == columns:
-        yield _Part(name, columns, shape[1], False)
+        yield Table(name, columns, shape[1], False)
     elif len(seen.shape(name)) == 3 and shape[0] == 1 and shape[1] == columns:
-        yield _Part(name, columns, shape[2], True)
+        yield Table(name, columns, shape[2], True)
 
 
-def _read(seen: Seen, boxes: _Part, scores: _Part, classes: int, more: int) -> Proposal:
+def _read(seen: Seen, boxes: Table, scores: Table, classes: int, more: int) -> Proposal:
     kept, values = filled(boxes.rows(seen)), scores.rows(seen)
     ours = {boxes.name, scores.name} == {'boxes', 'scores'}
     form, faults = boxes_of(kept, seen, XYXY if ours else '')

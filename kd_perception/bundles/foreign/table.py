@@ -21,6 +21,7 @@ from kd_perception.bundles.foreign.family import (
     Proposal,
     Scores,
     Seen,
+    Table,
     activated,
     as_float,
     boxes_of,
@@ -36,20 +37,6 @@ _CERTAIN_OF_CLASS = 0.05
 """Where there is objectness, classes say what it is if it is something; without, they are near zero nearly everywhere."""
 
 
-@dataclass(frozen=True)
-class _Table:
-    """An output of which one axis is candidates and the other what is said of each."""
-
-    name: str
-    columns: int
-    upright: bool  # (1, columns, N), as YOLOv8 has it
-    rows: Array
-
-    @property
-    def order(self) -> str:
-        return f'(1, {self.columns}, N)' if self.upright else f'(1, N, {self.columns})'
-
-
 def propose(seen: Seen) -> Iterator[Proposal]:
     """The readings as one table."""
     for name in seen.outputs:
@@ -59,16 +46,15 @@ def propose(seen: Seen) -> Iterator[Proposal]:
                     yield _read(seen, table, classes, objectness=before == 5)
 
 
-def _tables(seen: Seen, name: str, columns: int) -> Iterator[_Table]:
+def _tables(seen: Seen, name: str, columns: int) -> Iterator[Table]:
     shape = seen.shape(name)
     others_are_small = all(len(seen.shape(other)) > 3 for other in seen.outputs if other != name)
     if len(shape) != 3 or shape[0] != 1 or not others_are_small:
         return
     if shape[1] == columns:
-        arrays = [np.asarray(array, np.float32)[0].T for array in seen.outputs[name]]
-        yield _Table(name, columns, True, np.concatenate(arrays))
+        yield Table(name, columns, shape[2], True)
     if shape[2] == columns:
-        yield _Table(name, columns, False, seen.rows(name, (-1, columns)))
+        yield Table(name, columns, shape[1], False)
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ class _Reading:
     """A table and what its columns are."""
 
     seen: Seen
-    table: _Table
+    table: Table
     classes: int
     objectness: bool
     form: BoxForm
@@ -90,13 +76,11 @@ class _Reading:
 
     def build(self, editor: GraphEditor) -> Outputs:
         """Add what decodes it."""
-        table, shape = self.table, self.seen.shape(self.table.name)
-        value = as_float(editor, self.seen, table.name)
-        count = shape[2 if table.upright else 1] if self.seen.fixed(table.name) else None
+        table = self.table
+        count = table.count if self.seen.fixed(table.name) else None
         if self.plain:
-            return {'detections': (value, (1, table.columns, count))}
-        if table.upright:
-            value = editor.add('Transpose', [value], perm=[0, 2, 1])
+            return {'detections': (as_float(editor, self.seen, table.name), (1, table.columns, count))}
+        value = table.lay(editor, self.seen)
         boxes = in_pixels(editor, editor.columns(value, 0, 4), self.form, self.seen.size)
         names = editor.columns(value, table.columns - self.classes, table.columns)
         found = activated(editor, names, self.scores.activation)
@@ -106,8 +90,8 @@ class _Reading:
         return boxes_scores(boxes, found, count, self.classes)
 
 
-def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Proposal:
-    rows = filled(table.rows)
+def _read(seen: Seen, table: Table, classes: int, *, objectness: bool) -> Proposal:
+    rows = filled(table.rows(seen))
     by_ultralytics = seen.stated.exporter == 'Ultralytics'
     form, faults = boxes_of(rows[:, :4], seen, CXCYWH if by_ultralytics else '')
     scores = scores_of(rows[:, 4:], seen.options)
@@ -128,7 +112,7 @@ def _read(seen: Seen, table: _Table, classes: int, *, objectness: bool) -> Propo
         found=(f'boxes: {form}', f'scores: {scores}{best}'),
         input=_usual_input(seen, table, rows) if objectness else {},
         build=None if untouched else reading.build,
-        evidence=0 if not len(rows) else 2 if _cells(seen, table) in _grids(seen) else 1,
+        evidence=0 if not len(rows) else 2 if table.count in _grids(seen) else 1,
         stated=by_ultralytics and not objectness and not seen.stated.end2end,
     )
 
@@ -138,7 +122,7 @@ def _are_ids(column: Array) -> bool:
     return bool(np.all(column == np.round(column))) and bool(np.ptp(column) if len(column) else 0)
 
 
-def _faults_of_objectness(seen: Seen, table: _Table, rows: Array, no_scores: bool) -> Iterator[str]:
+def _faults_of_objectness(seen: Seen, table: Table, rows: Array, no_scores: bool) -> Iterator[str]:
     if _may_be_raw(seen, table, rows):
         yield f'its boxes are not decoded: all of them lie in the first {LARGEST_RAW:g} pixels'
     if not rows[:, 5:].any():
@@ -149,23 +133,18 @@ def _faults_of_objectness(seen: Seen, table: _Table, rows: Array, no_scores: boo
         yield 'its classes are as rarely certain as its objectness: it may be another class without a name'
 
 
-def _may_be_raw(seen: Seen, table: _Table, rows: Array) -> bool:
+def _may_be_raw(seen: Seen, table: Table, rows: Array) -> bool:
     """Whether they are rather offsets in cells, as YOLOX leaves them, than boxes in pixels or shares."""
     reach = largest(rows[:, :4])
     if seen.options.normalized or reach >= LARGEST_RAW:
         return False
-    return not is_share(reach) or _cells(seen, table) in pyramids(seen.size)
+    return not is_share(reach) or table.count in pyramids(seen.size)
 
 
-def _usual_input(seen: Seen, table: _Table, rows: Array) -> Mapping[str, Any]:
+def _usual_input(seen: Seen, table: Table, rows: Array) -> Mapping[str, Any]:
     """YOLOX has one candidate a cell, YOLOv5 and v7 have three, YOLOv6 one whose objectness is 1."""
     constant = len(rows) > 0 and bool((rows[:, 4] == 1).all())
-    return BGR_PLAIN if _cells(seen, table) in pyramids(seen.size) and not constant else {}
-
-
-def _cells(seen: Seen, table: _Table) -> int:
-    """Candidates in one picture."""
-    return len(table.rows) // len(seen.outputs[table.name])
+    return BGR_PLAIN if table.count in pyramids(seen.size) and not constant else {}
 
 
 def _grids(seen: Seen) -> set[int]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from kd_perception.bundles.foreign.family import (
     BGR_PLAIN,
     Outputs,
@@ -17,7 +15,7 @@ from kd_perception.bundles.foreign.family import (
     activated,
     as_float,
     boxes_scores,
-    grid,
+    cells_in_pixels,
     grid_cells,
     scores_of,
 )
@@ -57,16 +55,14 @@ def _read(seen: Seen, name: str, classes: int, strides: tuple[int, ...]) -> Prop
 
     def build(editor: GraphEditor) -> Outputs:
         value = as_float(editor, seen, name)
-        cells = list(grid(seen.size, strides))
-        places = np.concatenate([stride * place for stride, place in cells])[None]
-        steps = np.concatenate([np.full((len(place), 1), stride, np.float32) for stride, place in cells])[None]
-        offsets = editor.add('Mul', [editor.columns(value, 0, 2), editor.constant(steps)])
-        centers = editor.add('Add', [offsets, editor.constant(places)])
-        sides = editor.add('Mul', [editor.add('Exp', [editor.columns(value, 2, 4)]), editor.constant(steps)])
+        places, steps = cells_in_pixels(seen.size, strides)
+        offsets = editor.add('Mul', [editor.columns(value, 0, 2), editor.constant(steps[None])])
+        centers = editor.add('Add', [offsets, editor.constant(places[None])])
+        sides = editor.add('Mul', [editor.add('Exp', [editor.columns(value, 2, 4)]), editor.constant(steps[None])])
         boxes = editor.add('Concat', [centers, sides], axis=2)
         certainty = activated(editor, editor.columns(value, 4, 5), scores.activation)
         found = activated(editor, editor.columns(value, 5, 5 + classes), scores.activation)
-        return boxes_scores(boxes, editor.add('Mul', [found, certainty]), places.shape[1], classes)
+        return boxes_scores(boxes, editor.add('Mul', [found, certainty]), len(places), classes)
 
     forced = seen.options.layout == 'yolox'
     return Proposal(

@@ -10,18 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.aerial_traffic import CLASSES, TileSettings, prepare, session, tiles, turn
-from training.data.dataset import LabelledImage, ground_truth, read_labels, read_split, write_split
+from training.data.dataset import LabeledImage, ground_truth, read_labels, read_split, write_split
 from training.errors import DataError
 
 RED = (0, 0, 255)
 
 
-def photograph(name: str, cars: list[tuple[int, int, int, int]], size: tuple[int, int] = (400, 300)) -> LabelledImage:
+def photograph(name: str, cars: list[tuple[int, int, int, int]], size: tuple[int, int] = (400, 300)) -> LabeledImage:
     """Grey ground with filled red rectangles as cars."""
     image = np.full((size[1], size[0], 3), 90, np.uint8)
     for x1, y1, x2, y2 in cars:
         image[y1:y2, x1:x2] = RED
-    return LabelledImage(name, image, ground_truth(cars, [0] * len(cars)))
+    return LabeledImage(name, image, ground_truth(cars, [0] * len(cars)))
 
 
 def write_source(folder: Path, train: list[str], val: list[str]) -> Path:

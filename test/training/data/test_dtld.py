@@ -26,13 +26,13 @@ SEQUENCES = (
     'Berlin/Berlin1/2015-04-17_10-51-09',
     'Kassel/Kassel2/2015-05-06_11-00-00',
 )
-COLOUR = (40, 120, 200)
+COLOR = (40, 120, 200)
 """Blue, green, red of the test pictures."""
 
 
 def write_bayer(path, width=2048, height=1024):
     """A picture of one colour as the camera gives it: GRBG, 12 bits in 16."""
-    blue, green, red = COLOUR
+    blue, green, red = COLOR
     mosaic = np.full((height, width), green, np.uint16)
     mosaic[0::2, 1::2] = red
     mosaic[1::2, 0::2] = blue
@@ -99,7 +99,7 @@ def test_pixels_are_the_upper_eight_of_twelve_bits(tmp_path):
     image = read_bayer(tmp_path / 'a.tiff')
     assert image.dtype == np.uint8
     assert image.shape == (32, 64, 3)
-    assert image[4:-4, 4:-4].reshape(-1, 3).mean(axis=0).tolist() == list(COLOUR)
+    assert image[4:-4, 4:-4].reshape(-1, 3).mean(axis=0).tolist() == list(COLOR)
 
 
 @pytest.mark.parametrize('name', ['missing.tiff', 'text.tiff', 'eight_bit.png'])

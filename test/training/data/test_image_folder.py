@@ -13,10 +13,10 @@ from training.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, colour in (('car', (255, 0, 0)), ('bus', (0, 0, 255))):
+    for name, color in (('car', (255, 0, 0)), ('bus', (0, 0, 255))):
         (tmp_path / name).mkdir()
         for number in range(2):
-            image = np.full((20 + 40 * number, 30, 3), colour, np.uint8)
+            image = np.full((20 + 40 * number, 30, 3), color, np.uint8)
             cv2.imwrite(str(tmp_path / name / f'{number}.png'), image)
     return tmp_path
 

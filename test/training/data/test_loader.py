@@ -97,10 +97,10 @@ def test_boxes_lie_on_their_rectangles_after_augmentation(pictures):
     for batch in Batches(image_set(pictures, augment), None, 3, 0).iterate(plans(0, 3)):
         for number, image in enumerate(batch.images.int()):
             boxes = batch.boxes[batch.image_ids == number] * SIZE
-            coloured = (image.max(0).values - image.min(0).values > 150).nonzero().float()
-            if len(boxes) == 1 and len(coloured) > 100:
-                centre = (coloured.min(0).values + coloured.max(0).values + 1) / 2
-                assert boxes[0, :2].tolist() == pytest.approx(centre.flip(0).tolist(), abs=1.5)
+            colored = (image.max(0).values - image.min(0).values > 150).nonzero().float()
+            if len(boxes) == 1 and len(colored) > 100:
+                center = (colored.min(0).values + colored.max(0).values + 1) / 2
+                assert boxes[0, :2].tolist() == pytest.approx(center.flip(0).tolist(), abs=1.5)
 
 
 def test_mosaics_do_not_mix_labelled_and_unlabelled_images(pictures, tmp_path):

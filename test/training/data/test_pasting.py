@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.aerial_traffic import CLASSES, TileSettings, tiles
-from training.data.dataset import LabelledImage, ground_truth
+from training.data.dataset import LabeledImage, ground_truth
 from training.data.pasting import MOST_ENLARGED, Cutout, cutouts, paste
 
 RED = (0, 0, 255)
 CAR, BUS = CLASSES.index('car'), CLASSES.index('bus')
 
 
-def photograph(vehicles: list[tuple[int, tuple[int, int, int, int]]], name: str = 'A-1') -> LabelledImage:
+def photograph(vehicles: list[tuple[int, tuple[int, int, int, int]]], name: str = 'A-1') -> LabeledImage:
     """Grey ground with red rectangles."""
     image = np.full((300, 400, 3), 90, np.uint8)
     for _, (x1, y1, x2, y2) in vehicles:
         image[y1:y2, x1:x2] = RED
-    return LabelledImage(name, image, ground_truth([box for _, box in vehicles], [kind for kind, _ in vehicles]))
+    return LabeledImage(name, image, ground_truth([box for _, box in vehicles], [kind for kind, _ in vehicles]))
 
 
 @pytest.mark.parametrize(

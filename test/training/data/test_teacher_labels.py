@@ -77,7 +77,7 @@ class Teacher:
         return said((HERE, 0.9, 'truck'), (ELSEWHERE, 0.9, 'car'))
 
 
-def test_the_train_split_is_mended_and_painted_and_val_stays_as_people_labelled_it(tmp_path, monkeypatch):
+def test_the_train_split_is_mended_and_painted_and_val_stays_as_people_labeled_it(tmp_path, monkeypatch):
     monkeypatch.setattr(teacher_labels, '_Teacher', Teacher)
     found = mended(source_of(tmp_path), TeacherLabels(bundle='teacher', **REFINE), tmp_path)
     assert found.classes == ('car', 'truck')

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.dataset import LabelledImage, ground_truth
+from training.data.dataset import LabeledImage, ground_truth
 from training.data.tiling import GridSettings, grid, tiles_of
 
 side = st.integers(1, 400)
@@ -42,7 +42,7 @@ def test_boxes_in_tiles_lie_on_the_same_pixels(corners, overlap, min_visible):
     boxes = np.array([(x, y, min(x + w, 160), min(y + h, 120)) for x, y, w, h in corners]).reshape(-1, 4)
     image = np.zeros((120, 160, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(160), np.arange(120)[:, None]  # every pixel tells where it is
-    item = LabelledImage('a', image, ground_truth(boxes, range(len(boxes))))
+    item = LabeledImage('a', image, ground_truth(boxes, range(len(boxes))))
     for tile in tiles_of(item, GridSettings(64, overlap, min_visible)):
         x0, y0 = tile.item.image[0, 0, :2].astype(int)
         assert (x0, y0) == tile.place[:2]
@@ -57,13 +57,13 @@ def test_boxes_in_tiles_lie_on_the_same_pixels(corners, overlap, min_visible):
 
 def test_every_whole_object_is_learnt_in_some_tile_if_the_overlap_holds_it():
     boxes = np.array([(x, y, x + 20, y + 20) for x in range(0, 140, 7) for y in range(0, 100, 9)])
-    item = LabelledImage('a', np.zeros((120, 160, 3), np.uint8), ground_truth(boxes, range(len(boxes))))
+    item = LabeledImage('a', np.zeros((120, 160, 3), np.uint8), ground_truth(boxes, range(len(boxes))))
     tiles = list(tiles_of(item, GridSettings(64, 20, min_visible=1.0)))
     assert {number for tile in tiles for number in tile.item.objects.class_ids.tolist()} == set(range(len(boxes)))
 
 
 def test_what_the_border_leaves_of_an_object_is_ignored():
-    item = LabelledImage('a', np.zeros((64, 128, 3), np.uint8), ground_truth([[58, 10, 78, 20]], [0]))
+    item = LabeledImage('a', np.zeros((64, 128, 3), np.uint8), ground_truth([[58, 10, 78, 20]], [0]))
     left, right = tiles_of(item, GridSettings(64, 0))
     assert (len(left.item.objects), left.item.ignored.tolist()) == (0, [[58, 10, 64, 20]])
     assert (right.item.objects.boxes.tolist(), len(right.item.ignored)) == ([[0, 10, 14, 20]], 0)

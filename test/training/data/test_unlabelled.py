@@ -17,7 +17,7 @@ def write_video(file, frames):
     return file
 
 
-def grey(value):
+def gray(value):
     return np.full((48, 64, 3), value, np.uint8)
 
 
@@ -34,7 +34,7 @@ def test_a_bag(tmp_path):
 
 
 def test_a_video_and_its_near_duplicates(tmp_path):
-    video = write_video(tmp_path / 'drive.avi', [grey(value) for value in (50, 50, 51, 90, 90, 200)])
+    video = write_video(tmp_path / 'drive.avi', [gray(value) for value in (50, 50, 51, 90, 90, 200)])
     settings = UnlabelledSettings(every=1, difference=5.0)
     assert extract(video, tmp_path / 'out', settings) == 3
     assert numbers(tmp_path / 'out') == [0, 3, 5]
@@ -50,7 +50,7 @@ def test_a_folder_and_the_limits(tmp_path):
 
 
 def test_again_with_other_settings_replaces_the_frames_of_this_source_only(tmp_path):
-    video = write_video(tmp_path / 'drive.avi', [grey(value) for value in (0, 40, 80, 120)])
+    video = write_video(tmp_path / 'drive.avi', [gray(value) for value in (0, 40, 80, 120)])
     extract(video, tmp_path / 'out', UnlabelledSettings(every=1))
     (tmp_path / 'out' / 'images' / 'other_000000.jpg').write_bytes(b'')
     extract(video, tmp_path / 'out', UnlabelledSettings(every=2))

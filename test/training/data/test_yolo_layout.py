@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from data_sets import converted, write_picture, write_text
 
-from training.data.dataset import LabelledImage, ground_truth, read_split, write_split
+from training.data.dataset import LabeledImage, ground_truth, read_split, write_split
 from training.data.picture import Level
 from training.data.yolo_layout import read, read_names
 from training.data.yolo_splits import label_file
@@ -66,7 +66,7 @@ def test_broken_lines_are_reported_and_the_others_read(tmp_path, line):
 def test_crowds_and_ignored_regions_survive_a_second_conversion(tmp_path):
     image = np.full((60, 80, 3), 90, np.uint8)
     for split in ('train', 'val'):
-        item = LabelledImage(
+        item = LabeledImage(
             f'{split}',
             image + len(split),
             ground_truth([[10, 20, 30, 40]], [1]),

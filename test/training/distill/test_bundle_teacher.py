@@ -41,8 +41,8 @@ def pictures(tmp_path_factory):
         image = np.zeros((SIZE, SIZE, 3), np.uint8)
         image[:CELL, CELL * number : CELL * (number + 1)] = 255
         cv2.imwrite(str(folder / f'images/{number}.png'), image)
-        centre = (number + 0.5) * CELL / SIZE
-        (folder / f'labels/{number}.txt').write_text(f'1 {centre} 0.125 0.25 0.25\n')
+        center = (number + 0.5) * CELL / SIZE
+        (folder / f'labels/{number}.txt').write_text(f'1 {center} 0.125 0.25 0.25\n')
     return sorted((folder / 'images').iterdir())
 
 

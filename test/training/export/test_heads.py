@@ -105,9 +105,9 @@ def test_queries_become_corners_in_pixels(image):
     network = with_random_statistics(build_network(QUERIES, CLASSES))
     with torch.no_grad():
         _, (boxes, logits, *_) = network(rgb(image))
-    centres, sides = boxes[0].split(2, dim=2)
+    centers, sides = boxes[0].split(2, dim=2)
     size = torch.tensor([WIDTH, HEIGHT])
-    corners = torch.cat([(centres - sides / 2) * size, (centres + sides / 2) * size], 2)
+    corners = torch.cat([(centers - sides / 2) * size, (centers + sides / 2) * size], 2)
     assert_same(network, image, corners, logits[0].sigmoid())
 
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch', 'ignore:You are using the legacy')
 
 from training.errors import ExportError  # noqa: E402
-from training.export.heads import boxes_scores, fold_normalisation  # noqa: E402
+from training.export.heads import boxes_scores, fold_normalization  # noqa: E402
 from training.export.onnx_export import check_parity, export  # noqa: E402
 from training.models.ultralytics_architecture import DetectionModel  # noqa: E402
 
@@ -54,7 +54,7 @@ def test_the_graph_takes_pixels_and_returns_boxes_and_scores(exported):
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
-def test_normalisation_and_channel_order_cost_no_node(exported):
+def test_normalization_and_channel_order_cost_no_node(exported):
     graph = onnx.load(exported[1]).graph
     first = next(node for node in graph.node if node.op_type == 'Conv')
     before = [node.op_type for node in graph.node[: list(graph.node).index(first)]]
@@ -99,10 +99,10 @@ def test_sizes_off_the_stride_are_refused(network, width, height):
         boxes_scores(network, width, height)
 
 
-def test_folded_normalisation_equals_the_explicit_one():
+def test_folded_normalization_equals_the_explicit_one():
     torch.manual_seed(1)
     convolution = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1).double()
     bgr = torch.randint(0, 256, (1, 3, 17, 17)).double()
     wanted = convolution(bgr.flip(1) / 255)
-    fold_normalisation(convolution)
+    fold_normalization(convolution)
     torch.testing.assert_close(convolution(bgr), wanted)

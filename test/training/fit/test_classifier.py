@@ -113,14 +113,14 @@ def test_a_resumed_run_with_memory_banks_equals_one_that_was_not_interrupted(
     assert not (tmp_path / 'parts' / 'checkpoint.pt').exists()
 
 
-def test_a_checkpoint_holds_banks_normalisers_and_generator(data, teacher, tmp_path, monkeypatch):
+def test_a_checkpoint_holds_banks_normalizers_and_generator(data, teacher, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(checkpoint, 'write', lambda folder, state: saved.append(state))
     wanted = job(teacher, settings=replace(SETTINGS, steps=3, checkpoint_steps=2))
     fit_classifier(wanted, data, tmp_path)
     method = saved[0]['terms']
     assert method['0.loss.student_bank'].shape == method['0.loss.teacher_bank'].shape == (18, 128)
-    assert bool((method['0.loss.normalisers'] > 0).all())
+    assert bool((method['0.loss.normalizers'] > 0).all())
     assert method['0.loss._extra_state'].dtype == torch.uint8
     assert saved[0]['optimizer']['state']
 
@@ -234,7 +234,7 @@ FULL = replace(
 
 
 def test_a_set_is_read_from_its_files_by_workers_in_random_crops_and_half_precision(tmp_path, one_thread):
-    data = read_image_folder(folder_of_pictures(tmp_path / 'set'), 32, centred=True)
+    data = read_image_folder(folder_of_pictures(tmp_path / 'set'), 32, centered=True)
     assert isinstance(data, PictureFiles)
     plain = ClassifyJob('mobilenet_v2', FULL, 0)
     weights = fit_classifier(plain, data, tmp_path / 'workers')
@@ -256,7 +256,7 @@ def test_a_set_that_exceeds_memory_shows_the_same_pictures(tmp_path, monkeypatch
 
 
 def test_what_a_process_shows_is_its_part_of_the_batch(tmp_path):
-    data = read_image_folder(folder_of_pictures(tmp_path), 32, centred=True)
+    data = read_image_folder(folder_of_pictures(tmp_path), 32, centered=True)
     whole = shown(data, FULL, 0, 1)
     parts = [shown(data, FULL, 0, 1, slice(first, first + 2)) for first in (0, 2)]
     for of_whole, of_parts in zip(whole, zip(*parts, strict=True), strict=True):
@@ -267,7 +267,7 @@ def test_a_picture_that_cannot_be_read_is_left_out_when_it_is_met(tmp_path, capl
     folder = folder_of_pictures(tmp_path)
     broken = sorted((folder / 'dark').iterdir())[0]
     broken.write_bytes(b'broken')
-    data = read_image_folder(folder, 32, centred=True)
+    data = read_image_folder(folder, 32, centered=True)
     places = data.whole(torch.tensor([data.files.index(broken)] * 2))[1]
     assert places.tolist() == [data.files.index(broken) + 1] * 2
     assert caplog.text.count('left out') == 1

@@ -272,7 +272,7 @@ def test_unlabelled_images_teach_and_the_task_ignores_them(pictures, teacher, tm
 
 
 def test_the_task_loss_is_that_of_the_labelled_images_alone(pictures, teacher, tmp_path):
-    """With frozen normalisation, what else is in the batch cannot change it."""
+    """With frozen normalization, what else is in the batch cannot change it."""
     others = write_pictures(tmp_path / 'others', 6, seed=5)
     settings = dataclasses.replace(SETTINGS, steps=1)
     mixed = dataclasses.replace(settings, unlabelled_batch=2)
@@ -356,7 +356,7 @@ def test_frozen_layers_stay(pictures, tmp_path):
     ids=['the backbone by number', 'the upper layers by name'],
 )
 def test_fine_tuning_a_weights_file_leaves_frozen_layers_as_they_were(pictures, tmp_path, freeze, stays):
-    """Also the statistics of their normalisations, and through the average of weights."""
+    """Also the statistics of their normalizations, and through the average of weights."""
     torch.manual_seed(1)
     network = build_network(architecture(), CLASSES)
     for module in network.modules():

@@ -43,6 +43,6 @@ def test_a_stage_before_the_task_has_the_full_rate_and_the_warm_up_follows_it():
     assert found[:4] == pytest.approx([0.01, 0.01, 0.005, 0.01 * 0.933], rel=1e-3)
 
 
-def test_normalisations_and_biases_do_not_decay():
+def test_normalizations_and_biases_do_not_decay():
     groups = make_optimizer([NETWORK], FitSettings(**USUAL)).param_groups
     assert [(len(group['params']), group['weight_decay']) for group in groups] == [(1, 0.01), (1, 0.0), (2, 0.0)]

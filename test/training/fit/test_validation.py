@@ -10,7 +10,7 @@ torch = pytest.importorskip('torch')
 
 from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns  # noqa: E402
 
-from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
+from training.data.dataset import LabeledImage, ground_truth, write_split  # noqa: E402
 from training.errors import DataError, FitError, Interrupted  # noqa: E402
 from training.export.heads import boxes_scores  # noqa: E402
 from training.fit import validation  # noqa: E402
@@ -30,7 +30,7 @@ SETTINGS = FitSettings(
 def dataset(tmp_path_factory, pictures):
     """The twelve pictures as a validation split."""
     folder = tmp_path_factory.mktemp('set')
-    items = [LabelledImage(file.stem, cv2.imread(str(file)), ground_truth([(5, 5, 30, 20)], [0])) for file in pictures]
+    items = [LabeledImage(file.stem, cv2.imread(str(file)), ground_truth([(5, 5, 30, 20)], [0])) for file in pictures]
     write_split(folder, 'val', CLASSES, items)
     return folder
 

@@ -47,7 +47,7 @@ def test_it_detects_what_was_exported(tmp_path, family, measured):
 
 
 def test_with_measured_statistics_training_begins_where_the_detector_was(tmp_path):
-    """In training, normalisations use the statistics of their batch: without measured ones another network would train."""
+    """In training, normalizations use the statistics of their batch: without measured ones another network would train."""
     original = detector()
     folder, file = write(tmp_path / 'b', original)
     wanted = original.model[0](pictures(16))

@@ -27,9 +27,9 @@ def images():
 def network():
     """A detector in which half of the channels of `model.1` are dead."""
     network = detector()
-    normalisation = network.model[1].bn
-    normalisation.weight.data[::2] = 0
-    normalisation.bias.data[::2] = 0
+    normalization = network.model[1].bn
+    normalization.weight.data[::2] = 0
+    normalization.bias.data[::2] = 0
     return network
 
 

@@ -13,10 +13,10 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 
 from kd_perception.bundles.bundle import load_bundle, write_bundle  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
+from training.data.dataset import LabeledImage, ground_truth, write_split  # noqa: E402
 from training.errors import QuantizationError  # noqa: E402
 from training.export import parity  # noqa: E402
-from training.measure import Behaviour  # noqa: E402
+from training.measure import Behavior  # noqa: E402
 from training.quantize import arms, arms_command  # noqa: E402
 from training.quantize.qdq import QuantizeSettings  # noqa: E402
 
@@ -62,7 +62,7 @@ def _artifact(file):
 def dataset(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp('dataset')
     objects = ground_truth([[10, 10, 40, 40]], [0])
-    items = [LabelledImage(f'image{k}', image, objects) for k, image in enumerate(tiny.images[:2])]
+    items = [LabeledImage(f'image{k}', image, objects) for k, image in enumerate(tiny.images[:2])]
     for split in ('train', 'val'):
         write_split(folder, split, ['car', 'truck', 'bus'], items)
     return folder
@@ -141,15 +141,15 @@ def test_a_data_set_without_images_is_one_line(bundle, tmp_path, capsys):
     assert 'holds no image' in capsys.readouterr().err
 
 
-def test_behaviour_at_a_threshold_and_at_a_fixed_recall():
+def test_behavior_at_a_threshold_and_at_a_fixed_recall():
     judged = SimpleNamespace(
         scores=np.array([0.9, 0.8, 0.7, 0.2]),
         right=np.array([True, False, True, True]),
         objects=np.array([3]),
         images=2,
     )
-    behaviour = Behaviour.of(judged, 0.5)
-    assert behaviour.false_alarms_per_image == 0.5
-    assert behaviour.precision_at_recall == 0.75
-    assert behaviour.to_json()['precision_at_recall_0.9'] == 0.75
-    assert 'false alarms per image 0.50' in str(behaviour)
+    behavior = Behavior.of(judged, 0.5)
+    assert behavior.false_alarms_per_image == 0.5
+    assert behavior.precision_at_recall == 0.75
+    assert behavior.to_json()['precision_at_recall_0.9'] == 0.75
+    assert 'false alarms per image 0.50' in str(behavior)

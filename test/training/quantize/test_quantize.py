@@ -20,7 +20,7 @@ from kd_perception.bundles.bundle import load_bundle, write_bundle  # noqa: E402
 from kd_perception.bundles.bundle_yaml import read  # noqa: E402
 from kd_perception.selection import gate  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
+from training.data.dataset import LabeledImage, ground_truth, write_split  # noqa: E402
 from training.errors import DataError  # noqa: E402
 from training.export import parity  # noqa: E402
 from training.quantize import artifact, search, timing  # noqa: E402
@@ -50,7 +50,7 @@ def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp('lamps')
     for split, seeds in (('train', range(8)), ('val', range(8, 12))):
         drawn = {f'{split}{seed}': picture(seed) for seed in seeds}
-        items = [LabelledImage(name, image, ground_truth(boxes, [0] * LAMPS)) for name, (image, boxes) in drawn.items()]
+        items = [LabeledImage(name, image, ground_truth(boxes, [0] * LAMPS)) for name, (image, boxes) in drawn.items()]
         write_split(folder, split, ['lamp'], items)
     return folder
 
@@ -229,7 +229,7 @@ def test_labels_of_a_set_with_other_names_count_for_the_classes_that_cover_them(
     write_bundle(folder, {**document, 'covers': {'lamp': ['bulb']}})
     for split in ('train', 'val'):
         image, boxes = picture(1)
-        items = [LabelledImage(f'{split}{n}', image, ground_truth(boxes, [1, 2, 1])) for n in range(2)]
+        items = [LabeledImage(f'{split}{n}', image, ground_truth(boxes, [1, 2, 1])) for n in range(2)]
         write_split(finer, split, ['lamp', 'bulb', 'Lamp'], items)
     (finer / 'classes.txt').write_text('street\nbulb\nLamp\n')
     with pytest.raises(DataError, match='has the classes street, which lamps neither has nor covers'):

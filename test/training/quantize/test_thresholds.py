@@ -17,7 +17,7 @@ from kd_perception.bundles.bundle import load_bundle, write_bundle
 from kd_perception.metrics.matching import Judged
 from kd_perception.metrics.operating_point import operating_point
 from training.__main__ import main
-from training.data.dataset import LabelledImage, ground_truth, write_split
+from training.data.dataset import LabeledImage, ground_truth, write_split
 from training.errors import QuantizationError
 from training.quantize.thresholds import STEPS, FalseAlarms, Recall
 
@@ -93,7 +93,7 @@ def dataset(tmp_path):
     shades = (250, 230, 210, 190, 170, 150)
     for shade, (x1, y1, x2, y2) in zip(shades, CELLS.astype(int), strict=False):
         image[y1:y2, x1:x2] = shade
-    item = LabelledImage('image0', image, ground_truth(CELLS[:4].tolist(), [0] * 4))
+    item = LabeledImage('image0', image, ground_truth(CELLS[:4].tolist(), [0] * 4))
     write_split(tmp_path / 'data', 'val', ['bright', 'blue'], [item])
     return tmp_path / 'data'
 

@@ -23,7 +23,7 @@ from kd_perception.bundles.bundle_yaml import read
 from kd_perception.machine.cores import physical_cores
 from training.__main__ import main
 from training.data.aerial_traffic import CLASSES
-from training.data.dataset import LabelledImage, ground_truth, write_split
+from training.data.dataset import LabeledImage, ground_truth, write_split
 from training.errors import StudyError
 from training.models.weights import load_network
 from training.run import estimate
@@ -99,7 +99,7 @@ def photographs(tmp_path):
             image = rng.integers(60, 120, (120, 180, 3), dtype=np.uint8)
             for x1, y1, x2, y2 in cars:
                 image[y1:y2, x1:x2] = (0, 0, 255)
-            items.append(LabelledImage(name, image, ground_truth(cars, [0, 0])))
+            items.append(LabeledImage(name, image, ground_truth(cars, [0, 0])))
         write_split(tmp_path / 'data/photographs', split, CLASSES, items)
     return tmp_path / 'data'
 

@@ -15,7 +15,7 @@ from networks import artifact_entry, bundle_document  # noqa: E402
 
 from kd_perception.bundles.bundle import write_bundle  # noqa: E402
 from training.__main__ import main  # noqa: E402
-from training.data.dataset import LabelledImage, ground_truth, write_split  # noqa: E402
+from training.data.dataset import LabeledImage, ground_truth, write_split  # noqa: E402
 from training.errors import StudyError  # noqa: E402
 from training.export.onnx_export import export  # noqa: E402
 from training.models.weights import build_network, save_weights  # noqa: E402
@@ -54,7 +54,7 @@ def bundle(network, tmp_path_factory):
 def dataset(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp('data'), np.random.default_rng(0)
     images = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(2)]
-    items = [LabelledImage(f'{k}', image, ground_truth([[8, 8, 32, 32]], [0])) for k, image in enumerate(images)]
+    items = [LabeledImage(f'{k}', image, ground_truth([[8, 8, 32, 32]], [0])) for k, image in enumerate(images)]
     for split in ('train', 'val'):
         write_split(folder, split, list(CLASSES), items)
     return folder

@@ -39,10 +39,10 @@ methods:
 def write_set(folder):
     random = np.random.default_rng(0)
     for split in ('train', 'val'):
-        for name, colour in (('blue', (250, 20, 20)), ('green', (20, 250, 20))):
+        for name, color in (('blue', (250, 20, 20)), ('green', (20, 250, 20))):
             (folder / split / name).mkdir(parents=True)
             for number in range(8):
-                image = np.clip(random.normal(colour, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+                image = np.clip(random.normal(color, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
                 cv2.imwrite(str(folder / split / name / f'{number}.png'), image)
 
 

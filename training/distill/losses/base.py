@@ -40,13 +40,13 @@ class Usual:
         weight: factor of the loss beside the task's loss.
         start_step: optimizer steps before it sets in.
         ramp_epochs: epochs over which the weight rises linearly from 0.
-        initialisation_only: used alone, before the student is trained for its task.
+        initialization_only: used alone, before the student is trained for its task.
     """
 
     weight: float
     start_step: int = 0
     ramp_epochs: int = 0
-    initialisation_only: bool = False
+    initialization_only: bool = False
 
 
 class DistillationLoss(nn.Module):

@@ -40,7 +40,7 @@ class AB(DistillationLoss):
 
     paper = 'Heo et al. 2019, arXiv 1811.03233'
     takes: ClassVar[Takes] = 'maps'
-    usual = Usual(weight=1.0, initialisation_only=True)
+    usual = Usual(weight=1.0, initialization_only=True)
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ PERMUTED = 100_000
 class CRD(DistillationLoss):
     """Contrastive representations: Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020.
 
-    Both features are embedded by a linear head and normalised to length 1. Each embedding is compared with the *other*
+    Both features are embedded by a linear head and normalized to length 1. Each embedding is compared with the *other*
     network's memory bank, at its own sample (k = 0) and at K samples of other classes:
 
         v_nk = exp(⟨bank[candidate_nk], f_n⟩ / T) / Z
@@ -30,7 +30,7 @@ class CRD(DistillationLoss):
         L    = L_student + L_teacher
 
     Z is mean(exp(…)) · samples of the first training batch, kept from then on, one for each direction. After scoring,
-    rows of the banks move: row ← normalise(m · row + (1 − m) · f). Everything that a resumed run needs, Z, the banks and
+    rows of the banks move: row ← normalize(m · row + (1 − m) · f). Everything that a resumed run needs, Z, the banks and
     the generator of the negatives, is in the state_dict.
 
     The loss grows with K and the number of samples: choose the weight anew when K changes. Memory: 2 · samples ·
@@ -64,7 +64,7 @@ class CRD(DistillationLoss):
 
     student_bank: Tensor
     teacher_bank: Tensor
-    normalisers: Tensor
+    normalizers: Tensor
     _by_class: Tensor
     _first: Tensor
     _count: Tensor
@@ -96,7 +96,7 @@ class CRD(DistillationLoss):
             bank = torch.rand(self.samples, embedding, generator=self._generator) * 2 * bound - bound
             self.register_buffer(name, bank)
         # Of the student's and the teacher's scores; 0 until the first training batch.
-        self.register_buffer('normalisers', torch.zeros(2))
+        self.register_buffer('normalizers', torch.zeros(2))
 
     def _index_classes(self, class_ids: Tensor) -> None:
         """Sort the samples by class, so that all but one class are what lies around a gap."""
@@ -150,7 +150,7 @@ class CRD(DistillationLoss):
                 self._scores(self.student_bank, of_teacher, candidates),
             ]
         )
-        loss = self._contrast(scores / self._normalisers_for(scores)[:, None, None])
+        loss = self._contrast(scores / self._normalizers_for(scores)[:, None, None])
         if self.training:
             self._move(self.student_bank, of_student, indices)
             self._move(self.teacher_bank, of_teacher, indices)
@@ -162,16 +162,16 @@ class CRD(DistillationLoss):
         similarity = embedded @ bank.to(embedded.dtype, copy=True).T
         return torch.exp(similarity.gather(1, candidates) / self.temperature)
 
-    def _normalisers_for(self, scores: Tensor) -> Tensor:
-        if bool((self.normalisers > 0).all()):
-            return self.normalisers.to(scores.dtype)
+    def _normalizers_for(self, scores: Tensor) -> Tensor:
+        if bool((self.normalizers > 0).all()):
+            return self.normalizers.to(scores.dtype)
         first = _mean_of_all(scores.detach().mean((1, 2))) * self.samples
         if self.training:
-            self.normalisers.copy_(first)
+            self.normalizers.copy_(first)
         return first
 
     def _contrast(self, scores: Tensor) -> Tensor:
-        """The loss of normalised scores (directions, N, 1 + K)."""
+        """The loss of normalized scores (directions, N, 1 + K)."""
         noise = (scores.shape[2] - 1) / self.samples
         own, others = scores[..., 0], scores[..., 1:]
         likelihood = (

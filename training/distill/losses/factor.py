@@ -51,9 +51,9 @@ class FT(DistillationLoss):
         if factors < 1:
             raise LossError(f'a ratio of {ratio} leaves no channel of {teacher_channels}: raise it')
         self.translator = nn.Sequential(
-            *_layer(student_channels, student_channels, normalised=True),
-            *_layer(student_channels, factors, normalised=True),
-            *_layer(factors, factors, normalised=True),
+            *_layer(student_channels, student_channels, normalized=True),
+            *_layer(student_channels, factors, normalized=True),
+            *_layer(factors, factors, normalized=True),
         )
         self.paraphraser = nn.Sequential(
             *_layer(teacher_channels, teacher_channels),
@@ -90,9 +90,9 @@ def factor_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.mean((attention(student, 2) - attention(teacher, 2)).abs())
 
 
-def _layer(inputs: int, outputs: int, *, normalised: bool = False, transposed: bool = False) -> list[nn.Module]:
+def _layer(inputs: int, outputs: int, *, normalized: bool = False, transposed: bool = False) -> list[nn.Module]:
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     layers: list[nn.Module] = [kind(inputs, outputs, 3, padding=1)]
-    if normalised:
+    if normalized:
         layers.append(nn.BatchNorm2d(outputs))
     return [*layers, nn.LeakyReLU(0.1)]

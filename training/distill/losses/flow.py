@@ -31,7 +31,7 @@ class FSP(DistillationLoss):
 
     paper = 'Yim et al. 2017, CVPR'
     takes: ClassVar[Takes] = 'maps'
-    usual = Usual(weight=50.0, initialisation_only=True)
+    usual = Usual(weight=50.0, initialization_only=True)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """The loss of the layers' maps, from the front to the back."""

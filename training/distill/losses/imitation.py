@@ -172,5 +172,5 @@ def _anchor_iou(boxes: Tensor, size: tuple[int, int], stride: int, anchors: Anch
 
 def _overlap(cells: int, stride: int, extents: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Length common to boxes low … high (K, 1, 1) and anchors of `extents` (A, 1) at the cells' centres: (K, A, cells)."""
-    centres = (torch.arange(cells, dtype=low.dtype, device=low.device) + 0.5) * stride
-    return (torch.minimum(high, centres + extents / 2) - torch.maximum(low, centres - extents / 2)).clamp(min=0)
+    centers = (torch.arange(cells, dtype=low.dtype, device=low.device) + 0.5) * stride
+    return (torch.minimum(high, centers + extents / 2) - torch.maximum(low, centers - extents / 2)).clamp(min=0)

@@ -64,7 +64,7 @@ class DIST(DistillationLoss):
 
 
 class PKD(DistillationLoss):
-    """Normalised maps: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation".
+    """Normalized maps: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation".
 
     L = mean((z(s) − z(t))²) / 2, z(f) = (f − mean) / (std + 1e-6) of each channel over batch and positions
 

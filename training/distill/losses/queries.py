@@ -24,11 +24,11 @@ class Cells:
     """Where the anchors of a dense head stand.
 
     Attributes:
-        centres: (A, 2), x, y in pixels.
+        centers: (A, 2), x, y in pixels.
         strides: (A), pixels of a cell.
     """
 
-    centres: Tensor
+    centers: Tensor
     strides: Tensor
 
 
@@ -193,8 +193,8 @@ def _check(student: Tensor, scores: Tensor, student_boxes: Tensor, boxes: Tensor
     for whose, logits, its in (('student', student, student_boxes), ('teacher', scores, boxes)):
         if its.shape != (len(logits), 4, logits.shape[2]):
             raise LossError(f"the {whose}'s boxes {tuple(its.shape)} do not fit its scores {tuple(logits.shape)}")
-    if cells.centres.shape != (student.shape[2], 2) or cells.strides.shape != (student.shape[2],):
-        raise LossError(f'{len(cells.centres)} cells do not fit {student.shape[2]} anchors')
+    if cells.centers.shape != (student.shape[2], 2) or cells.strides.shape != (student.shape[2],):
+        raise LossError(f'{len(cells.centers)} cells do not fit {student.shape[2]} anchors')
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def _iou(a: Tensor, b: Tensor) -> Tensor:
 def _inside(boxes: Tensor, cells: Cells) -> Tensor:
     """Whether each anchor's centre lies in each box (q, A); boxes smaller than two of the finest cells grow to that size."""
     middles, halves = (boxes[:2] + boxes[2:]) / 2, ((boxes[2:] - boxes[:2]) / 2).clamp(min=cells.strides.amin())
-    away = (cells.centres.T.unsqueeze(1) - middles.unsqueeze(2)).abs()
+    away = (cells.centers.T.unsqueeze(1) - middles.unsqueeze(2)).abs()
     return torch.all(away < halves.unsqueeze(2), 0)
 
 
@@ -223,8 +223,8 @@ def _best(values: Tensor, count: int) -> Tensor:
 
 def _sides(boxes: Tensor, cells: Cells, anchor: Tensor) -> Tensor:
     """Left, top, right and bottom (K, 4) of boxes from their anchors' centres, in cells."""
-    centres = cells.centres[anchor]
-    return torch.cat([centres - boxes[:, :2], boxes[:, 2:] - centres], 1) / cells.strides[anchor].unsqueeze(1)
+    centers = cells.centers[anchor]
+    return torch.cat([centers - boxes[:, :2], boxes[:, 2:] - centers], 1) / cells.strides[anchor].unsqueeze(1)
 
 
 def _distribution_distance(bins: Tensor, sides: Tensor) -> Tensor:

@@ -145,11 +145,11 @@ class PKT(DistillationLoss):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of two batches of features."""
         student, teacher = paired_samples(student, teacher)
-        found, wanted = _neighbourhood(student), _neighbourhood(teacher)
+        found, wanted = _neighborhood(student), _neighborhood(teacher)
         return torch.mean(wanted * torch.log((wanted + PKT_EPSILON) / (found + PKT_EPSILON)))
 
 
-def _neighbourhood(samples: Tensor) -> Tensor:
+def _neighborhood(samples: Tensor) -> Tensor:
     lengths = torch.linalg.vector_norm(samples, dim=1, keepdim=True)
     directions = samples / (lengths + PKT_EPSILON)
     similarity = (directions @ directions.T + 1) / 2

@@ -92,21 +92,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one():
     second = crd(seed=99)
     torch.manual_seed(99)
     second.load_state_dict(torch.load(file, weights_only=True))
-    assert second.normalisers.equal(first.normalisers)
+    assert second.normalizers.equal(first.normalizers)
     assert second.student_bank.equal(first.student_bank)
     assert second.teacher_bank.equal(first.teacher_bank)
     assert run(second, steps[3:]) == wanted[3:]
     assert second.student_bank.equal(whole.student_bank)
 
 
-def test_the_normalisers_are_those_of_the_first_batch():
+def test_the_normalizers_are_those_of_the_first_batch():
     loss = crd()
     steps = list(batches(3))
     run(loss, steps[:1])
-    first = loss.normalisers.clone()
+    first = loss.normalizers.clone()
     assert (first > 0).all()
     run(loss, steps[1:])
-    assert loss.normalisers.equal(first)
+    assert loss.normalizers.equal(first)
 
 
 def test_a_row_of_the_bank_moves_half_way_and_keeps_length_one():
@@ -131,7 +131,7 @@ def test_banks_begin_uniform_within_their_bound():
 def test_nothing_moves_in_evaluation():
     loss = crd().eval()
     before = loss.state_dict()
-    before = {key: value.clone() for key, value in before.items() if 'bank' in key or 'normalisers' in key}
+    before = {key: value.clone() for key, value in before.items() if 'bank' in key or 'normalizers' in key}
     loss(*next(batches(1)))
     for key, value in before.items():
         assert loss.state_dict()[key].equal(value)

@@ -28,7 +28,7 @@ LABELS = torch.tensor([0, 4, 2, 2])
 CELLS = Cells(
     torch.tensor([[8.0, 8.0], [24, 8], [40, 8], [8, 24], [24, 24], [40, 24], [24, 40]]), torch.full((7,), 16.0)
 )
-CELL_BOXES = torch.cat([CELLS.centres.T - 12, CELLS.centres.T + 12]).expand(2, 4, 7)
+CELL_BOXES = torch.cat([CELLS.centers.T - 12, CELLS.centers.T + 12]).expand(2, 4, 7)
 
 
 def plain(loss: DistillationLoss, student: Tensor, teacher: Tensor) -> Tensor:

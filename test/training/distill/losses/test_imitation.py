@@ -50,9 +50,9 @@ def test_exactly_half_of_the_best_is_not_enough():
     """The comparison is strict: 16 × 16 anchors beside a box at IoU 1 and, two pixels on, less."""
     on_the_limit = masks([[4, 4, 20, 20]], anchors=([(16, 16)],), threshold=1.0)
     assert cells(on_the_limit[0]) == []
-    neighbours = masks([[4, 4, 20, 20]], anchors=([(16, 16)],), threshold=1 / 3)
+    neighbors = masks([[4, 4, 20, 20]], anchors=([(16, 16)],), threshold=1 / 3)
     # A cell to the right or below shares half of the box: IoU 1 / 3, not above 1 / 3 of 1.
-    assert cells(neighbours[0]) == [(1, 1)]
+    assert cells(neighbors[0]) == [(1, 1)]
 
 
 def test_anchors_reaching_out_of_the_image_count():

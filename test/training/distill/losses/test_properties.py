@@ -68,7 +68,7 @@ def test_rkd_of_one_sample_or_of_equal_ones_is_finite():
     assert student.grad.isfinite().all()
 
 
-def test_cc_needs_neighbours():
+def test_cc_needs_neighbors():
     with pytest.raises(LossError, match='at least 2'):
         make('cc', student_features=6, teacher_features=6)(torch.rand(1, 6), torch.rand(1, 6))
 

@@ -13,9 +13,9 @@ from training.models import ultralytics_architecture  # noqa: E402, F401  # befo
 
 from ultralytics.utils.tal import TaskAlignedAssigner  # isort: skip # noqa: E402
 
-CENTRES = torch.tensor([[4.0, 4], [12, 4], [4, 12], [12, 12]], dtype=torch.float64)
-CELLS = Cells(CENTRES, torch.full((4,), 8.0, dtype=torch.float64))
-OWN = torch.cat([CENTRES - 4, CENTRES + 4], 1).T.unsqueeze(0)  # each anchor predicts its own cell
+CENTERS = torch.tensor([[4.0, 4], [12, 4], [4, 12], [12, 12]], dtype=torch.float64)
+CELLS = Cells(CENTERS, torch.full((4,), 8.0, dtype=torch.float64))
+OWN = torch.cat([CENTERS - 4, CENTERS + 4], 1).T.unsqueeze(0)  # each anchor predicts its own cell
 BINS, NEVER = 4, -50.0
 
 
@@ -112,7 +112,7 @@ def test_gradients_reach_the_student_alone():
     student = torch.zeros(1, 2, 4, requires_grad=True), first_box(0, 0, 8, 4).float().requires_grad_()
     bins = torch.zeros(1, 4 * BINS, 4, requires_grad=True)
     teacher = [value.float().requires_grad_() for value in queries(((2, -3), (0, 0, 8, 8)))]
-    cells = Cells(CENTRES.float(), CELLS.strides.float())
+    cells = Cells(CENTERS.float(), CELLS.strides.float())
     make('query_targets')(student[0], teacher[0], student[1], teacher[1], cells, bins).backward()
     for value in (*student, bins):
         assert value.grad.isfinite().all()
@@ -161,13 +161,13 @@ def test_a_duplicate_of_low_score_displaces_nothing():
 def crowd(seed):
     """A student of two levels on 64² pixels with random scores and boxes, and three queries that are sure of a class."""
     random = torch.Generator().manual_seed(seed)
-    centres = [
+    centers = [
         torch.cartesian_prod(*[torch.arange(64 // stride) * stride + stride / 2] * 2).flip(1).float()
         for stride in (8, 16)
     ]
-    cells = Cells(torch.cat(centres), torch.cat([torch.full((64,), 8.0), torch.full((16,), 16.0)]))
+    cells = Cells(torch.cat(centers), torch.cat([torch.full((64,), 8.0), torch.full((16,), 16.0)]))
     sides = 4 + 16 * torch.rand(1, 4, 80, generator=random)
-    boxes = torch.cat([cells.centres.T - sides[0, :2], cells.centres.T + sides[0, 2:]]).unsqueeze(0)
+    boxes = torch.cat([cells.centers.T - sides[0, :2], cells.centers.T + sides[0, 2:]]).unsqueeze(0)
     wanted = torch.tensor([[2.0, 3, 27, 29], [34, 4, 62, 20], [20, 36, 60, 60]])
     logits = torch.full((1, 3, 3), -60.0)
     logits[0, [0, 2, 1], [0, 1, 2]] = 60.0
@@ -193,7 +193,7 @@ def test_sure_queries_are_assigned_as_ultralytics_assigns_labels(one_to_one, see
     _, true_boxes, scores, taken, _ = assigner(
         student.sigmoid().transpose(1, 2),
         boxes.transpose(1, 2),
-        cells.centres,
+        cells.centers,
         logits.argmax(1).unsqueeze(2),
         wanted.transpose(1, 2),
         torch.ones(1, 3, 1),
@@ -230,7 +230,7 @@ def test_the_order_of_queries_does_not_matter(seed):
         ({'teacher': torch.zeros(2, 2, 5)}, 'both must be class logits'),
         ({'teacher_boxes': torch.zeros(1, 4, 6)}, "the teacher's boxes .* do not fit its scores"),
         ({'student_boxes': torch.zeros(1, 4, 5)}, "the student's boxes .* do not fit its scores"),
-        ({'cells': Cells(CENTRES[:3], torch.ones(3))}, '3 cells do not fit 4 anchors'),
+        ({'cells': Cells(CENTERS[:3], torch.ones(3))}, '3 cells do not fit 4 anchors'),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):

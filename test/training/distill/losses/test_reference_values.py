@@ -65,7 +65,7 @@ def test_crd():
         indices=torch.tensor([1, 5]),
         candidates=torch.tensor([[1, 0, 2, 3], [5, 4, 6, 7]]),
     )
-    assert loss.normalisers.tolist() == pytest.approx([722239.360241, 1300628.210997], abs=1e-6)
+    assert loss.normalizers.tolist() == pytest.approx([722239.360241, 1300628.210997], abs=1e-6)
     assert total.item() == pytest.approx(16.614512641 + 14.065581336, abs=2e-9)
 
 
@@ -183,7 +183,7 @@ def test_formulas(loss, tensors, formula, tolerance):
     assert loss(*tensors()).item() == pytest.approx(float(formula(*tensors())), rel=tolerance)
 
 
-def test_cc_multiplies_the_differences_of_neighbours():
+def test_cc_multiplies_the_differences_of_neighbors():
     loss = make('cc', student_features=6, teacher_features=6, features=6).double()
     for embedding in (loss.student_embedding, loss.teacher_embedding):
         torch.nn.init.eye_(embedding.weight)
