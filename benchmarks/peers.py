@@ -2,10 +2,11 @@
 
 A peer is any program that publishes an answer with the image's own header for every image that it works on:
 
-    python -m benchmarks.peers --ours fp32=aerial_traffic,precision=fp32 --ours int8=aerial_traffic,precision=int8 \\
+    python -m benchmarks.peers --ours fp32=aerial_traffic,precision=fp32,engine=auto,latency_budget_ms=1 \\
         --peer 'other=ros2 run other_package detector' --topic other=/yolo/detections --type other=yolo_msgs.msg.DetectionArray
 
-Its image topic has to be `image`, by its own options or `--ros-args -r`.
+`engine=auto` with a budget that no network keeps runs the quickest of the engines that are installed. A peer's image
+topic has to be `image`, by its own options or `--ros-args -r`.
 """
 
 from __future__ import annotations
