@@ -165,8 +165,9 @@ class DetectorProcess:
         return self
 
     def _died(self) -> bool:
-        if self.process.poll() is not None:
-            pytest.fail(f'the detector ended with {self.process.returncode}:\n{self.log}')
+        status = self.process.poll()
+        if status is not None:
+            pytest.fail(f'the detector ended with {status}:\n{self.log}')
         return False
 
     def is_alive(self) -> bool:
