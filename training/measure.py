@@ -25,6 +25,7 @@ from kd_perception.metrics.resampling import PairedDifference, paired_difference
 from training.data.class_rules import ClassRules, reclassed
 from training.data.dataset import LabeledImage, read_classes, read_split
 from training.data.protocols import protocol_of
+from training.data.yolo_layout import read_names, yaml_of
 from training.errors import DataError
 from training.steps import digest
 
@@ -247,7 +248,7 @@ def in_classes_of(
         DataError: no such split, or it has classes that the bundle neither has nor covers.
     """
     items = read_split(dataset, split, files)
-    names = read_classes(dataset) if (dataset / 'classes.txt').is_file() else bundle.classes
+    names = _names_of(dataset) or bundle.classes
     if tuple(names) == tuple(bundle.classes):
         return items
     known = {name.casefold(): name for name in bundle.classes}
@@ -259,6 +260,13 @@ def in_classes_of(
         )
     rules = ClassRules(bundle.classes, {name.casefold(): str(target) for name, target in targets.items()})
     return reclassed(items, names, rules)
+
+
+def _names_of(dataset: Path) -> tuple[str, ...]:
+    """What a data set calls its classes, in our form or in Ultralytics'; empty where it does not say."""
+    if (dataset / 'classes.txt').is_file():
+        return read_classes(dataset)
+    return () if yaml_of(dataset) is None else read_names(dataset)
 
 
 def _in_order(

@@ -222,7 +222,8 @@ def test_a_node_loads_its_own_dump(start, client, tmp_path):
     file.write_text(yaml.dump({'/detector': {'ros__parameters': dump}}))
     refused = [answer.reason for answer in load(client, file) if not answer.successful]
     assert refused == []
-    assert {name: node.setting(name) for name in names} == dump
+    assert {name: parameter_value_to_python(node.get_parameter(name).get_parameter_value()) for name in names} == dump
+    assert node.values.items() <= dump.items()
 
 
 def test_what_a_service_alone_can_bring_is_refused_in_a_sentence(start, client, tmp_path):

@@ -164,7 +164,7 @@ def test_a_former_name_is_found():
 
 COUNTS_AND_SHARES = {
     *('max_map_drop', 'threads', 'tile_overlap', 'score_threshold', 'iou_threshold', 'max_detections'),
-    *('track_high_score', 'track_match_iou'),
+    *('track_high_score', 'track_publish_score', 'track_match_iou'),
 }
 
 

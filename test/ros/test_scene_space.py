@@ -20,6 +20,7 @@ from kd_perception.bags.sources import SourceError
 from kd_perception.ros import qos
 from kd_perception.ros.localizer_node import LocalizerNode
 from kd_perception.ros.messages import stamp_ns
+from kd_perception.ros.parameter_spec import ParameterError
 from kd_perception.ros.scene_camera import SceneCamera
 from kd_perception.ros.spinning import spinning
 
@@ -113,13 +114,16 @@ def test_positions_of_what_the_detector_finds_are_near_the_truth(start, start_no
 
 
 @pytest.mark.parametrize(
-    ('settings', 'says'),
-    [({'depth': '8UC1'}, '32FC1'), ({'depth': '32FC1', 'source': 'x.mp4'}, 'synthetic flights only')],
+    ('settings', 'error', 'says'),
+    [
+        ({'depth': '8UC1'}, ParameterError, 'depth must be one of off, 32FC1, 16UC1'),
+        ({'depth': '32FC1', 'source': 'x.mp4'}, SourceError, 'synthetic flights only'),
+    ],
 )
 @pytest.mark.usefixtures('_rclpy')
-def test_a_depth_that_cannot_be_is_an_error_with_the_reason(settings, says):
+def test_a_depth_that_cannot_be_is_an_error_with_the_reason(settings, error, says):
     overrides = [Parameter(name, value=value) for name, value in settings.items()]
-    with pytest.raises(SourceError, match=says):
+    with pytest.raises(error, match=says):
         SceneCamera(parameter_overrides=overrides)
 
 

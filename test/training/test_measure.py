@@ -80,6 +80,11 @@ def test_finer_names_of_a_data_set_are_those_that_the_bundle_covers(dataset, tmp
     covering = make_bundle(tmp_path / 'covering', covers={'blue': ['navy']})
     _, truth = detect_split(covering, covering.artifacts[0], tmp_path / 'set', 'val')
     assert [covering.classes[number] for number in truth[0].objects.class_ids] == ['blue', 'bright']
+    # A folder in Ultralytics' layout says its names in data.yaml alone.
+    (tmp_path / 'set' / 'classes.txt').unlink()
+    (tmp_path / 'set' / 'data.yaml').write_text('names: [navy, bright]')
+    _, truth = detect_split(covering, covering.artifacts[0], tmp_path / 'set', 'val')
+    assert [covering.classes[number] for number in truth[0].objects.class_ids] == ['blue', 'bright']
     plain = make_bundle(tmp_path / 'plain')
     with pytest.raises(DataError, match='navy, which bright_cells neither has nor covers'):
         detect_split(plain, plain.artifacts[0], tmp_path / 'set', 'val')
