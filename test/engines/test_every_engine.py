@@ -263,6 +263,15 @@ OPERATIONS = {
         [one('Reshape', 'image', 'flat', outputs=['f']), one('Transpose', 'f', perm=[0, 2, 1])],
         [1, 320, 3],
     ),
+    'products over a list of cells': (
+        [
+            one('Transpose', 'image', perm=[0, 2, 3, 1], outputs=['t']),
+            one('Reshape', 't', 'cells', outputs=['c']),
+            one('Gemm', 'c', 'kernel', 'b', transB=1, outputs=['p']),
+            one('Reshape', 'p', 'anchors'),
+        ],
+        [1, 640, 4],
+    ),
     'transposed': ([one('Transpose', 'image', perm=[0, 3, 1, 2])], [1, 20, 3, 16]),
     'softmax': ([one('Softmax', 'image', axis=2)], PICTURE),
     'sum': ([one('ReduceSum', 'image', 'axis', keepdims=0)], [1, 3, 20]),
@@ -293,6 +302,9 @@ CONSTANTS = {
     'parts': np.array([6, 10]),
     'flat': np.array([0, 3, -1]),
     'axis': np.array([2]),
+    'cells': np.array([320, 3]),
+    'kernel': W[:, :, 0, 0],
+    'anchors': np.array([1, -1, 4]),
 }
 
 
@@ -317,6 +329,16 @@ def test_an_operation_that_is_not_translated_is_named(tmp_path):
     spec = {'width': 20, 'height': 16, 'color': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
     bundle = write_bundle(tmp_path, bundle_document(input=spec, artifacts=[artifact_entry(tmp_path, 'one.onnx')]))
     with pytest.raises(EngineError, match='Celu .*not translated.* onnxruntime'):
+        load(bundle, 'ncnn')
+
+
+def test_a_list_without_a_batch_axis_is_for_products_only(tmp_path):
+    nodes = [one('Reshape', 'image', 'cells', outputs=['c']), one('Softmax', 'c', axis=1)]
+    cells = numpy_helper.from_array(CONSTANTS['cells'], 'cells')
+    onnx.save(operation_network(nodes, [cells], [320, 3]), tmp_path / 'one.onnx')
+    spec = {'width': 20, 'height': 16, 'color': 'rgb', 'dtype': 'float32', 'layout': 'nchw', 'resize': 'stretch'}
+    bundle = write_bundle(tmp_path, bundle_document(input=spec, artifacts=[artifact_entry(tmp_path, 'one.onnx')]))
+    with pytest.raises(EngineError, match='Softmax of a list without a batch axis'):
         load(bundle, 'ncnn')
 
 

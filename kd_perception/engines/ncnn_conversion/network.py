@@ -51,10 +51,17 @@ class NcnnNetwork:
 
 @dataclass(frozen=True)
 class Blob:
-    """What flows between layers: a name, and its shape without the batch axis."""
+    """What flows between layers.
+
+    Attributes:
+        name: of its own.
+        shape: without the batch axis.
+        listed: the ONNX value is a list of rows (rows, columns) and has no batch axis.
+    """
 
     name: str
     shape: tuple[int, ...]
+    listed: bool = False
 
 
 @dataclass

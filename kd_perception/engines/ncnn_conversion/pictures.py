@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -55,17 +56,18 @@ def _bias(walk: Walk, node: Node, place: int) -> npt.NDArray[np.float32] | None:
 
 
 def gemm(walk: Walk, node: Node) -> None:
-    """Fully connected: Gemm or MatMul with constant weights on one row."""
+    """Fully connected: Gemm or MatMul with constant weights, on one row or a list of them."""
     source = walk.blob(node.inputs[0], 2)
     weight = walk.constant(node.inputs[1], f'the weight of a {node.op}').astype(np.float32)
     scales = (node.number('alpha', 1.0), node.number('beta', 1.0), node.number('transA', 0))
-    if weight.ndim != 2 or len(source.shape) != 1 or scales != (1.0, 1.0, 0):
+    if weight.ndim != 2 or not (len(source.shape) == 1 or source.listed) or scales != (1.0, 1.0, 0):
         raise EngineError(f'ncnn: this form of {node.op} is not translated')
     rows = np.ascontiguousarray(weight if node.number('transB', 0) else weight.T)
     bias = _bias(walk, node, 2)
     params: Params = {0: len(rows), 1: int(bias is not None), 2: rows.size}
     weights = [_FLOAT32_WEIGHTS, rows.tobytes(), *([] if bias is None else [bias.tobytes()])]
-    walk.values[node.outputs[0]] = walk.emit('InnerProduct', [source], (len(rows),), params, weights)
+    product = walk.emit('InnerProduct', [source], (*source.shape[:-1], len(rows)), params, weights)
+    walk.values[node.outputs[0]] = replace(product, listed=source.listed)
 
 
 def batch_normalization(walk: Walk, node: Node) -> None:

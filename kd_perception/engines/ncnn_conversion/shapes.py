@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from kd_perception.bundles.onnx_graph import Node
 from kd_perception.engines.ncnn_conversion.network import INPUT, Blob, Layer, Params, extent
@@ -62,7 +63,7 @@ def concat(walk: Walk, node: Node) -> None:
 
 def reshape(walk: Walk, node: Node) -> None:
     source = walk.blob(node.inputs[0], 0)
-    old = (1, *source.shape)
+    old = source.shape if source.listed else (1, *source.shape)
     if node.op == 'Flatten':
         new = [1, math.prod(old)]
     elif node.op == 'Reshape':
@@ -72,10 +73,12 @@ def reshape(walk: Walk, node: Node) -> None:
         new = _squeezed(walk, node, list(old))
     if -1 in new:
         new[new.index(-1)] = math.prod(old) // -math.prod(new)
-    if new[0] != 1 or math.prod(new) != math.prod(old) or not 2 <= len(new) <= 5:
+    listed = len(new) == 2 and new[0] != 1
+    if not (listed or new[0] == 1) or math.prod(new) != math.prod(old) or not 2 <= len(new) <= 5:
         raise EngineError(f'ncnn: {node.op} from {old} to {tuple(new)}')
-    shape = tuple(new[1:])
-    walk.values[node.outputs[0]] = walk.emit('Reshape', [source], shape, extent(shape, (0, 1, 11, 2)))
+    shape = tuple(new if listed else new[1:])
+    reshaped = walk.emit('Reshape', [source], shape, extent(shape, (0, 1, 11, 2)))
+    walk.values[node.outputs[0]] = replace(reshaped, listed=listed)
 
 
 def _squeezed(walk: Walk, node: Node, shape: list[int]) -> list[int]:
@@ -110,6 +113,7 @@ def crop(walk: Walk, node: Node) -> None:
 
 def split_up(walk: Walk, node: Node) -> None:
     source = walk.blob(node.inputs[0], 0)
+    walk.refuse_lists(node.op, [source])
     axis = walk.axis(int(node.number('axis', 0)), source.shape)
     if len(node.inputs) > 1 and node.inputs[1]:
         sizes = [int(size) for size in walk.constant(node.inputs[1], 'the sizes of a Split')]

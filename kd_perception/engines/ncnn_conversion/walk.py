@@ -12,6 +12,9 @@ from kd_perception.bundles.onnx_graph import Graph, Node
 from kd_perception.engines.ncnn_conversion.network import INPUT, Blob, Layer, Params, extent
 from kd_perception.errors import EngineError
 
+ON_LISTS = ('Reshape', 'InnerProduct')
+"""Layers that take a list of rows; the axes of all others are counted with the batch's."""
+
 
 class Walk:
     """What the translations of the operations read and add to.
@@ -66,9 +69,16 @@ class Walk:
         weights: list[bytes] | None = None,
     ) -> Blob:
         """Add a layer with one output, and give that."""
+        if kind not in ON_LISTS:
+            self.refuse_lists(kind, inputs)
         blob = self.new_blob(shape)
         self.layers.append(Layer(kind, [b.name for b in inputs], [blob.name], params, weights or []))
         return blob
+
+    def refuse_lists(self, kind: str, inputs: Sequence[Blob]) -> None:
+        """Refuse an operation whose axes are counted with the batch's on values that have none."""
+        if any(blob.listed for blob in inputs):
+            raise EngineError(f'ncnn: {kind} of a list without a batch axis')
 
     def new_blob(self, shape: tuple[int, ...]) -> Blob:
         """A blob of a name that no other has."""
