@@ -10,6 +10,7 @@ from typing import IO
 
 import absent_packages
 import pytest
+from hypothesis import HealthCheck, settings
 
 from kd_perception.ros.large_messages import profile_variable
 
@@ -45,12 +46,14 @@ os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join(filter(None, [sys.prefix, os.e
 os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
 
 
-# tools/fuzz runs the tests that are marked `fuzz` with as many examples as it says.
-if 'KD_FUZZ_EXAMPLES' in os.environ:
-    from hypothesis import settings
-
-    settings.register_profile('fuzz', max_examples=int(os.environ['KD_FUZZ_EXAMPLES']))
-    settings.load_profile('fuzz')
+# No time decides, however busy the machine is. tools/fuzz runs the tests that are marked `fuzz` with as many examples as it says.
+settings.register_profile(
+    'untimed',
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=int(os.environ.get('KD_FUZZ_EXAMPLES', settings.default.max_examples)),
+)
+settings.load_profile('untimed')
 
 
 @pytest.fixture(scope='session')

@@ -62,7 +62,7 @@ def test_it_is_about_half_as_large_and_only_weights_that_are_multiplied_are_roun
             values, rounded = (numpy_helper.to_array(one) for one in (tensor, stored[f'{tensor.name}_float16']))
             assert rounded.dtype == np.float16
             np.testing.assert_allclose(rounded, values, rtol=5e-4, atol=1e-7)
-    assert 'head.centres' in stored
+    assert 'head.centers' in stored
 
 
 @pytest.mark.parametrize('engine', ['onnxruntime', 'openvino', 'ncnn'])

@@ -450,9 +450,9 @@ def test_where_no_step_holds_the_network_is_tuned_or_said_to_be_no_trainable_one
     assert quantize(folder, dataset, '--method', 'minmax', '--most-layers', 0, '--tune', 3) == 0
     printed = capsys.readouterr().out
     if operator == 'Relu':
-        assert 'weights tuned in INT8, 3 steps: mAP' in printed
+        assert 'weights tuned in INT8: mAP' in printed
         assert '--tune 3' in load_bundle(folder).artifact('onnxruntime', 'int8').made_by
     else:
-        assert 'weights tuned in INT8, 3 steps: skipped: no trainable network: torch has no Elu here' in printed
+        assert 'weights tuned in INT8: skipped: no trainable network: torch has no Elu here' in printed
     assert 's of processors' in printed
     assert 'weight rounding learned' in printed
