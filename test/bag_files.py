@@ -13,10 +13,24 @@ import yaml
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
 from kd_perception.bags.message_types import types
+from kd_perception.bags.reader import open_bag
 from kd_perception.bags.writer import BagWriter
+from kd_perception.errors import ImageError
 
 START = 1_700_000_000_000_000_000
 PERIOD = 33_333_333
+IMAGES = 6
+"""In a small bag."""
+FORMS = [
+    ('mcap', 'none'),
+    ('mcap', 'file'),
+    ('mcap', 'message'),
+    ('mcap', 'storage'),
+    ('sqlite3', 'none'),
+    ('sqlite3', 'file'),
+    ('sqlite3', 'message'),
+]
+"""Storage and compression."""
 
 
 def stamps(count: int) -> list[int]:
@@ -37,6 +51,28 @@ def image_bag(path: Path, count: int = 5, first: int = 0, topic: str = '/camera/
         for k in range(first, first + count):
             bag.image(topic, START + k * PERIOD, numbered_image(k), received_ns=START + k * PERIOD + 5_000_000)
     return path
+
+
+def small_bag(path: Path, storage: str = 'mcap', compression: str = 'none') -> Path:
+    """A bag of tiny images, each of one gray, beside the names of the classes."""
+    with BagWriter(path, storage, compression) as bag:
+        bag.label_info('/label_info', 1, ['car'])
+        for number in range(IMAGES):
+            bag.image('/image', 10**9 + number * 10**8, np.full((4, 6, 3), number, np.uint8))
+    return path
+
+
+def count_images(path: Path) -> int:
+    """Images of a small bag that were read, decodable or not."""
+    number = 0
+    with open_bag(path, '/image') as images:
+        for frame in images:
+            number += 1
+            try:
+                frame.decode()
+            except ImageError:
+                continue
+    return number
 
 
 def join_splits(parts: Sequence[Path], target: Path) -> Path:

@@ -118,6 +118,30 @@ def bundle_document(**changes: Any) -> dict[str, Any]:
     }
 
 
+BUNDLE_YAML = """\
+schema_version: 1
+name: bright_cells
+description: finds bright cells
+license: Apache-2.0
+classes: [bright, blue]
+input:
+  width: 64
+  height: 64
+  color: bgr
+  dtype: uint8
+  layout: nhwc
+  resize: letterbox
+output: {layout: boxes_scores}
+thresholds: {score: 0.5, iou: 0.5}
+artifacts:
+- engine: onnxruntime
+  precision: fp32
+  file: bright_cells.onnx
+  sha256: %s
+""" % ('a' * 64)
+"""A valid bundle.yaml as people write it; its artifact is in no folder."""
+
+
 def artifact_entry(folder: Path, file: str, precision: str = 'fp32', **more: Any) -> dict[str, Any]:
     """The entry of a file that already lies in the bundle's folder."""
     digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()

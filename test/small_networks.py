@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 SIDE, CELL = 64, 8
 CELLS = (SIDE // CELL) ** 2
+LAMPS = 3
+"""In a picture."""
 
 
 def save(
@@ -70,6 +72,16 @@ def depthwise_lamps(path: Path, act: str = 'Relu', spread: float = 1.0) -> Path:
     ]
     shapes = {'row': np.array([1, 1, CELLS], np.int64)}
     return save(path, nodes, weights | shapes, {'output0': (1, 5, CELLS)})
+
+
+def picture_of_lamps(seed: int) -> tuple[np.ndarray, list[list[int]]]:
+    """A dark picture and the boxes of its bright cells, for `depthwise_lamps`."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
+    corners = CELL * np.stack(np.divmod(rng.choice((SIDE // CELL) ** 2, LAMPS, replace=False), SIDE // CELL), 1)
+    for row, column in corners:
+        image[row : row + CELL, column : column + CELL] = 230
+    return image, [[column, row, column + CELL, row + CELL] for row, column in corners]
 
 
 def node(kind: str, inputs: Sequence[str], output: str, **attributes) -> onnx.NodeProto:

@@ -3,24 +3,18 @@
 import random
 import shutil
 import sqlite3
-import struct
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import lz4.frame
 import numpy as np
 import pytest
+from bag_files import IMAGES, count_images, small_bag
 
 from kd_perception.bags import packed
-from kd_perception.bags.info import describe
 from kd_perception.bags.metadata import read_metadata
-from kd_perception.bags.reader import open_bag
-from kd_perception.bags.recovery import Recovered, recover
-from kd_perception.bags.storage import BagStorage
 from kd_perception.bags.writer import BagWriter, is_bag_folder
-from kd_perception.errors import BagError, ImageError
+from kd_perception.errors import BagError
 from kd_perception.plain_yaml import MAX_NODES, plain_yaml
 
 if sys.version_info >= (3, 14):
@@ -28,7 +22,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-IMAGES = 6
 FORMS = [
     ('mcap', 'none'),
     ('mcap', 'storage'),
@@ -37,27 +30,6 @@ FORMS = [
     ('sqlite3', 'none'),
     ('sqlite3', 'file'),
 ]
-
-
-def write_bag(path: Path, storage: str = 'mcap', compression: str = 'none', images: int = IMAGES) -> Path:
-    with BagWriter(path, storage, compression) as bag:
-        bag.label_info('/label_info', 1, ['car'])
-        for number in range(images):
-            bag.image('/image', 10**9 + number * 10**8, np.full((4, 6, 3), number, np.uint8))
-    return path
-
-
-def count(path: Path) -> int:
-    """Images that were read, decodable or not."""
-    number = 0
-    with open_bag(path, '/image') as images:
-        for frame in images:
-            number += 1
-            try:
-                frame.decode()
-            except ImageError:
-                continue
-    return number
 
 
 def file_of(bag: Path) -> Path:
@@ -73,7 +45,7 @@ def file_of(bag: Path) -> Path:
 def test_one_wrong_bit_loses_no_image_without_a_word(
     storage: str, compression: str, alone: bool, tmp_path: Path
 ) -> None:
-    bag = write_bag(tmp_path / 'bag', storage, compression)
+    bag = small_bag(tmp_path / 'bag', storage, compression)
     if alone:
         (bag / 'metadata.yaml').unlink()
     for file in bag.iterdir():
@@ -83,28 +55,28 @@ def test_one_wrong_bit_loses_no_image_without_a_word(
             file.write_bytes(content)
             content[bit // 8] ^= 1 << bit % 8
             try:
-                assert count(bag) == IMAGES, f'bit {bit} of {file.name}'
+                assert count_images(bag) == IMAGES, f'bit {bit} of {file.name}'
             except BagError:
                 continue
         file.write_bytes(content)
-    assert count(bag) == IMAGES
+    assert count_images(bag) == IMAGES
 
 
 @pytest.mark.parametrize('share', [0.0, 0.3, 0.6, 0.9, 0.99])
 @pytest.mark.parametrize(('storage', 'compression'), FORMS)
 def test_a_file_that_was_cut_off_is_refused(storage: str, compression: str, share: float, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / 'bag', storage, compression)
+    bag = small_bag(tmp_path / 'bag', storage, compression)
     file = file_of(bag)
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(BagError):
-        count(bag)
+        count_images(bag)
 
 
 # Which files
 
 
 def test_files_that_metadata_names_must_be_there_once_and_be_others(tmp_path: Path) -> None:
-    bag, metadata = write_bag(tmp_path / 'bag'), tmp_path / 'bag/metadata.yaml'
+    bag, metadata = small_bag(tmp_path / 'bag'), tmp_path / 'bag/metadata.yaml'
     text = metadata.read_text()
     for names, message in (
         ('- bag.mcap\n  - bag_1.mcap', r'not there: bag_1\.mcap'),
@@ -112,136 +84,28 @@ def test_files_that_metadata_names_must_be_there_once_and_be_others(tmp_path: Pa
     ):
         metadata.write_text(text.replace('relative_file_paths:\n  - bag.mcap', f'relative_file_paths:\n  {names}'))
         with pytest.raises(BagError, match=message):
-            count(bag)
+            count_images(bag)
     metadata.write_text(text)
     shutil.copy(bag / 'bag.mcap', bag / 'bag_1.mcap')
     with pytest.raises(BagError, match=r'does not name bag_1\.mcap'):
-        count(bag)
+        count_images(bag)
     metadata.unlink()
     with pytest.raises(BagError, match=r'bag\.mcap and bag_1\.mcap are the same file twice'):
-        count(bag)
+        count_images(bag)
 
 
 @pytest.mark.parametrize('stated', [IMAGES - 1, IMAGES + 1, 0, 10**6])
 def test_another_count_than_the_metadata_states_is_refused_with_both(stated: int, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / 'bag')
+    bag = small_bag(tmp_path / 'bag')
     text = (bag / 'metadata.yaml').read_text()
     (bag / 'metadata.yaml').write_text(text.replace(f'message_count: {IMAGES}', f'message_count: {stated}'))
     with pytest.raises(
         BagError, match=f'{IMAGES} messages of /image are there, but the bag states {stated}|no message'
     ):
-        count(bag)
+        count_images(bag)
 
 
-# mcap
-
-
-def record(opcode: int, content: bytes) -> bytes:
-    return struct.pack('<BQ', opcode, len(content)) + content
-
-
-def text(value: str) -> bytes:
-    return struct.pack('<I', len(value)) + value.encode()
-
-
-def message(channel: int, stamp: int, content: bytes) -> bytes:
-    return record(0x05, struct.pack('<HIQQ', channel, 0, stamp, stamp) + content)
-
-
-def channel(number: int, topic: str, type_name: str, encoding: str = 'cdr') -> bytes:
-    schema = record(0x03, struct.pack('<H', number) + text(type_name) + text('ros2msg') + text(''))
-    return schema + record(0x04, struct.pack('<HH', number, number) + text(topic) + text(encoding) + text(''))
-
-
-def chunk(plain: bytes, compression: str = '', content: bytes | None = None, size: int | None = None) -> bytes:
-    content = plain if content is None else content
-    head = struct.pack('<QQQI', 0, 1, len(plain) if size is None else size, zlib.crc32(plain) if size is None else 0)
-    return record(0x06, head + text(compression) + struct.pack('<Q', len(content)) + content)
-
-
-def mcap(path: Path, *records: bytes) -> Path:
-    """Without a summary, as a recorder leaves it that ends in haste."""
-    magic = b'\x89MCAP0\r\n'
-    path.write_bytes(
-        magic
-        + record(1, text('ros2') + text(''))
-        + b''.join(records)
-        + record(0x0F, bytes(4))
-        + record(2, bytes(20))
-        + magic
-    )
-    return path
-
-
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Serialized images."""
-    bag = write_bag(tmp_path_factory.mktemp('stored') / 'bag')
-    return [bytes(found.raw) for found in BagStorage(bag).messages(['/image'])]
-
-
-IMAGE = channel(1, '/image', 'sensor_msgs/msg/Image')
-
-
-@pytest.mark.parametrize('compression', ['', 'lz4', 'zstd'])
-def test_chunks_without_an_index_are_read(compression: str, stored: list[bytes], tmp_path: Path) -> None:
-    pack = {'': bytes, 'lz4': lz4.frame.compress, 'zstd': zstd.compress}[compression]
-    plain = [
-        IMAGE + b''.join(message(1, 10 - n, raw) for n, raw in enumerate(part)) for part in (stored[:2], stored[2:])
-    ]
-    path = mcap(tmp_path / 'a.mcap', *(chunk(part, compression, pack(part)) for part in plain))
-    assert count(path) == IMAGES
-    assert [frame.received_ns for frame in open_bag(path)] == [9, 10, 7, 8, 9, 10]
-
-
-def test_messages_outside_of_chunks_are_read(stored: list[bytes], tmp_path: Path) -> None:
-    private = [record(0x0C, text('name') + text('')), record(0x07, struct.pack('<HI', 1, 0))]
-    assert (
-        count(mcap(tmp_path / 'a.mcap', IMAGE, *private, *(message(1, n, raw) for n, raw in enumerate(stored))))
-        == IMAGES
-    )
-
-
-@pytest.mark.parametrize(('type_name', 'encoding'), [('std_msgs/msg/String', 'cdr'), ('sensor_msgs/msg/Image', 'json')])
-def test_a_channel_of_another_type_beside_the_images_is_named(
-    type_name: str, encoding: str, stored: list[bytes], tmp_path: Path
-) -> None:
-    other = channel(2, '/image', type_name, encoding)
-    path = mcap(tmp_path / 'a.mcap', IMAGE, other, *(message(1 + n % 2, n, raw) for n, raw in enumerate(stored)))
-    with pytest.raises(BagError, match=f'/image holds {type_name}.*beside'):
-        count(path)
-
-
-@pytest.mark.parametrize(
-    ('records', 'reason'),
-    [
-        ([message(7, 1, b'')], 'channel 7, which the file does not describe'),
-        ([IMAGE, channel(1, '/other', 'std_msgs/msg/String')], 'channel 1 is'),
-        ([record(0x86, b'hidden')], 'of no kind that may be there'),
-        ([record(0x07, b'\1\0\xff\0\0\0')], 'another length'),
-        ([chunk(b'', 'zstd', zstd.compress(bytes(1 << 20)), size=2 << 30)], 'the limit is'),
-        ([chunk(b'', 'zstd', zstd.compress(bytes(64 << 20)), size=100)], 'is of another size'),
-        ([chunk(b'', 'lz4', lz4.frame.compress(bytes(64 << 20)), size=100)], 'is of another size'),
-        ([chunk(b'', 'lzma', b'')], 'only lz4 and zstd'),
-        ([chunk(record(0x55, b''))], 'no kind that may be there'),
-        ([chunk(b'\5' + b'\xff' * 8)], 'more than there are'),
-        ([struct.pack('<BQ', 0x05, 1 << 62)], 'more than there are'),
-    ],
-)
-def test_what_an_mcap_file_must_not_hold(records: list[bytes], reason: str, tmp_path: Path) -> None:
-    with pytest.raises(BagError, match=f'a.mcap is damaged: .*{reason}'):
-        describe(mcap(tmp_path / 'a.mcap', *records))
-
-
-@pytest.mark.parametrize('compression', ['zstd of many frames', 'zstd of one frame'])
-def test_a_message_that_unpacks_without_end_is_refused(
-    compression: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packed, 'MAX_UNPACKED_BYTES', 1 << 20)
-    frame = zstd.compress(bytes(4 << 20 if 'one' in compression else 1 << 18))
-    path = mcap(tmp_path / 'a.mcap', IMAGE, message(1, 1, frame * (1 if 'one' in compression else 64)))
-    with pytest.raises(BagError, match='unpacks to more|damaged'):
-        count(path)
+# Packed files
 
 
 @pytest.mark.parametrize('name', ['a.mcap.zstd', 'a.db3.zstd'])
@@ -254,7 +118,7 @@ def test_a_packed_file_that_unpacks_without_end_fills_no_disk(
     monkeypatch.setattr(packed.shutil, 'disk_usage', lambda place: written.append(1) or disk_usage(place))
     (tmp_path / name).write_bytes(zstd.compress(bytes(64 << 20)) * 64)
     with pytest.raises(BagError, match=f'{name}: .* bytes unpack to more than'):
-        count(tmp_path / name)
+        count_images(tmp_path / name)
     assert len(written) < 20
 
 
@@ -275,10 +139,10 @@ def bombs() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(('content', 'reason'), list(bombs()))
 def test_metadata_that_take_for_ever_are_refused(content: str, reason: str, tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / 'bag')
+    bag = small_bag(tmp_path / 'bag')
     (bag / 'metadata.yaml').write_text(content)
     with pytest.raises(BagError, match=f'metadata.yaml is damaged.*{reason}'):
-        count(bag)
+        count_images(bag)
 
 
 def test_ordinary_yaml_is_read_as_texts() -> None:
@@ -292,7 +156,7 @@ def test_ordinary_yaml_is_read_as_texts() -> None:
 def test_a_killed_recorder_leaves_all_that_it_committed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """In WAL mode, half of it in the -wal file; and in the usual mode, an unfinished write is taken back."""
     rows = (
-        sqlite3.connect(file_of(write_bag(tmp_path / 'whole', 'sqlite3'))).execute('SELECT * FROM messages').fetchall()
+        sqlite3.connect(file_of(small_bag(tmp_path / 'whole', 'sqlite3'))).execute('SELECT * FROM messages').fetchall()
     )
     for mode in ('wal', 'delete'):
         (tmp_path / mode).mkdir()
@@ -316,7 +180,7 @@ def test_a_killed_recorder_leaves_all_that_it_committed(tmp_path: Path, caplog: 
         recorder.close()
         before = {file.name: file.read_bytes() for file in (tmp_path / f'killed_{mode}').iterdir()}
         assert len(before) == 2
-        assert count(tmp_path / f'killed_{mode}') == IMAGES
+        assert count_images(tmp_path / f'killed_{mode}') == IMAGES
         assert {file.name: file.read_bytes() for file in (tmp_path / f'killed_{mode}').iterdir()} == before
         assert f'drive.db3-{"wal" if mode == "wal" else "journal"}' in caplog.text
 
@@ -340,7 +204,7 @@ def test_a_killed_recorder_leaves_all_that_it_committed(tmp_path: Path, caplog: 
     ],
 )
 def test_what_a_sqlite_file_must_not_hold(statements: list[str], reason: str, tmp_path: Path) -> None:
-    file = file_of(write_bag(tmp_path / 'bag', 'sqlite3'))
+    file = file_of(small_bag(tmp_path / 'bag', 'sqlite3'))
     (tmp_path / 'bag/metadata.yaml').unlink()
     database = sqlite3.connect(file)
     for statement in statements:
@@ -348,7 +212,7 @@ def test_what_a_sqlite_file_must_not_hold(statements: list[str], reason: str, tm
     database.commit()
     database.close()
     with pytest.raises(BagError, match=reason):
-        count(tmp_path / 'bag')
+        count_images(tmp_path / 'bag')
 
 
 # Names, and writing
@@ -360,18 +224,18 @@ def test_what_a_sqlite_file_must_not_hold(statements: list[str], reason: str, tm
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_every_sign_is_only_a_letter_of_a_name(storage: str, sign: str, tmp_path: Path) -> None:
     bag = tmp_path / f'a{sign}b' / f'flight {sign}3'
-    write_bag(bag, storage)
-    assert count(bag) == IMAGES
+    small_bag(bag, storage)
+    assert count_images(bag) == IMAGES
     with BagWriter(bag, storage, overwrite=True) as writer:
         writer.image('/image', 1, np.zeros((4, 6, 3), np.uint8))
-    assert count(bag) == 1
+    assert count_images(bag) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [f'a{sign}b']
     assert [path.name for path in bag.parent.iterdir()] == [bag.name]
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 def test_bags_are_of_the_version_that_humble_reads(storage: str, tmp_path: Path) -> None:
-    content = plain_yaml((write_bag(tmp_path / 'bag', storage) / 'metadata.yaml').read_text())[
+    content = plain_yaml((small_bag(tmp_path / 'bag', storage) / 'metadata.yaml').read_text())[
         'rosbag2_bagfile_information'
     ]
     assert content['version'] == '8'
@@ -385,7 +249,7 @@ def test_bags_are_of_the_version_that_humble_reads(storage: str, tmp_path: Path)
 def test_a_bag_that_reads_otherwise_than_it_was_written_replaces_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bag = write_bag(tmp_path / 'bag')
+    bag = small_bag(tmp_path / 'bag')
     writer = BagWriter(bag, overwrite=True)
 
     def lossy() -> None:
@@ -396,43 +260,13 @@ def test_a_bag_that_reads_otherwise_than_it_was_written_replaces_nothing(
 
     with pytest.raises(BagError, match='reads otherwise'):
         lossy()
-    assert count(bag) == IMAGES
+    assert count_images(bag) == IMAGES
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 
 def test_a_folder_that_holds_more_than_a_bag_is_not_replaced(tmp_path: Path) -> None:
-    bag = write_bag(tmp_path / 'bag')
+    bag = small_bag(tmp_path / 'bag')
     assert is_bag_folder(bag)
     (bag / 'notes.txt').write_text('of the flight')
     with pytest.raises(BagError, match='not only a bag'):
         BagWriter(bag, overwrite=True)
-
-
-# Saving what is there
-
-
-@pytest.mark.parametrize('compression', ['', 'zstd', 'lz4', None])
-def test_what_lies_before_the_damage_is_saved(compression: str | None, stored: list[bytes], tmp_path: Path) -> None:
-    """A recorder was stopped while it wrote the fifth of six messages, in chunks of one or without chunks (None)."""
-    pack = {'': bytes, 'lz4': lz4.frame.compress, 'zstd': zstd.compress, None: bytes}[compression]
-    plain = [message(1, number, raw) for number, raw in enumerate(stored)]
-    records = plain if compression is None else [chunk(part, compression, pack(part)) for part in plain]
-    path = mcap(tmp_path / 'bag.mcap', IMAGE, *records)
-    assert recover(path, tmp_path / 'whole') == Recovered(6, (), {})
-    at = path.read_bytes().index(records[4])
-    content = path.read_bytes()
-    for length, saved in ((at, 4), (at + len(records[4]) // 2, 4), (at + len(records[4]), 5)):
-        path.write_bytes(content[:length])
-        with pytest.raises(BagError, match=r'kd_perception bag recover bag\.mcap'):
-            count(path)
-        found = recover(path, tmp_path / f'saved{length}', 'sqlite3')
-        assert found.messages == saved
-        assert 'bag.mcap is damaged' in found.damage[0]
-        assert count(tmp_path / f'saved{length}') == saved
-
-
-def test_of_nothing_nothing_is_saved(tmp_path: Path) -> None:
-    (tmp_path / 'a.mcap').write_bytes(b'\x89MCAP0\r\n')
-    with pytest.raises(BagError, match='nothing in it can be saved: .*a.mcap is damaged'):
-        recover(tmp_path / 'a.mcap', tmp_path / 'saved')
-    assert not (tmp_path / 'saved').exists()

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from small_networks import CELL, SIDE, depthwise_lamps
+from small_networks import LAMPS, SIDE, depthwise_lamps, picture_of_lamps
 
 pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
@@ -24,32 +24,15 @@ from training.data.dataset import LabeledImage, ground_truth, write_split  # noq
 from training.errors import DataError  # noqa: E402
 from training.export import parity  # noqa: E402
 from training.quantize import artifact, search, timing  # noqa: E402
-from training.quantize.candidate import Candidate, biased, channel_extremes, leaving, with_ranges  # noqa: E402
 from training.quantize.judging import Verdict, drift  # noqa: E402
-from training.quantize.network import constants  # noqa: E402
-from training.quantize.noise import layer_noise, unshifted  # noqa: E402
 from training.quantize.pictures import fed, pictures_of  # noqa: E402
-from training.quantize.qdq import QuantizeSettings, channel_scales, with_shapes  # noqa: E402
-from training.quantize.repairs import equalised, rounded  # noqa: E402
-
-LAMPS = 3
-
-
-def picture(seed):
-    """A dark picture and the boxes of its bright cells."""
-    rng = np.random.default_rng(seed)
-    image = rng.integers(0, 60, (SIDE, SIDE, 3), dtype=np.uint8)
-    corners = CELL * np.stack(np.divmod(rng.choice((SIDE // CELL) ** 2, LAMPS, replace=False), SIDE // CELL), 1)
-    for row, column in corners:
-        image[row : row + CELL, column : column + CELL] = 230
-    return image, [[column, row, column + CELL, row + CELL] for row, column in corners]
 
 
 @pytest.fixture(scope='module')
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp('lamps')
     for split, seeds in (('train', range(8)), ('val', range(8, 12))):
-        drawn = {f'{split}{seed}': picture(seed) for seed in seeds}
+        drawn = {f'{split}{seed}': picture_of_lamps(seed) for seed in seeds}
         items = [LabeledImage(name, image, ground_truth(boxes, [0] * LAMPS)) for name, (image, boxes) in drawn.items()]
         write_split(folder, split, ['lamp'], items)
     return folder
@@ -207,7 +190,7 @@ def test_a_video_will_do(bundle, tmp_path):
     folder, file = bundle(), tmp_path / 'flight.avi'
     video = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*'MJPG'), 10, (SIDE, SIDE))
     for seed in range(9):
-        video.write(picture(seed)[0])
+        video.write(picture_of_lamps(seed)[0])
     video.release()
     taken = pictures_of(load_bundle(folder), file, 4, 4)
     assert (len(taken.fed), len(taken.judged), taken.truth) == (4, 4, None)
@@ -228,7 +211,7 @@ def test_labels_of_a_set_with_other_names_count_for_the_classes_that_cover_them(
     document = read(folder / 'bundle.yaml').values
     write_bundle(folder, {**document, 'covers': {'lamp': ['bulb']}})
     for split in ('train', 'val'):
-        image, boxes = picture(1)
+        image, boxes = picture_of_lamps(1)
         items = [LabeledImage(f'{split}{n}', image, ground_truth(boxes, [1, 2, 1])) for n in range(2)]
         write_split(finer, split, ['lamp', 'bulb', 'Lamp'], items)
     (finer / 'classes.txt').write_text('street\nbulb\nLamp\n')
@@ -301,102 +284,6 @@ def test_pictures_in_which_nothing_is_found_are_refused(bundle, tmp_path, capsys
         cv2.imwrite(str(tmp_path / f'{number}.png'), np.full((SIDE, SIDE, 3), 9, np.uint8))
     assert quantize(bundle(), tmp_path) == 1
     assert 'finds nothing on these pictures' in capsys.readouterr().err
-
-
-@pytest.fixture
-def candidate(bundle, dataset):
-    def make(target='onnxruntime', **network):
-        loaded = load_bundle(bundle(**network))
-        taken = pictures_of(loaded, dataset, 6, 2).fed
-        start = Candidate(with_shapes(loaded.folder / 'model.onnx'), QuantizeSettings(target=target))
-        return with_ranges(start, taken, 'minmax', 100.0), taken
-
-    return make
-
-
-def outputs(model, images):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
-    return np.concatenate([session.run(None, {'images': image[None]})[0][:, 4:] for image in images])
-
-
-def test_equalised_channels_leave_the_float_network_as_it_was(candidate):
-    before, images = candidate(spread=4.0)
-    after, count = equalised(before, images)
-    assert count == 2  # what c1 and c2 read
-    np.testing.assert_allclose(outputs(after.model, images), outputs(before.model, images), rtol=1e-3, atol=1e-5)
-    low, high = channel_extremes(after.model, ['a0'], images)['a0']
-    assert low.min() >= 0
-    assert high.max() < 1.2 * high.min()
-
-
-def test_the_noise_names_the_layer_that_unlike_channels_ruin(candidate):
-    spread, images = candidate(spread=6.0)
-    layers = {layer.name: layer for layer in layer_noise(spread, images)[0]}
-    assert max(layers, key=lambda name: layers[name].noise) == 'c1'
-    assert 'depthwise, channels of unlike range' in layers['c1'].why
-    own_scales, _ = candidate('openvino', spread=6.0)
-    assert layer_noise(own_scales, images)[0][0].noise < 0.1 * layers['c1'].noise
-
-
-def test_biases_take_the_shift_of_the_mean_back(candidate):
-    before, images = candidate(spread=2.0)
-    shifts = layer_noise(before, images)[1]
-    bias = {tensor.name: numpy_helper.to_array(tensor) for tensor in unshifted(before, images).model.graph.initializer}
-    assert np.abs(shifts['c1']).max() > 0
-    np.testing.assert_allclose(bias['c1_bias'], -shifts['c1'], rtol=1e-4, atol=1e-7)
-    assert not numpy_helper.to_array(constants(biased(before.model).graph)['c1_bias']).any()
-
-
-def test_a_network_without_depthwise_convolutions_has_one_scale_an_activation(candidate):
-    start, images = candidate('openvino')
-    assert set(start.channel_ranges) == {'a0'}
-    assert with_ranges(leaving(start, ['c1']), images, 'minmax', 100.0).channel_ranges == {}
-
-
-@pytest.mark.parametrize('act', ['Relu', 'SiLU'])
-def test_a_layer_in_float_stays_in_float_in_onnx_runtime(candidate, act):
-    """Between Q and DQ it would not: ONNX Runtime rounds the weights of such a convolution by itself, for all channels alike."""
-    import onnxruntime
-
-    start, images = candidate(act=act, spread=3.0)
-    model = leaving(start, ['c1']).written()
-    answers = []
-    for level in (
-        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    ):
-        settings = onnxruntime.SessionOptions()
-        settings.graph_optimization_level = level
-        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=['CPUExecutionProvider'])
-        answers.append(session.run(None, {'images': images[0][None]})[0])
-    np.testing.assert_allclose(answers[1], answers[0], atol=2e-2)
-    reading = {node.input[0] for node in model.graph.node if node.op_type == 'QuantizeLinear'}
-    assert 'c1' not in reading
-
-
-def test_rounding_by_what_is_read_keeps_more_than_rounding_to_the_nearest(candidate):
-    before, images = candidate()
-    after = rounded(before, images)
-    assert set(after.weight_scales) == {'w1', 'w2'}
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.model.graph.initializer}
-    steps = weights['w2'] / after.weight_scales['w2'][:, None, None, None]
-    np.testing.assert_allclose(steps, steps.round(), atol=1e-3)
-    noise = {layer.name: layer for layer in layer_noise(before, images)[0]}
-    less = {layer.name: layer for layer in layer_noise(after, images)[0]}
-    assert less['c2'].by_weights < 1e-6 <= noise['c2'].by_weights
-
-
-@pytest.mark.parametrize(
-    ('low', 'high', 'zero'),
-    [([0, 0], [1, 100], 0), ([-1, -1], [1, 1], 127), ([0, 0], [0, 0], 0), ([-1, -50], [3, 150], 64)],
-)
-def test_scales_of_channels_hold_their_ends(low, high, zero):
-    scales, found = channel_scales(np.float32(low), np.float32(high))
-    assert abs(found - zero) <= 1
-    assert np.all(scales * (255 - found) >= np.float32(high) * 0.999)
-    assert np.all(scales * found >= -np.float32(low) * 0.999)
 
 
 def test_drift_counts_what_came_what_went_and_what_changed():
