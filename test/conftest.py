@@ -5,12 +5,12 @@ import os
 import signal
 import sys
 import tempfile
+from importlib import util
 from pathlib import Path
 from typing import IO
 
 import absent_packages
 import pytest
-from hypothesis import HealthCheck, settings
 
 from kd_perception.ros.large_messages import profile_variable
 
@@ -47,13 +47,16 @@ os.environ['OMP_WAIT_POLICY'] = 'PASSIVE'
 
 
 # No time decides, however busy the machine is. tools/fuzz runs the tests that are marked `fuzz` with as many examples as it says.
-settings.register_profile(
-    'untimed',
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    max_examples=int(os.environ.get('KD_FUZZ_EXAMPLES', settings.default.max_examples)),
-)
-settings.load_profile('untimed')
+if util.find_spec('hypothesis'):
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        'untimed',
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        max_examples=int(os.environ.get('KD_FUZZ_EXAMPLES', settings.default.max_examples)),
+    )
+    settings.load_profile('untimed')
 
 
 @pytest.fixture(scope='session')
