@@ -146,7 +146,9 @@ def test_only_what_is_not_green_has_an_advice_and_always(level, advice):
 def test_the_command_on_this_machine(tmp_path, capsys):
     make_bundle(tmp_path / 'cells')
     status = main(['doctor', '--json', '--model', str(tmp_path / 'cells')])
-    document = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert printed.out, printed.err
+    document = json.loads(printed.out)
     assert list(document['sections']) == ['Machine', 'ROS 2', 'Engines', 'Bundles']
     assert status == (1 if document['level'] == 'red' else 0)
 
