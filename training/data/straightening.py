@@ -103,9 +103,10 @@ def _picture_within(image: Image) -> Floats | None:
     if plain.sum() < 2:
         return None
     usual = np.median(colors[plain], axis=0)
+    image = image.copy()  # OpenCV asks for an image that it may write to, and writes to the mask alone
     for corner, color, gray in zip(corners, colors, plain, strict=True):
         if gray and np.abs(color - usual).max() <= TOLERANCE:
-            cv2.floodFill(image.copy(), filled, corner, (0, 0, 0), (TOLERANCE,) * 3, (TOLERANCE,) * 3, flags)
+            cv2.floodFill(image, filled, corner, (0, 0, 0), (TOLERANCE,) * 3, (TOLERANCE,) * 3, flags)
     inside = np.ascontiguousarray(1 - filled[1:-1, 1:-1])
     if inside.all():
         return None

@@ -141,6 +141,17 @@ def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     return {name: node for node in graph.node for name in node.output}
 
 
+def nodes_behind(graph: onnx.GraphProto, tensors: Sequence[str]) -> list[onnx.NodeProto]:
+    """The nodes that some tensors are computed by, in the graph's order."""
+    maker, wanted, waiting = makers(graph), set(), [*tensors]
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is not None and node.name not in wanted:
+            wanted.add(node.name)
+            waiting += node.input
+    return [node for node in graph.node if node.name in wanted]
+
+
 def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     """By the name of a tensor, the nodes that read it."""
     found: dict[str, list[onnx.NodeProto]] = {}

@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from torch.nn import functional
 
 from training.errors import QuantizationError
-from training.quantize.network import constants, makers
+from training.quantize.network import constants, nodes_behind
 
 Tensor = torch.Tensor
 Operator = Callable[[Sequence[Any], dict[str, Any]], Any]
@@ -33,13 +33,7 @@ class TorchGraph:
 
     def __init__(self, model: onnx.ModelProto, outputs: Sequence[str]) -> None:
         self._outputs = list(outputs)
-        maker, wanted, waiting = makers(model.graph), set(), [*outputs]
-        while waiting:
-            node = maker.get(waiting.pop())
-            if node is not None and node.name not in wanted:
-                wanted.add(node.name)
-                waiting += node.input
-        nodes = [node for node in model.graph.node if node.name in wanted]
+        nodes = nodes_behind(model.graph, outputs)
         unknown = sorted({node.op_type for node in nodes} - set(OPERATORS))
         if unknown:
             raise QuantizationError(f'no trainable network: torch has no {", ".join(unknown)} here')

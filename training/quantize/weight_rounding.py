@@ -23,7 +23,7 @@ from tqdm import tqdm
 from training.quantize.activations import activation_functions
 from training.quantize.calibration import Image, run
 from training.quantize.candidate import Candidate, biased, groups_of
-from training.quantize.network import attribute, constants, makers, readers
+from training.quantize.network import attribute, constants, makers, nodes_behind, readers
 from training.quantize.qdq import weight_levels
 from training.quantize.repairs import output_places, windows
 
@@ -220,13 +220,7 @@ def _up_to(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """The part of a network that computes some tensors."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    maker, wanted, waiting = makers(copy.graph), set(), [*tensors]
-    while waiting:
-        node = maker.get(waiting.pop())
-        if node is not None and node.name not in wanted:
-            wanted.add(node.name)
-            waiting += node.input
-    kept = [node for node in copy.graph.node if node.name in wanted]
+    kept = nodes_behind(copy.graph, tensors)
     read = {name for node in kept for name in node.input}
     weights = [tensor for tensor in copy.graph.initializer if tensor.name in read]
     for field, left in (('node', kept), ('initializer', weights)):
