@@ -33,6 +33,8 @@ LOWEST_SCORE = 0.001
 """Average precision asks for the whole curve, so nearly everything is detected."""
 FIXED_RECALL = 0.9
 """Where precisions of networks are compared whose scores mean different things."""
+MOST_NAMED = 5
+"""Of a data set's classes that a bundle does not know, so many are named."""
 LOWEST_CALIBRATED_SCORE = 0.05
 """Detections below are too many and too sure to be wrong for a calibration error that says anything."""
 
@@ -254,8 +256,10 @@ def in_classes_of(
     known = {name.casefold(): name for name in bundle.classes}
     targets = {name: known.get(name.casefold()) or bundle.class_map.get(name) for name in names}
     if unknown := [name for name, target in targets.items() if target is None]:
+        more = f' and {len(unknown) - MOST_NAMED} more' if len(unknown) > MOST_NAMED else ''
         raise DataError(
-            f'{dataset} has the classes {", ".join(unknown)}, which {bundle.name} neither has nor covers; it has '
+            f'{dataset} has the classes {", ".join(unknown[:MOST_NAMED])}{more}, '
+            f'which {bundle.name} neither has nor covers; it has '
             f'{", ".join(bundle.classes)}. python -m training prepare --class-map renames them'
         )
     rules = ClassRules(bundle.classes, {name.casefold(): str(target) for name, target in targets.items()})

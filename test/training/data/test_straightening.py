@@ -96,3 +96,12 @@ def test_only_what_is_trained_on_is_set_upright():
     assert np.median(np.abs(train.read()[inner, inner].astype(int) - street()[inner, inner])) <= 2
     assert val.objects[0].box == loose.box
     assert np.array_equal(val.read(), image)
+
+
+def test_a_set_in_which_few_pictures_look_turned_stays_as_it_is():
+    images = [turned(street(), matrix_of(10, 0, 0)), street(1), street(2)]
+    source = Source(
+        tuple(Picture(str(k), lambda k=k: images[k], (), str(k), 'train') for k in range(len(images))), ('lamp',)
+    )
+    assert turn_of(images[0]) is not None
+    assert straightened(source) is source
