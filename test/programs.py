@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -86,4 +87,7 @@ def _run(module: str, arguments: list[str], out: Path, errors: Path | None, envi
     if errors is None:
         os.dup2(1, 2)
     sys.argv = [module, *arguments]
-    sys.exit(import_module(module).main())
+    try:
+        sys.exit(import_module(module).main())
+    finally:
+        gc.collect()  # as an interpreter does at its end: ROS's shared memory goes with the last of its objects

@@ -19,6 +19,7 @@ def two_cameras(start_detector, make_client) -> tuple[DetectorProcess, Client]:
     detector = start_detector(client={'name': 'front_client', 'camera': 'front'}, cameras='[front, rear]')
     wait_for(rear.camera.get_subscription_count, 'the subscription to the rear camera')
     wait_for(lambda: rear.count_publishers('rear/detections'), 'detections of the rear camera')
+    wait_for(rear.is_known_to_detector, 'the detector to know of the rear camera')
     return detector.wait_until_active('front/detections'), rear
 
 

@@ -146,5 +146,6 @@ def test_the_node_answers_a_picture_or_says_why_not(make_client, machine, bundle
             if not reason:
                 assert change(client, Transition.TRANSITION_ACTIVATE)
                 wait_for(lambda: client.camera.get_subscription_count(), 'the subscription')
-                assert client.detect(image).detections, f'{engine} finds what the picture shows'
+                # A profile may drop what is late, as all is on a busy machine.
+                assert client.detect(image, again_s=0.5).detections, f'{engine} finds what the picture shows'
         wait_for(lambda: not client.camera.get_subscription_count(), 'the end of the node')
