@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -248,6 +250,22 @@ def test_a_signal_while_the_engine_hangs_ends_it_cleanly(start_detector, tmp_pat
     assert detector.stop(how) == 0
     assert 'Traceback' not in detector.log
     assert '2 frames received, 1 published, dropped: 1 failed' in detector.log
+
+
+def shared_memory_of(pid: int) -> list[Path]:
+    """Fast DDS's segments that a process made: their locks are open in it."""
+    opened = {Path(os.readlink(descriptor)) for descriptor in Path(f'/proc/{pid}/fd').iterdir()}
+    return [path for path in opened if re.fullmatch(r'/dev/shm/fastdds_[0-9a-f]{16}_el', str(path))]
+
+
+@pytest.mark.parametrize('is_forked', [True, False])
+def test_its_shared_memory_goes_with_it(start_detector, is_forked):
+    detector = start_detector(is_forked=is_forked).wait_until_active()
+    assert detector.client.detect(image_with_cells(1)).detections
+    segments = shared_memory_of(detector.process.pid)
+    assert segments
+    assert detector.stop() == 0
+    assert not [path for path in segments if path.exists()]
 
 
 def processes_of(pid: int) -> list[int]:
