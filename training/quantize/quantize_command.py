@@ -24,6 +24,7 @@ examples:
   python -m training quantize models/mine flight.mp4                    pictures, a bag or a video: the float network judges
   python -m training quantize models/mine my_photos --engine openvino   the form that OpenVINO fuses; or tensorrt, or all
   python -m training quantize models/mine my_photos --tune 200          trains in INT8 where nothing else will do
+  python -m training quantize models/mine my_photos --every-step        what each repair gives, in a table and a picture
   python -m training quantize models/mine my_photos --explain           which layers lose, and why
   python -m training quantize models/mine my_photos --method percentile --leave 1,2.cv1
 
@@ -60,6 +61,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=0,
         metavar='STEPS',
         help='where no step holds, train in INT8 with the float network as teacher: 200, say; labels are not asked for',
+    )
+    parser.add_argument(
+        '--every-step', action='store_true', help='do not stop at the first step that holds: see all, take the nearest'
     )
     parser.add_argument('--max-ms', type=float, default=0.0, help='longest median inference on this machine, ms')
     parser.add_argument('--max-map-drop', type=float, default=0.02, help='accuracy gate; %(default)s by default')
@@ -134,6 +138,7 @@ def _settings(options: argparse.Namespace, bundle: Bundle, engine: str) -> Searc
         most_ms=options.max_ms,
         most_layers=options.most_layers,
         tune=options.tune,
+        every_step=options.every_step,
         methods=methods,
         quantize=quantize,
         threads=options.threads,
@@ -172,6 +177,7 @@ def _write(bundle: Bundle, found: Found, pictures: Any, settings: SearchSettings
     command = f'python -m training quantize models/{bundle.name} {shlex.quote(called)} --engine {settings.engine}'
     given = {'method': options.method, 'leave': options.leave, 'tune': options.tune}
     more = ''.join(f' --{name} {value}' for name, value in given.items() if value)
+    more += ' --every-step' * options.every_step
     again = f'{command}{more} --images {options.images} --judged {options.judged}'
     artifact = write_artifact(bundle, found, pictures, settings, judgement, called, again)
     for line in _figures(judgement):

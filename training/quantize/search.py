@@ -56,6 +56,7 @@ class SearchSettings:
         most_ms: longest inference on this machine; 0 for as long as the float network's.
         most_layers: at most so many layers stay in float beside first and last.
         tune: steps of training with the float network as teacher, the dearest repair; 0 leaves it out.
+        every_step: also the steps behind the first that holds, to see what each gives.
         methods: steps of `METHODS` that are tried.
         quantize: how graphs are written; the target is the engine's.
         rounds: timed inferences of each network.
@@ -67,6 +68,7 @@ class SearchSettings:
     most_ms: float = 0.0
     most_layers: int = 32
     tune: int = 0
+    every_step: bool = False
     methods: tuple[str, ...] = tuple(METHODS)
     quantize: QuantizeSettings = field(default_factory=QuantizeSettings)
     rounds: int = 15
@@ -181,6 +183,7 @@ class _Search:
                 f'{bundle.name} has no convolution between its first and its last ones: nothing to quantize'
             )
         same = asdict(replace(settings, tune=0))  # its steps go on from those without it
+        same.pop('every_step')
         key = [same, bundle.artifact('onnxruntime', 'fp32').sha256, pictures.sha256, len(pictures.judged)]
         name = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:10]
         self._folder = folder / f'{bundle.name}-{settings.engine}-{name}'
@@ -194,15 +197,15 @@ class _Search:
             best, method = self._ranges(bar)
             layers, _ = layer_noise(best[0], self._few)
             for name, repair in self._repairs(method):
-                if self._holds(best[1]):
+                if self._is_through(best[1]):
                     break
                 bar.set_description(name)
                 best = self._tried(name, repair, best)
                 bar.update()
-            if not self._holds(best[1]):
+            if not self._is_through(best[1]):
                 bar.set_description('layers in float')
                 best = self._float_layers(best)
-            if self._settings.tune and not self._holds(best[1]):
+            if self._settings.tune and not self._is_through(best[1]):
                 bar.set_description(TUNED)
                 best = self._tuned(best)
         candidate, step = best
@@ -224,7 +227,7 @@ class _Search:
                 best, chosen = (candidate, step), method
             else:
                 self._take_back(step)
-            if self._holds(best[1]):
+            if self._is_through(best[1]):
                 break
         assert best is not None
         return best, chosen
@@ -270,7 +273,8 @@ class _Search:
         if candidate is None:
             return best
         step = self._measured(name, candidate, started)
-        if self._holds(step) or step.verdict.drift < (1 - LEAST_GAIN) * best[1].verdict.drift:
+        is_nearer = step.verdict.drift < (1 - LEAST_GAIN) * best[1].verdict.drift
+        if is_nearer or (self._holds(step) and not self._holds(best[1])):
             return candidate, step
         self._take_back(step)
         return best
@@ -287,7 +291,7 @@ class _Search:
             if step.ms > (self._settings.most_ms or step.float_ms):
                 self._take_back(step)
                 break
-            if self._holds(step):
+            if self._holds(step) and not self._settings.every_step:
                 return candidate, step
             if step.verdict.drift < (1 - LEAST_GAIN) * best[1].verdict.drift:
                 best = candidate, step
@@ -339,6 +343,10 @@ class _Search:
 
     def _take_back(self, step: SearchStep) -> None:
         self._steps[self._steps.index(step)] = replace(step, kept=False)
+
+    def _is_through(self, step: SearchStep) -> bool:
+        """Whether no dearer step is looked at."""
+        return self._holds(step) and not self._settings.every_step
 
     def _holds(self, step: SearchStep) -> bool:
         within = not self._settings.most_ms or step.ms <= self._settings.most_ms

@@ -16,6 +16,7 @@ from small_networks import LAMPS, SIDE, depthwise_lamps, picture_of_lamps
 pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore')
 
+from benchmarks import int8_steps  # noqa: E402
 from kd_perception.bundles.bundle import load_bundle, write_bundle  # noqa: E402
 from kd_perception.bundles.bundle_yaml import read  # noqa: E402
 from kd_perception.selection import gate  # noqa: E402
@@ -258,6 +259,23 @@ def test_a_search_goes_on_where_it_stopped(bundle, dataset, monkeypatch):
     assert load_bundle(folder).provenance['quantize']['onnxruntime']['times_float'] == round(
         kept['float_ms'] / 0.125, 2
     )
+
+
+def test_every_step_is_looked_at_and_the_tables_are_collected(bundle, dataset, capsys):
+    folder = bundle()
+    assert quantize(folder, dataset, '--every-step', '--most-layers', 1, '--tune', 2) == 0
+    printed, work = capsys.readouterr().out, folder.parent / 'work'
+    steps = ['ranges: entropy', 'biases corrected', 'weights rounded by what is read', 'weight rounding learned']
+    for step in [*steps, '1 noisiest layers in float', 'weights tuned in INT8']:
+        assert f'| {step}' in printed
+    assert '--every-step' in load_bundle(folder).artifact('onnxruntime', 'int8').made_by
+    steps = json.loads(next(work.glob('*/steps.json')).read_text())
+    drifts = [step['verdict']['drift'] for step in steps if step['kept']]
+    assert drifts == sorted(drifts, reverse=True), 'each that is kept is nearer than those before'
+    assert int8_steps.main([str(work)]) == 0
+    assert capsys.readouterr().out.startswith('lamps, onnxruntime:\n\n| step |')
+    assert int8_steps.main([str(folder)]) == 1
+    assert 'no search has ended there' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
