@@ -121,9 +121,9 @@ def test_a_transition_that_fails_half_way_leaves_nothing_behind(make_node, clien
 
 
 def test_a_node_that_goes_while_it_configures_keeps_nothing(make_node):
-    gate = Gate()
-    with spinning(make_node(autostart=True)) as node:
-        node._live._build = gate.build
+    gate, node = Gate(), make_node(autostart=True)
+    node._live._build = gate.build  # before it is spun, and so starts
+    with spinning(node):
         assert gate.begun.wait(PATIENCE)
         builder = node._live._builder
     gate.allowed.set()
