@@ -94,6 +94,19 @@ def conv(number: int, source: str, **attributes) -> onnx.NodeProto:
     return node('Conv', [source, f'w{number}'], f'c{number}', **attributes)
 
 
+def chain(path: Path, side: int, layers: int = 16, channels: int = 8) -> Path:
+    """One convolution with ReLU behind the other; c0 … reads what the one before it writes."""
+    rng = np.random.default_rng(0)
+    tensors, nodes, last = {}, [], 'images'
+    for number in range(layers):
+        read = 3 if number == 0 else channels
+        spread = np.sqrt(2 / read)  # what is written is as large as what is read (He et al. 2015)
+        tensors[f'w{number}'] = rng.normal(0, spread, (channels, read, 1, 1)).astype(np.float32)
+        nodes += [conv(number, last), node('Relu', [f'c{number}'], f'a{number}')]
+        last = f'a{number}'
+    return save(path, nodes, tensors, {last: (1, channels, side, side)}, image=(1, 3, side, side))
+
+
 def shortcuts(path: Path, side: int, spread: float = 1.0) -> Path:
     """As C2f and SPPF do: halves, a shortcut, a concatenation, a pooling; SiLU behind the channels that are unlike."""
     rng = np.random.default_rng(0)

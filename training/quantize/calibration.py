@@ -187,7 +187,15 @@ def _groups(model: onnx.ModelProto, tensors: Sequence[str]) -> Iterator[list[str
 def run(
     model: onnx.ModelProto, images: Sequence[Image], what: str, *, as_written: bool = False
 ) -> Iterator[list[npt.NDArray[np.float32]]]:
-    """The outputs of a network for each image, by ONNX Runtime; `as_written` without its rewrites of the graph."""
+    """The outputs of a network for each image, see `session_of`."""
+    session = session_of(model, as_written=as_written)
+    name = session.get_inputs()[0].name
+    for image in tqdm(images, what, unit='image', leave=False, disable=None):
+        yield session.run(None, {name: image[None]})
+
+
+def session_of(model: onnx.ModelProto, *, as_written: bool = False) -> Any:
+    """A network in ONNX Runtime on the CPU; `as_written` without its rewrites of the graph."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -197,10 +205,7 @@ def run(
     settings.add_session_config_entry(
         'session.intra_op.allow_spinning', '0'
     )  # waiting threads leave the processor to others
-    session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=['CPUExecutionProvider'])
-    name = session.get_inputs()[0].name
-    for image in tqdm(images, what, unit='image', leave=False, disable=None):
-        yield session.run(None, {name: image[None]})
+    return onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=['CPUExecutionProvider'])
 
 
 def _some(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -6,7 +6,7 @@ Nothing here changes what the network computes, beyond the last bits of a sum. A
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +141,12 @@ def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     return {name: node for node in graph.node for name in node.output}
 
 
-def nodes_behind(graph: onnx.GraphProto, tensors: Sequence[str]) -> list[onnx.NodeProto]:
-    """The nodes that some tensors are computed by, in the graph's order."""
+def nodes_behind(graph: onnx.GraphProto, tensors: Sequence[str], known: Collection[str] = ()) -> list[onnx.NodeProto]:
+    """The nodes that some tensors are computed by, in the graph's order; those behind what is known are left out."""
     maker, wanted, waiting = makers(graph), set(), [*tensors]
     while waiting:
-        node = maker.get(waiting.pop())
+        name = waiting.pop()
+        node = None if name in known else maker.get(name)
         if node is not None and node.name not in wanted:
             wanted.add(node.name)
             waiting += node.input

@@ -9,7 +9,7 @@ learned rounding is better than the nearest one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,15 +23,14 @@ from tqdm import tqdm
 from training.quantize.activations import activation_functions
 from training.quantize.calibration import Image, run
 from training.quantize.candidate import Candidate, biased, groups_of
-from training.quantize.network import attribute, constants, makers, nodes_behind, readers
+from training.quantize.layer_reads import LayerReads, part
+from training.quantize.network import attribute, constants, makers, readers
 from training.quantize.qdq import weight_levels
 from training.quantize.repairs import output_places, windows
 
 FloatArray = npt.NDArray[np.float32]
 Function = Callable[[torch.Tensor], torch.Tensor]
 
-LAYERS_AT_ONCE = 8
-"""So many layers are learned from one run of the network; those before them are done."""
 PLACES = 128
 """Of what a convolution writes in each image, from which it learns."""
 ITERATIONS = 300
@@ -92,23 +91,26 @@ def learned(candidate: Candidate, images: Sequence[Image]) -> Candidate | None:
     size = sum(int(np.prod(known[node.input[1]].dims)) for node in nodes)
     iterations = int(np.clip(MOST_WORK / max(size, 1), FEWEST_ITERATIONS, ITERATIONS))
     written = candidate.written()
+    reads = {node.name: node.input[0] for node in written.graph.node}
+    read = LayerReads(written, [reads[node.name] for node in nodes], images).read
+    wanted = _float_outputs(candidate.model, nodes, images)
     changed: dict[str, FloatArray] = {}
     scales = dict(candidate.weight_scales)
-    with tqdm(total=len(nodes), desc='learning to round', unit='layer', leave=False, disable=None) as bar:
-        for some in (nodes[k : k + LAYERS_AT_ONCE] for k in range(0, len(nodes), LAYERS_AT_ONCE)):
-            for node, read, wanted in _gathered(candidate.model, written, some, images):
-                bar.update()
-                if read is None or wanted is None:
-                    continue
-                weight = numpy_helper.to_array(known[node.input[1]])
-                scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / levels, 1e-12).astype(np.float32)
-                bias = numpy_helper.to_array(known[node.input[2]])
-                layer = _layer(node, weight, scale, bias, read, wanted, functions.get(node.output[0], _identity))
-                new, shifted = learn(layer, levels, iterations)
-                changed[node.input[1]] = new.reshape(weight.shape).numpy()
-                changed[node.input[2]] = shifted.reshape(bias.shape).numpy()
-                scales[node.input[1]] = scale
-                _patch(written, node, changed)
+    for node in tqdm(nodes, 'learning to round', unit='layer', leave=False, disable=None):
+        weight = numpy_helper.to_array(known[node.input[1]])
+        values = read(reads[node.name])
+        if output_places(values[0], node, weight.shape) != wanted[node.name].shape:
+            continue  # padded in another way
+        scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / levels, 1e-12).astype(np.float32)
+        bias = numpy_helper.to_array(known[node.input[2]])
+        layer = _layer(
+            node, weight, scale, bias, values, wanted.pop(node.name), functions.get(node.output[0], _identity)
+        )
+        new, shifted = learn(layer, levels, iterations)
+        changed[node.input[1]] = new.reshape(weight.shape).numpy()
+        changed[node.input[2]] = shifted.reshape(bias.shape).numpy()
+        scales[node.input[1]] = scale
+        _patch(written, node, changed)
     return replace(candidate.with_weights(changed), weight_scales=scales)
 
 
@@ -162,73 +164,59 @@ def _written(layer: Layer, weight: torch.Tensor, rows: torch.Tensor | slice) -> 
     return layer.read[:, rows] @ weight.transpose(1, 2) + layer.bias
 
 
+@dataclass(frozen=True)
+class _FloatOutputs:
+    """What a convolution writes in the float network.
+
+    Attributes:
+        shape: height and width.
+        rows: at the places of `_places` (R, channels), image after image.
+    """
+
+    shape: tuple[int, ...]
+    rows: FloatArray
+
+
+def _float_outputs(
+    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], images: Sequence[Image]
+) -> dict[str, _FloatOutputs]:
+    """By the name of each convolution."""
+    rows: dict[str, list[FloatArray]] = {node.name: [] for node in nodes}
+    shapes: dict[str, tuple[int, ...]] = {}
+    network = part(model, [node.output[0] for node in nodes])
+    for number, outputs in enumerate(run(network, images, 'what float layers write')):
+        for node, output in zip(nodes, outputs, strict=True):
+            shapes[node.name] = output.shape[2:]
+            places = _places(number, output.shape[2:])
+            rows[node.name].append(output[0].reshape(output.shape[1], -1)[:, places].T)
+    return {name: _FloatOutputs(shapes[name], np.concatenate(found)) for name, found in rows.items()}
+
+
+def _places(image: int, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Numbers of the places of an image at which a layer of this height and width is looked at."""
+    count = int(np.prod(shape))
+    return np.random.default_rng(image).choice(count, min(PLACES, count), replace=False)
+
+
 def _layer(
     node: onnx.NodeProto,
     weight: FloatArray,
     scale: FloatArray,
     bias: FloatArray,
-    read: FloatArray,
-    wanted: FloatArray,
+    values: Sequence[FloatArray],
+    wanted: _FloatOutputs,
     function: Function,
 ) -> Layer:
     count = groups_of(node)
+    read = [windows(value, node, weight.shape, _places(image, wanted.shape)) for image, value in enumerate(values)]
     return Layer(
         torch.from_numpy(weight.reshape(count, len(weight) // count, -1).copy()),
         torch.from_numpy(scale.reshape(count, -1, 1)),
         torch.from_numpy(bias.reshape(count, 1, -1).copy()),
-        torch.from_numpy(read),
-        torch.from_numpy(wanted.reshape(len(wanted), count, -1).transpose(1, 0, 2).copy()),
+        torch.from_numpy(np.concatenate(read, 1)),
+        torch.from_numpy(wanted.rows.reshape(len(wanted.rows), count, -1).transpose(1, 0, 2).copy()),
         function,
     )
-
-
-def _gathered(
-    model: onnx.ModelProto, written: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], images: Sequence[Image]
-) -> Iterator[tuple[onnx.NodeProto, FloatArray | None, FloatArray | None]]:
-    """Of each convolution what it reads in INT8 (G, R, K) and writes in float (R, channels) at the same places; None: unknown."""
-    known = constants(model.graph)
-    quantized = {node.name: node.input[0] for node in written.graph.node}
-    reads = list(dict.fromkeys(quantized[node.name] for node in nodes))
-    results: dict[str, list[tuple[FloatArray, FloatArray]]] = {node.name: [] for node in nodes}
-    both = zip(
-        # ONNX Runtime's rewrites do not know the other engines' forms: one scale a channel of an activation, for one.
-        run(_up_to(written, reads), images, 'what INT8 layers read', as_written=True),
-        run(_up_to(model, [node.output[0] for node in nodes]), images, 'what float layers write'),
-        strict=True,
-    )
-    for number, (values, outputs) in enumerate(both):
-        read = dict(zip(reads, values, strict=True))
-        for node, output in zip(nodes, outputs, strict=True):
-            shape = known[node.input[1]].dims
-            value = read[quantized[node.name]]
-            if output_places(value, node, shape) != output.shape[2:]:
-                continue  # padded in another way
-            draw = np.random.default_rng(number)
-            count = output.shape[2] * output.shape[3]
-            places = draw.choice(count, min(PLACES, count), replace=False)
-            taken = output[0].reshape(output.shape[1], -1)[:, places].T
-            results[node.name].append((windows(value, node, shape, places), taken))
-    for node in nodes:
-        rows = results.pop(node.name)
-        if not rows:
-            yield node, None, None
-            continue
-        yield node, np.concatenate([row[0] for row in rows], 1), np.concatenate([row[1] for row in rows])
-
-
-def _up_to(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The part of a network that computes some tensors."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    kept = nodes_behind(copy.graph, tensors)
-    read = {name for node in kept for name in node.input}
-    weights = [tensor for tensor in copy.graph.initializer if tensor.name in read]
-    for field, left in (('node', kept), ('initializer', weights)):
-        copy.graph.ClearField(field)
-        getattr(copy.graph, field).extend(left)
-    copy.graph.ClearField('output')
-    copy.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
-    return copy
 
 
 def _patch(written: onnx.ModelProto, node: onnx.NodeProto, values: Mapping[str, FloatArray]) -> None:

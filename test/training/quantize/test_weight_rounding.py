@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from small_networks import SIDE as LAMPS_SIDE
-from small_networks import depthwise_lamps, shortcuts
+from small_networks import chain, depthwise_lamps, shortcuts
 
 torch = pytest.importorskip('torch')
 
@@ -55,30 +55,42 @@ def test_where_learning_gains_nothing_rounding_is_to_the_nearest():
     torch.testing.assert_close(bias, one.bias, atol=1e-5, rtol=0)
 
 
+def small(make, path, **options):
+    """One of the small networks, with pictures that calibrate, and others."""
+    side = LAMPS_SIDE if make is depthwise_lamps else SIDE
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0, 1, (3, side, side)).astype(np.float32) for _ in range(48)]
+    file = make(path, **options) if make is depthwise_lamps else make(path, side, **options)
+    return with_shapes(file), images[:16], images[16:]
+
+
+def error(candidate, model, output, images):
+    """Squared error of a tensor of the INT8 network, over several pictures."""
+    networks = [TorchGraph(one, [output]) for one in (candidate.written(), model)]
+    found, wanted = ([network(torch.from_numpy(image[None]))[0] for image in images] for network in networks)
+    return float((torch.cat(found) - torch.cat(wanted)).square().mean())
+
+
 @pytest.mark.parametrize(
-    ('make', 'side', 'output', 'target'),
+    ('make', 'spread', 'output', 'target'),
     [
-        (shortcuts, SIDE, 'c5', 'onnxruntime'),
-        (shortcuts, SIDE, 'c5', 'openvino'),
-        (shortcuts, SIDE, 'c5', 'tensorrt'),
-        (depthwise_lamps, LAMPS_SIDE, 'c3', 'openvino'),  # one scale a channel, which ONNX Runtime's kernels refuse
+        (shortcuts, 2.0, 'c5', 'onnxruntime'),
+        (shortcuts, 2.0, 'c5', 'openvino'),
+        (shortcuts, 2.0, 'c5', 'tensorrt'),
+        (depthwise_lamps, 6.0, 'c3', 'openvino'),  # one scale a channel, which ONNX Runtime's kernels refuse
     ],
 )
-def test_a_network_whose_rounding_is_learned_is_nearer_to_the_float_one(tmp_path, make, side, output, target):
-    rng = np.random.default_rng(1)
-    images = [rng.uniform(0, 1, (3, side, side)).astype(np.float32) for _ in range(6)]
-    file = tmp_path / 'model.onnx'
-    start = Candidate(
-        with_shapes(make(file, side, spread=2.0) if make is shortcuts else make(file, spread=6.0)),
-        QuantizeSettings(target=target),
-    )
-    before = with_ranges(start, images, 'minmax', 100.0)
-    after = learned(before, images[:5])
+def test_a_network_whose_rounding_is_learned_is_nearer_to_the_float_one(tmp_path, make, spread, output, target):
+    model, taught, others = small(make, tmp_path / 'model.onnx', spread=spread)
+    before = with_ranges(Candidate(model, QuantizeSettings(target=target)), taught, 'minmax', 100.0)
+    after = learned(before, taught)
     assert set(after.weight_scales) == {f'w{n}' for n in range(1, 5 if make is shortcuts else 3)}
+    assert error(after, model, output, others) < error(before, model, output, others)
 
-    def written(model):
-        return TorchGraph(model, [output])(torch.from_numpy(images[5][None]))[0]
 
-    wanted = written(start.model)
-    errors = [(written(one.written()) - wanted).square().mean() for one in (before, after)]
+@pytest.mark.parametrize('target', ['onnxruntime', 'openvino'])
+def test_no_layer_answers_again_for_what_one_before_it_has_answered_for(tmp_path, target):
+    model, taught, others = small(chain, tmp_path / 'model.onnx')
+    before = with_ranges(Candidate(model, QuantizeSettings(target=target)), taught, 'minmax', 100.0)
+    errors = [error(one, model, 'a15', others) for one in (before, learned(before, taught))]
     assert errors[1] < errors[0]
