@@ -2,10 +2,10 @@
 
 A peer is any program that publishes an answer with the image's own header for every image that it works on:
 
-    python -m benchmarks.peers --ours fp32=aerial_traffic,precision=fp32,engine=auto,latency_budget_ms=1 \\
+    python -m benchmarks.peers --ours fp32=aerial_traffic,precision=fp32,engine=openvino \\
         --peer 'other=ros2 run other_package detector' --topic other=/yolo/detections --type other=yolo_msgs.msg.DetectionArray
 
-`engine=auto` with a budget that no network keeps runs the quickest of the engines that are installed. A peer's image
+Name the engine: `auto` may take another network of the family, if that keeps the budget and this does not. A peer's image
 topic has to be `image`, by its own options or `--ros-args -r`.
 """
 
