@@ -190,6 +190,8 @@ class _Search:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._few = pictures.fed[:: max(len(pictures.fed) // REPAIR_PICTURES, 1)][:REPAIR_PICTURES]
         self._steps: list[SearchStep] = []
+        # Weights and biases are fitted to what is rounded: a step that rounds otherwise begins before they were.
+        self._before_biases: Candidate | None = None
 
     def run(self) -> Found:
         """See `search`."""
@@ -241,18 +243,15 @@ class _Search:
             changed, count = smoothed(candidate, self._few)
             return self._calibrated(changed, method) if count else None
 
-        before_biases: list[Candidate] = []
-
         def biases(candidate: Candidate) -> Candidate:
-            before_biases.append(candidate)
+            self._before_biases = candidate
             return unshifted(candidate, self._few)
 
         def rounding(candidate: Candidate) -> Candidate:
-            # Other weights shift other means: the biases of before would be those of another rounding.
-            return unshifted(rounded((before_biases or [candidate])[-1], self._few), self._few)
+            return unshifted(rounded(self._before_biases or candidate, self._few), self._few)
 
         def learning(candidate: Candidate) -> Candidate | None:
-            return learned((before_biases or [candidate])[-1], self._few)
+            return learned(self._before_biases or candidate, self._few)
 
         return [
             ('channels equalised', channels),
@@ -281,12 +280,13 @@ class _Search:
 
     def _float_layers(self, best: tuple[Candidate, SearchStep]) -> tuple[Candidate, SearchStep]:
         """Leave the noisiest layers in float: one, two, four, …, as long as the time allows."""
-        noise, _ = layer_noise(best[0], self._few)
+        start = self._before_biases or best[0]
+        noise, _ = layer_noise(start, self._few)
         order = [layer.name for layer in sorted(noise, key=lambda layer: -layer.noise)]
         count = 1
         while count <= min(self._settings.most_layers, len(order) - 1):
             started = time.monotonic()
-            candidate = leaving(best[0], order[:count])
+            candidate = unshifted(leaving(start, order[:count]), self._few)
             step = self._measured(f'{count} noisiest layers in float', candidate, started)
             if step.ms > (self._settings.most_ms or step.float_ms):
                 self._take_back(step)
