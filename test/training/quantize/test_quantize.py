@@ -261,6 +261,19 @@ def test_a_search_goes_on_where_it_stopped(bundle, dataset, monkeypatch):
     )
 
 
+def test_layers_left_in_float_begin_before_biases_and_weights_were_fitted_to_all_of_int8(bundle, dataset, monkeypatch):
+    given: dict[str, list] = {'unshifted': [], 'leaving': []}
+    for name, calls in given.items():
+        work = getattr(search, name)
+        monkeypatch.setattr(
+            search, name, lambda one, more, work=work, calls=calls: calls.append(one) or work(one, more)
+        )
+    assert quantize(bundle(act='SiLU'), dataset, '--every-step', '--most-layers', 1) == 0
+    before_biases = given['unshifted'][0]
+    assert given['leaving'] == [before_biases]
+    assert given['unshifted'][-1].settings.float_nodes, 'biases are corrected for what is left'
+
+
 def test_every_step_is_looked_at_and_the_tables_are_collected(bundle, dataset, capsys):
     folder = bundle()
     assert quantize(folder, dataset, '--every-step', '--most-layers', 1, '--tune', 2) == 0
