@@ -185,9 +185,13 @@ class _Usage:
 
 def said():
     """An answer as it comes: maps in the layout of convolutions, a head with two kinds of values, and its grids."""
-    torch.manual_seed(3)
-    maps = {'model.15': torch.randn(2, 6, 4, 4).to(memory_format=torch.channels_last)}
-    head = {'scores': torch.randn(2, 3, 9).transpose(1, 2), 'boxes': torch.randn(2, 8, 9), 'feats': [maps['model.15']]}
+    draw = torch.Generator().manual_seed(3)  # its own: torch's is shared by all threads
+
+    def values(*shape):
+        return torch.randn(shape, generator=draw)
+
+    maps = {'model.15': values(2, 6, 4, 4).to(memory_format=torch.channels_last)}
+    head = {'scores': values(2, 3, 9).transpose(1, 2), 'boxes': values(2, 8, 9), 'feats': [maps['model.15']]}
     return Outputs(maps, {'one2many': head})
 
 
