@@ -113,6 +113,10 @@ def joined() -> Iterator[Group]:
         return
     own = not distributed.is_initialized()
     if own:
+        # Its functions have the group of the moment of their import as a default. Imported later, by anybody, they would
+        # keep the group beyond its end, and a thread of it that meets the end of the interpreter aborts the process.
+        from torch.distributed.nn import functional  # noqa: F401
+
         distributed.init_process_group('nccl' if cuda else 'gloo', timeout=LONGEST_WAIT)
     try:
         yield Group(rank, size, device)

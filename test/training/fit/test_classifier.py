@@ -307,7 +307,6 @@ from training.distill.classifier_methods import MethodSettings
 from training.fit.loop import Run
 
 torch.set_num_threads(1)
-distributed.init_process_group('gloo')
 folder = Path(sys.argv[1])
 data = read_image_folder(folder / 'set', 32)
 settings = ClassifySettings(size=32, steps=3, batch=4, warmup_steps=1)
