@@ -25,22 +25,30 @@ def detector_node() -> int:
 
 def replay_node() -> int:
     """The node that plays a bag."""
-    return run('replay', 'kd_perception.ros.replay', interrupted=0)
+    return _run_node('replay', 'kd_perception.ros.replay', 'nothing played')
 
 
 def localizer_node() -> int:
     """The node that makes positions of boxes."""
-    return run('localizer', 'kd_perception.ros.localizer_node', interrupted=0)
+    return _run_node('localizer', 'kd_perception.ros.localizer_node', '0 of 0 frames published')
 
 
 def scene_camera() -> int:
     """The synthetic camera."""
-    return run('scene_camera', 'kd_perception.ros.scene_camera', interrupted=0)
+    return _run_node('scene_camera', 'kd_perception.ros.scene_camera', '0 frames published')
 
 
 def run(name: str, module: str, interrupted: int = INTERRUPTED) -> int:
     """Import a program's module, so that what it lacks is said as well, and run its `main`. Arguments as of `guard`."""
     return guard(name, lambda: int(importlib.import_module(module).main()), interrupted)
+
+
+def _run_node(name: str, module: str, last_words: str) -> int:
+    """Run a node's program. It obeys signals before its imports, where KeyboardInterrupt would become any error of a library."""
+    from kd_perception.ros.process import end_at_once_on_signals
+
+    end_at_once_on_signals(f'{name}: {last_words}')
+    return run(name, module, interrupted=0)
 
 
 def guard(name: str, program: Callable[[], int], interrupted: int = INTERRUPTED) -> int:

@@ -57,7 +57,7 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         node = start_node(make_node)
     except KdPerceptionError as error:
         print(f'{name}: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
+        _shut_down()
         return 1
     failures: list[BaseException] = []
 
@@ -83,7 +83,7 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
     node.destroy_node()
     for line in node.accounts().splitlines():
         print(f'{name}: {line}', flush=True)
-    rclpy.try_shutdown()
+    _shut_down()
     ignore_signals()
     # The middleware gives back its shared memory, 17 MB of /dev/shm, with the last object of the node; they are in a cycle.
     del node, executor, spinning
@@ -92,6 +92,13 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         raise failures[0]
     _end_despite_threads()
     return 0
+
+
+def _shut_down() -> None:
+    """End ROS, and leave the handlers as they are: rclpy sets the system's for a moment, in which a signal kills."""
+    import rclpy
+
+    rclpy.try_shutdown(uninstall_handlers=False)
 
 
 def _await(asked_to_end: queue.SimpleQueue[None]) -> None:

@@ -30,7 +30,7 @@ from kd_perception.errors import KdPerceptionError
 from kd_perception.ros import messages, parameters
 from kd_perception.ros.graph import COMPRESSED
 from kd_perception.ros.parameter_spec import ParameterSpec
-from kd_perception.ros.process import ignore_signals, until_signal
+from kd_perception.ros.process import SIGNALS, ignore_signals, until_signal
 from kd_perception.ros.replay_options import ReplayOptions
 from kd_perception.ros.startup import start_node, start_ros
 
@@ -252,7 +252,8 @@ def replay_node(ros_arguments: list[str] | None) -> Iterator[Node]:
     context = rclpy.Context()
     # Signals become KeyboardInterrupt in the loop that plays, which then still sums up.
     start_ros(ros_arguments, context=context, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     node = start_node(lambda: Node('replay', context=context))
     try:
         yield node
