@@ -65,6 +65,8 @@ def guard(name: str, program: Callable[[], int], interrupted: int = INTERRUPTED)
         finally:
             print(end='', flush=True)  # here, where a broken pipe is caught, and not at the interpreter's end
     except ImportError as error:
+        if _is_of_an_interrupt(error):
+            return interrupted
         if (error.name or '').partition('.')[0] == 'kd_perception':
             raise
         from kd_perception.cli.missing_packages import lack
@@ -77,3 +79,10 @@ def guard(name: str, program: Callable[[], int], interrupted: int = INTERRUPTED)
         return BROKEN_PIPE
     except KeyboardInterrupt:
         return interrupted
+
+
+def _is_of_an_interrupt(error: BaseException | None) -> bool:
+    """Whether KeyboardInterrupt is behind an error: the start of a library written in C makes "initialization failed" of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

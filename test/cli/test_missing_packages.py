@@ -219,6 +219,14 @@ def test_a_library_that_cannot_be_loaded_is_one_line(capsys, tmp_path, monkeypat
     assert capsys.readouterr().err == 'detector: cv2 cannot be loaded: libGL.so.1: no such file\n'
 
 
+def test_ctrl_c_while_a_library_is_loaded_is_no_missing_library(capsys, tmp_path, monkeypatch):
+    """As pybind11 raises what comes while it starts a module."""
+    (tmp_path / 'slow_start.py').write_text("raise ImportError('initialization failed') from KeyboardInterrupt()")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert console.run('kd_perception', 'slow_start') == console.INTERRUPTED
+    assert capsys.readouterr().err == ''
+
+
 def test_a_fault_of_our_own_is_a_traceback(tmp_path, monkeypatch):
     (tmp_path / 'faulty.py').write_text('from kd_perception.errors import NoSuchError')
     monkeypatch.syspath_prepend(tmp_path)
