@@ -84,7 +84,7 @@ def merge(found: Sequence[Detections], plan: Plan, thresholds: Thresholds, max_d
     parts = _parts(found, plan, slack)
     if len(parts.scores) == 0:
         return Detections.empty()
-    parts = _join(parts, slack, agnostic)
+    parts = _join(parts, plan, slack, agnostic)
     parts = parts.select(~_covered(parts, agnostic))
     return nms(parts.detections(), thresholds.iou, max_detections, agnostic)
 
@@ -106,11 +106,13 @@ def _parts(found: Sequence[Detections], plan: Plan, slack: float) -> _Parts:
     return _Parts(boxes, scores, class_ids, tile, origin, near & inner)
 
 
-def _join(parts: _Parts, slack: float, agnostic: bool) -> _Parts:
+def _join(parts: _Parts, plan: Plan, slack: float, agnostic: bool) -> _Parts:
     """Put together what faces each other over a seam and fills the overlap of both tiles."""
+    lefts = np.unique(np.array([tile.left for tile in plan.passes], np.float32))
+    tops = np.unique(np.array([tile.top for tile in plan.passes], np.float32))
     at_seam = np.flatnonzero(parts.is_part)
     pieces = parts.select(parts.is_part)
-    facing = _facing(pieces, 0, slack) | _facing(pieces, 1, slack)
+    facing = _facing(pieces, 0, lefts, slack) | _facing(pieces, 1, tops, slack)
     pairs = np.argwhere(facing & _same_class(pieces.class_ids, pieces.class_ids, agnostic))
     if len(pairs) == 0:
         return parts
@@ -125,12 +127,16 @@ def _join(parts: _Parts, slack: float, agnostic: bool) -> _Parts:
     return _Parts(*(np.concatenate([getattr(p, name) for p in all_parts]) for name in _Parts.__dataclass_fields__))
 
 
-def _facing(parts: _Parts, axis: int, slack: float) -> BoolArray:
-    """(N, N): whether the second box goes on, to the right (axis 0) or below (1), with what the first one's tile cut off."""
+def _facing(parts: _Parts, axis: int, starts: FloatArray, slack: float) -> BoolArray:
+    """(N, N): whether the second box goes on, to the right (axis 0) or below (1), with what the first one's tile cut off.
+
+    Only in the next tile, by `starts`, where tiles begin: of tiles that just touch, the one between knows what is one object.
+    """
     low, high, along = axis, axis + 2, 1 - axis
     boxes, tiles = parts.boxes, parts.tiles
     begins, ends = tiles[None, :, low], tiles[:, None, high]  # of the overlap: second tile's begin, first tile's end
-    ahead = (tiles[:, None, low] < begins) & (ends < tiles[None, :, high]) & (begins <= ends)
+    place = np.searchsorted(starts, tiles[:, low])
+    ahead = (place[None] - place[:, None] == 1) & (ends < tiles[None, :, high]) & (begins <= ends)
     first = parts.cut[:, None, high] & (boxes[:, None, low] <= begins + slack)
     second = parts.cut[None, :, low] & (boxes[None, :, high] >= ends - slack)
     common = np.minimum(boxes[:, None, along + 2], boxes[None, :, along + 2]) - np.maximum(

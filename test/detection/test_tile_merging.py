@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kd_perception.detection.detections import Detections
@@ -62,6 +62,9 @@ def separate_objects(draw) -> Detections:
     grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     overlap=st.floats(0.15, 0.5),
     whole=st.booleans(),
+)
+@example(  # each ends near the seam of two tiles that only touch
+    objects=detections([[4, 4, 10, 156], [4, 164, 10, 170]], [0.8, 0.6]), grid=(5, 5), overlap=0.5, whole=False
 )
 def test_every_object_is_found_once_and_whole_wherever_the_seams_run(objects, grid, overlap, whole):
     plan = cut(FRAME, NETWORK, grid, overlap, whole)
