@@ -8,6 +8,8 @@ import onnx
 
 COMPUTING = frozenset({'Conv', 'ConvTranspose', 'Gemm', 'MatMul'})
 MOVING = frozenset({'Reshape', 'Transpose', 'Squeeze', 'Unsqueeze', 'Flatten', 'Identity'})
+ACTIVATIONS = frozenset({'Clip', 'Gelu', 'HardSigmoid', 'HardSwish', 'LeakyRelu', 'Mul', 'PRelu', 'Relu', 'Sigmoid'})
+"""Nodes of which activation functions consist: Mul closes SiLU."""
 MISH = ('Neg', 'Sigmoid', 'Mul', 'Mul', 'Add', 'Div', 'Sub')
 """The nodes of Mish as `training.export.heads` writes it, each reading the one before."""
 
@@ -53,6 +55,20 @@ def front(graph: onnx.GraphProto) -> list[str]:
         if node.op_type not in COMPUTING:
             reached.update(node.output)
     return seen
+
+
+def pools_first(graph: onnx.GraphProto) -> bool:
+    """Whether a MaxPool reads what a convolution of the front computes, through its activation function at most, as in ResNet."""
+    names = {*front(graph)}
+    reached = {node.output[0] for node in graph.node if node.name in names and node.op_type in COMPUTING}
+    for node in graph.node:
+        if reached.isdisjoint(node.input):
+            continue
+        if node.op_type == 'MaxPool':
+            return True
+        if node.op_type in ACTIVATIONS:
+            reached.update(node.output)
+    return False
 
 
 def products(graph: onnx.GraphProto) -> list[str]:

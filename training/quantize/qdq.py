@@ -158,8 +158,10 @@ def float_nodes(graph: onnx.GraphProto, settings: QuantizeSettings) -> list[str]
         raise QuantizationError(f'the network has no node {", ".join(unknown)}')
     left = {*tail(graph, settings.last_convolutions_float), *mish(graph)} - {*products(graph)}
     left.update(settings.float_nodes)
-    if settings.first_convolution_float:
-        left.update(front(graph))
+    before = {*front(graph)}
+    if not settings.first_convolution_float:
+        before -= {node.name for node in graph.node if node.op_type in COMPUTING}
+    left |= before
     return sorted(left)
 
 

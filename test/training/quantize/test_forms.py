@@ -11,8 +11,10 @@ from small_networks import node, shortcuts
 pytest.importorskip('torch')
 
 from training.quantize.candidate import Candidate, leaving, with_ranges
+from training.quantize.float_parts import pools_first
 from training.quantize.noise import layer_noise
 from training.quantize.qdq import QuantizeSettings, float_nodes, quantize_model, with_shapes
+from training.quantize.search import SearchSettings
 from training.quantize.shared_rounding import groups, shared_ranges
 from training.quantize.smoothing import smoothed
 
@@ -153,3 +155,62 @@ def test_a_dead_half_does_not_widen_the_range_of_all(network):
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
     rounding = next(one for one in written.graph.node if one.op_type == 'QuantizeLinear' and one.input[0] == 'a1')
     assert values[rounding.input[1]] == pytest.approx(2 / 255)
+
+
+def stem(path, *, pooled: bool, activation: str = 'LeakyRelu'):
+    """A picture's first convolution, its activation, a MaxPool or none, and two convolutions more."""
+    rng = np.random.default_rng(3)
+    tensors = {
+        'w0': rng.normal(0, 0.3, (8, 3, 3, 3)).astype(np.float32),
+        'w1': rng.normal(0, 0.3, (8, 8, 1, 1)).astype(np.float32),
+        'w2': rng.normal(0, 0.3, (4, 8, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node('Mul', ['images', 'half'], ['halved'], name='halve'),
+        helper.make_node('Conv', ['halved', 'w0'], ['c0'], name='first', pads=[1] * 4),
+        helper.make_node(activation, ['c0'], ['a0'], name='activation'),
+        helper.make_node('MaxPool', ['a0'], ['p0'], name='pool', kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        helper.make_node('Conv', ['p0' if pooled else 'a0', 'w1'], ['c1'], name='second'),
+        helper.make_node('Relu', ['c1'], ['a1'], name='relu'),
+        helper.make_node('Conv', ['a1', 'w2'], ['out'], name='last'),
+    ]
+    tensors['half'] = np.array(0.5, np.float32)
+    side = SIDE // 2 if pooled else SIDE
+    graph = helper.make_graph(
+        [one for one in nodes if pooled or one.name != 'pool'],
+        'stem',
+        [helper.make_tensor_value_info('images', onnx.TensorProto.FLOAT, (1, 3, SIDE, SIDE))],
+        [helper.make_tensor_value_info('out', onnx.TensorProto.FLOAT, (1, 4, side, side))],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize('activation', ['LeakyRelu', 'Relu', 'Sigmoid'])
+@pytest.mark.parametrize(('engine', 'pooled', 'is_float'), [
+    ('onnxruntime', True, False), ('onnxruntime', False, True), ('openvino', False, False), ('tensorrt', True, True),
+])  # fmt: skip
+def test_the_first_convolution_is_int8_where_the_engine_gains_by_it(tmp_path, engine, pooled, is_float, activation):
+    model = with_shapes(stem(tmp_path / 'stem.onnx', pooled=pooled, activation=activation))
+    assert pools_first(model.graph) is pooled
+    written = SearchSettings(engine=engine).written(model.graph)
+    assert written.first_convolution_float is is_float
+    left = float_nodes(model.graph, written)
+    assert ('first' in left) is is_float
+    assert {'halve', 'last'} <= {*left}
+    assert 'second' not in left
+
+
+def test_onnx_runtime_pools_int8_in_the_layout_of_its_convolutions(tmp_path):
+    """Elsewhere its MaxPool of INT8 takes ten times as long."""
+    import onnxruntime
+
+    model = with_shapes(stem(tmp_path / 'stem.onnx', pooled=True))
+    made = with_ranges(Candidate(model, SearchSettings().written(model.graph)), images(), 'minmax', 100.0)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / 'seen.onnx')
+    onnxruntime.InferenceSession(made.written().SerializeToString(), options, providers=['CPUExecutionProvider'])
+    kinds = [one.op_type for one in onnx.load(tmp_path / 'seen.onnx').graph.node]
+    assert 'NhwcMaxPool' in kinds
+    assert 'MaxPool' not in kinds
