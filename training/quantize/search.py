@@ -83,8 +83,8 @@ class SearchSettings:
     def written(self, graph: onnx.GraphProto) -> QuantizeSettings:
         """How a graph for the engine is written.
 
-        OpenVINO gains by the first convolution too, whose input is exact in 8 bits. So does ONNX Runtime where a MaxPool follows: its
-        kernel for INT8 is quick in the layout of quantized convolutions alone, behind a float one it takes ten times as long.
+        OpenVINO gains by the first convolution too, whose input is exact in 8 bits. So does ONNX Runtime where a MaxPool
+        follows: its kernel for INT8 is quick in the layout of quantized convolutions alone, else it takes ten times as long.
         """
         gains = self.engine == 'openvino' or (self.engine == 'onnxruntime' and pools_first(graph))
         first_float = self.quantize.first_convolution_float and not gains
