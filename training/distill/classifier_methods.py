@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from training.data.image_folder import Pictures
+from training.distill.controls import CONTROLS
 from training.distill.losses import OnLevels, loss_class, make
 from training.distill.losses.base import check_places
 from training.distill.losses.factor import FT
 from training.distill.outputs import Outputs
 from training.models.yolov4.backbones import Classifier
+from training.ranges import one_of
+from training.schema import added
 
 Said = tuple[Tensor, tuple[Tensor, ...], Tensor]
 """What a classifier says: logits (N, classes), maps (N, C, H, W) finest first, the pooled last one (N, C)."""
@@ -31,14 +34,17 @@ class MethodSettings:
         loss: one of METHODS.
         weight: factor of the loss; None is its authors'.
         settings: of the loss, `{temperature: 2}`.
+        teacher_control: `none`; in control runs `random` or `shuffled`, see `training.distill.controls`.
     """
 
     loss: str
     weight: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    teacher_control: str = added('none')
 
     def __post_init__(self) -> None:
         loss_class(self.loss)
+        one_of(CONTROLS, teacher_control=self.teacher_control)
         if self.loss not in METHODS:
             raise ValueError(f'{self.loss} does not distil classifiers; methods are {", ".join(METHODS)}')
 
@@ -116,6 +122,13 @@ def as_said(outputs: Outputs) -> Said:
     """What `as_outputs` was given."""
     branch = outputs.branches['classifier']
     return branch['logits'], tuple(outputs.maps.values()), branch['vector']
+
+
+def of_others(said: Said, others: Sequence[int]) -> Said:
+    """The same answers in another order of the pictures."""
+    logits, maps, vector = said
+    order = torch.tensor(others, device=logits.device)
+    return logits[order], tuple(value[order] for value in maps), vector[order]
 
 
 class _Projected(nn.Module):

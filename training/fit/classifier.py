@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from training.data.augment import AugmentSettings
 from training.data.image_folder import Augmentation, Pictures, augmented, batch_indices
 from training.data.loader import start_worker
-from training.distill.classifier_methods import Method, MethodSettings, Said, as_outputs, as_said
+from training.distill.classifier_methods import Method, MethodSettings, Said, as_outputs, as_said, of_others
+from training.distill.controls import other_images
 from training.distill.outputs import Outputs, to_float32
 from training.distill.teacher_cache import HEAD, Recorder, Replay, hash_of, key_of
 from training.errors import FitError
@@ -155,7 +156,7 @@ def _identity(job: ClassifyJob, data: Pictures) -> dict[str, str]:
             'backbone': job.backbone,
             'fit settings': settings,
             'seed': job.seed,
-            'method': None if job.method is None else asdict(job.method),
+            'method': None if job.method is None else counted(job.method),
             'pictures': data.fingerprint(),
             **files,
         }
@@ -199,6 +200,11 @@ class ClassifierTask:
         teacher, classes = load_classifier(job.teacher)
         if classes != self.data.classes:
             raise FitError(f'the teacher knows {", ".join(classes)}, the data set has {", ".join(self.data.classes)}')
+        if job.method.teacher_control == 'random':
+            torch.manual_seed(
+                job.seed + 1
+            )  # with the student's seed one of the same backbone would be the student at first
+            teacher = Classifier(teacher.name, len(classes), small=teacher.small)
         return teacher.requires_grad_(False).eval().to(self.group.device)
 
     # What the loop asks for.
@@ -296,6 +302,12 @@ class ClassifierTask:
     # What the teacher says.
 
     def _taught(self, images: Tensor, step: int, part: int) -> Said:
+        said = self._answers(images, step, part)
+        if self.job.method is None or self.job.method.teacher_control != 'shuffled':
+            return said
+        return of_others(said, other_images(len(images), self.seed, step))
+
+    def _answers(self, images: Tensor, step: int, part: int) -> Said:
         ask = functools.partial(self._asked, images)
         if self.job.answers is None:
             return as_said(ask())
@@ -314,7 +326,11 @@ class ClassifierTask:
         settings, group = self.job.settings, self.group
         assert self.job.teacher is not None
         assert self.teacher is not None
-        who = key_of(file_hash(self.job.teacher), str(self._precision), group.device.type, torch.__version__)
+        asked = [file_hash(self.job.teacher), str(self._precision), group.device.type, torch.__version__]
+        assert self.job.method is not None
+        if self.job.method.teacher_control == 'random':
+            asked.append(f'random {self.seed}')
+        who = key_of(*asked)
         pictures = [self.data.fingerprint(), settings.size, settings.batch, counted(settings.augment), self.seed]
         own = key_of(*pictures, self.schedule.batch, group.rank, group.size)
         maps = [f'map {number}' for number in range(len(self.teacher.strides))]

@@ -36,7 +36,7 @@ class Prepare(Work):
         grounds = settings.tiles.grounds if settings.tiles else ''
         beside = [data / grounds] if grounds else []
         if settings.teacher is not None:
-            beside.append(Path(settings.teacher.bundle))
+            beside += [Path(asked.bundle) for asked in (settings.teacher, *settings.teacher.also)]
         return [settings, source, *map(self.plan.fingerprint, beside)]
 
     @property

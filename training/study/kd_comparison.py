@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from training.data.crops import CropSettings, write_crops
+from training.data.crops import CropSettings, folder_name, write_crops
 from training.data.image_folder import ImageFolder, PictureFiles, read_splits
 from training.data.sources import SourceSettings, prepare
 from training.distill.classifier_methods import MethodSettings
@@ -19,10 +19,11 @@ from training.fit.classifier import (
     accuracy,
     fit_classifier,
 )
-from training.models.yolov4.backbones import BACKBONES, Classifier, mebibytes, parameter_count
+from training.models.yolov4.backbones import BACKBONES, Classifier, is_backbone, mebibytes, parameter_count
 from training.models.yolov4.classifier_files import load_classifier
+from training.ranges import Range
 from training.run.document import override, read_document
-from training.schema import nearest, read
+from training.schema import added, nearest, read
 from training.steps import Result, Step, Steps, fingerprint
 
 PLAIN = 'plain'
@@ -55,7 +56,7 @@ class TeacherSettings:
 
     Attributes:
         fit: how it is trained; its size is the students'.
-        backbone: a name in `yolov4.backbones.BACKBONES`.
+        backbone: see `yolov4.backbones.make_backbone`.
         seed: of its training; one teacher teaches all cells.
         weights: a classifier trained before, instead; relative to the data root.
     """
@@ -81,6 +82,7 @@ class ComparisonRecipe:
         keep_answers: keep what the teacher says in each step, once for all students and methods of a seed: 4 bytes a value of
             its maps, a gigabyte for every 500 000 pictures shown at 32 pixels.
         largest_drop: of top-1 from the teacher, a share, that the choice allows.
+        longer: arms of the student alone with so many times the steps: a method takes time, which plain training may spend too.
     """
 
     name: str
@@ -92,19 +94,26 @@ class ComparisonRecipe:
     measured: tuple[str, ...] = ('val',)
     keep_answers: bool = False
     largest_drop: float = 0.04
+    longer: tuple[float, ...] = added(())
 
     def __post_init__(self) -> None:
         if not self.pictures or not self.students or not self.measured:
             raise ValueError('pictures, students and measured must each name at least one')
         for backbone in (*self.students, self.teacher.backbone):
-            if backbone not in BACKBONES:
+            if not is_backbone(backbone):
                 raise ValueError(f'there is no backbone {backbone!r}{nearest(backbone, BACKBONES)}')
-        if PLAIN in self.methods:
-            raise ValueError(f'{PLAIN} is the student alone; give the method another name')
+        Range(above=1, most=100).check(**{f'longer: {factor:g}': factor for factor in self.longer})
+        for arm in {PLAIN, *map(longer_arm, self.longer)} & set(self.methods):
+            raise ValueError(f'{arm} is the student alone; give the method another name')
         if 'train' in self.measured:
             raise ValueError('the training split cannot be measured')
         if self.teacher.fit.size != self.fit.size:
             raise ValueError(f'teacher.fit.size is {self.teacher.fit.size}, the students see {self.fit.size}')
+
+
+def longer_arm(factor: float) -> str:
+    """Name of the arm of the student alone with so many times the steps."""
+    return f'{PLAIN}_{factor:g}'
 
 
 def load_comparison(file: Path, overrides: Mapping[str, Any] | None = None) -> ComparisonRecipe:
@@ -210,8 +219,9 @@ def run_cell(
     data: str,
     out: str,
     threads: int,
+    longer: float = 1.0,
 ) -> dict[str, float]:
-    """One student taught in one way with one seed: the job of a cell.
+    """One student taught in one way with one seed, for so many times the recipe's steps: the job of a cell.
 
     Returns:
         `top1` (share), `drop` of it from the teacher's, `parameters` and `mib` of the backbone.
@@ -222,20 +232,21 @@ def run_cell(
     recipe = load_comparison(Path(recipe_file), overrides)
     comparison = Comparison(recipe, Path(data), Steps(Path(out) / recipe.name))
     taught = comparison.steps.made(comparison.teacher())
-    job = ClassifyJob(student, recipe.fit, seed)
+    settings = replace(recipe.fit, steps=round(longer * recipe.fit.steps))
+    job = ClassifyJob(student, settings, seed)
     if method is not None:
         job = ClassifyJob(
             student,
-            recipe.fit,
+            settings,
             seed,
             teacher=comparison.teacher_weights(),
             method=read(MethodSettings, method, 'method'),
             answers=comparison.steps.root / 'answers' if recipe.keep_answers else None,
         )
-    name = f'{student} {PLAIN if method is None else method["loss"]} {seed}'
+    name = f'{folder_name(student)} {PLAIN if method is None else method["loss"]} {seed}'
     step = Step(
         f'student {name}',
-        [student, recipe.fit, method],
+        [student, settings, method],
         (comparison.teacher(),),
         lambda folder: _taught(job, comparison, folder),
         resumes=True,

@@ -9,18 +9,19 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from training.data.crops import folder_name
 from training.data.root import data_root
 from training.errors import StudyError
 from training.run.document import parse_overrides
 from training.schema import counted, nearest
 from training.steps import Steps
-from training.study.kd_comparison import PLAIN, Comparison, ComparisonRecipe, load_comparison, run_cell
+from training.study.kd_comparison import PLAIN, Comparison, ComparisonRecipe, load_comparison, longer_arm, run_cell
 from training.study.paired import Outcome
 from training.study.plan import Study, read_result
 from training.study.plots import plot_paired, save_figure
@@ -73,11 +74,14 @@ def student_study(
 ) -> Study:
     """All methods of one student, against the student alone."""
     arms: dict[str, Any] = {PLAIN: {'student': student, 'method': None}}
-    arms |= {name: {'student': student, 'method': asdict(method)} for name, method in recipe.methods.items()}
-    same = replace(recipe, name='', students=('mobilenet_v2',), methods={}, largest_drop=0.0, keep_answers=False)
-    shared = {**asdict(same), 'pictures': counted(same.pictures)}  # a source has more settings every month
+    arms |= {longer_arm(factor): {**arms[PLAIN], 'longer': factor} for factor in recipe.longer}
+    arms |= {name: {'student': student, 'method': counted(method)} for name, method in recipe.methods.items()}
+    same = replace(
+        recipe, name='', students=('mobilenet_v2',), methods={}, largest_drop=0.0, keep_answers=False, longer=()
+    )
+    shared = counted(same)
     return Study(
-        folder=options.out / recipe.name / 'study' / student,
+        folder=options.out / recipe.name / 'study' / folder_name(student),
         job=run_cell,
         arms=arms,
         seeds=tuple(options.seeds),
@@ -154,10 +158,10 @@ def write_page(recipe: ComparisonRecipe, reports: Mapping[str, Report], teacher:
         f'pictures of {", ".join(recipe.measured)}; always naming the most frequent class gives {teacher["guess"]:.3f}.'
     )
     for student, report in reports.items():
-        picture = page.with_name(f'{page.stem}_{student}')
+        picture = page.with_name(f'{page.stem}_{folder_name(student)}')
         plot_paired(report, 'top1', picture)
         parts.append(f'## {student}\n\ntop-1:\n\n{metric_table(report, "top1")}\n\n![{student}]({picture.name}.png)')
-        page.with_name(f'{page.stem}_{student}_cells.csv').write_text(cells_csv(report), encoding='utf-8')
+        page.with_name(f'{page.stem}_{folder_name(student)}_cells.csv').write_text(cells_csv(report), encoding='utf-8')
     drop = page.with_name(f'{page.stem}_drop_over_size')
     plot_drop(every, recipe.largest_drop, drop)
     parts.append(

@@ -1,18 +1,25 @@
 """A teacher's word merged with labels: labels win, coarse classes are refined, what nobody labelled is taught or painted over."""
 
 import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 from kd_perception.bags.ground_truth import IGNORED, AnnotatedObject
 from kd_perception.errors import BundleError
-from training.data import teacher_labels
+from training.data import teacher_answers, teacher_labels
+from training.data.box_fusion import Answer
 from training.data.class_rules import class_rules
 from training.data.conversion import ConversionSettings, convert
 from training.data.picture import Source, picture_of_file
-from training.data.teacher_labels import Answer, TeacherLabels, mended, merged
+from training.data.teacher_answers import TeacherBundle, Teachers
+from training.data.teacher_labels import TeacherLabels, mended, merged
+from training.errors import DataError
+from training.schema import read
 
 REFINE = {'refine': {'vehicle': 'car'}}
 VEHICLE = AnnotatedObject((100, 100, 140, 140), 'vehicle')
@@ -47,7 +54,8 @@ def test_the_rule(settings, answer, wanted):
 
 
 @pytest.mark.parametrize(
-    'settings', [{'unlabelled': 'learn'}, {'sure': 1.2}, {'sure': 0.2, 'doubtful': 0.3}, {'least_side': -1}]
+    'settings',
+    [{'unlabelled': 'learn'}, {'sure': 1.2}, {'sure': 0.2, 'doubtful': 0.3}, {'least_side': -1}, {'weight': 0}],
 )
 def test_a_rule_that_cannot_be_is_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
@@ -65,11 +73,11 @@ def source_of(folder):
 
 
 class Teacher:
-    """What `_Teacher` is to the merging, and how often it is asked."""
+    """What `Teachers` is to the merging."""
 
     classes = ('car', 'truck')
 
-    def __init__(self, settings, kept):
+    def __init__(self, bundles, kept):
         self.kept = kept
 
     def answer(self, picture):
@@ -78,7 +86,7 @@ class Teacher:
 
 
 def test_the_train_split_is_mended_and_painted_and_val_stays_as_people_labeled_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher_labels, '_Teacher', Teacher)
+    monkeypatch.setattr(teacher_labels, 'Teachers', Teacher)
     found = mended(source_of(tmp_path), TeacherLabels(bundle='teacher', **REFINE), tmp_path)
     assert found.classes == ('car', 'truck')
     names = [[entry.class_name for entry in picture.objects] for picture in found.pictures]
@@ -95,7 +103,7 @@ def test_the_train_split_is_mended_and_painted_and_val_stays_as_people_labeled_i
 
 
 def test_a_class_that_the_set_does_not_have_is_refused(tmp_path):
-    with pytest.raises(teacher_labels.DataError, match='vehicles.*vehicle'):
+    with pytest.raises(DataError, match='vehicles.*vehicle'):
         mended(source_of(tmp_path), TeacherLabels(bundle='teacher', refine={'vehicles': 'car'}), tmp_path)
     with pytest.raises(BundleError):
         mended(source_of(tmp_path), TeacherLabels(bundle=str(tmp_path / 'none'), **REFINE), tmp_path)
@@ -105,4 +113,84 @@ def test_answers_are_kept_and_a_broken_last_line_is_asked_again(tmp_path):
     file = tmp_path / 'teacher.jsonl'
     entry = {'picture': 'a/b.jpg/12', 'boxes': [[1, 2, 3, 4]], 'scores': [0.5], 'class_ids': [0]}
     file.write_text(json.dumps(entry) + '\n' + json.dumps(entry).replace('b.jpg', 'c.jpg')[:30])
-    assert list(teacher_labels._read_answers(file)) == ['a/b.jpg/12']
+    assert list(teacher_answers._read_answers(file)) == ['a/b.jpg/12']
+
+
+MODELS = Path(__file__).parents[3] / 'models'
+ROADS = {'bundle': str(MODELS / 'road_traffic'), 'class_map': {'car': 'vehicle', 'truck': 'vehicle', 'bus': 'vehicle'}}
+AERIAL = {'bundle': str(MODELS / 'aerial_traffic'), 'class_map': {'car': 'vehicle'}}
+
+
+def pictures_of(folder, shared_data):
+    """A street, and its mirror image, both in the train split."""
+    street = cv2.imread(str(sorted((shared_data / 'elevated_road').rglob('*.jpg'))[0]))
+    pictures = []
+    for name, image in (('street', street), ('mirrored', street[:, ::-1])):
+        cv2.imwrite(str(folder / f'{name}.png'), image)
+        pictures.append(picture_of_file(folder / f'{name}.png', f'{name}.png', [VEHICLE], session=name, split='train'))
+    return pictures, street.shape[1]
+
+
+def test_mirror_images_are_looked_at_and_their_boxes_turned_back(tmp_path, shared_data):
+    (street, mirrored), width = pictures_of(tmp_path, shared_data)
+    plain, flipped = (Teachers([read(TeacherBundle, {**ROADS, 'flip': flip}, 'x')], tmp_path) for flip in (False, True))
+    one, other = plain.answer(street), plain.answer(mirrored)
+    assert len(one.names) > 2
+    both = flipped.answer(street)
+    assert 0 < both.scores.max() <= 1
+    turned = flipped.answer(mirrored)
+    assert both.scores == pytest.approx(turned.scores, abs=1e-3)  # both saw the same two pictures
+    assert both.boxes == pytest.approx(turned.boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (width, 0, width, 0), abs=0.2)
+    assert both.scores.max() <= max(one.scores.max(), other.scores.max())
+    files = sorted(file.name.partition('-')[2][12:] for file in tmp_path.glob('teacher-*.jsonl'))
+    assert files == ['-off-mirrored.jsonl', '-off.jsonl']
+
+
+def test_several_bundles_and_the_labels_are_merged(tmp_path, shared_data):
+    pictures, _ = pictures_of(tmp_path, shared_data)
+    settings = read(TeacherLabels, {**ROADS, 'unlabelled': 'teach', 'also': [{**AERIAL, 'weight': 0.5}]}, 'x')
+    alone = read(TeacherLabels, {**ROADS, 'unlabelled': 'teach'}, 'x')
+    source = Source(tuple(pictures), ('vehicle',))
+    several, one = (mended(source, rule, tmp_path) for rule in (settings, alone))
+    assert several.classes == ('vehicle',)
+    assert all(VEHICLE in picture.objects for picture in several.pictures)
+    assert several.pictures[0].objects != one.pictures[0].objects
+    assert len(list(tmp_path.glob('teacher-*.jsonl'))) == 2
+    with pytest.raises(DataError, match="aerial_traffic has no class 'cars': did you mean 'car'"):
+        mended(
+            source,
+            read(TeacherLabels, {**ROADS, 'also': [{**AERIAL, 'class_map': {'cars': 'vehicle'}}]}, 'x'),
+            tmp_path,
+        )
+
+
+def test_two_of_a_teachers_classes_that_are_one_here_name_an_object_once_and_its_own_scores_do_not_cut(tmp_path):
+    file = tmp_path / 'street.png'
+    cv2.imwrite(str(file), np.full((160, 400, 3), 200, np.uint8))
+    picture = picture_of_file(file, file.name, [], session='a', split='train')
+    teachers = Teachers([read(TeacherBundle, ROADS, 'x')], tmp_path / 'kept')
+    [asker] = teachers._askers
+    boxes = [[10, 10, 60, 60], [11, 10, 61, 60], [200, 10, 260, 60]]
+    asker._known[teacher_answers._identity(picture)] = {
+        'boxes': boxes,
+        'scores': [0.6, 0.7, 0.4],
+        'class_ids': [0, 1, 3],
+    }
+    found = teachers.answer(picture)
+    assert found.names == ('vehicle',)  # the motorcycle is not mapped
+    assert found.scores == pytest.approx([0.7])
+    assert found.boxes.tolist() == [boxes[1]]
+    settings = read(TeacherBundle, {**ROADS, 'bundle': str(own_scores(tmp_path))}, 'x')
+    [asker] = Teachers([settings], tmp_path / 'kept')._askers
+    asker._ask(picture)
+    assert asker._detector.thresholds.lowest == teacher_answers.LEAST_SCORE
+
+
+def own_scores(folder):
+    """The shipped detector with a score of its own for cars."""
+    copy = folder / 'own_scores'
+    shutil.copytree(MODELS / 'road_traffic', copy)
+    described = yaml.safe_load((copy / 'bundle.yaml').read_text())
+    described['thresholds']['class_scores'] = {'car': 0.9}
+    (copy / 'bundle.yaml').write_text(yaml.safe_dump(described))
+    return copy

@@ -25,11 +25,13 @@ from training.fit.classifier import (
     shown,
 )
 from training.fit.loop import Run
+from training.fit.processes import Group
 from training.models.yolov4.backbones import Classifier
 from training.models.yolov4.classifier_files import load_classifier, save_classifier
 
 CLASSES = ('dark', 'bright', 'red')
 SETTINGS = ClassifySettings(size=32, steps=2, first_steps=1, batch=4, warmup_steps=1)
+ALONE = Group(0, 1, torch.device('cpu'))
 
 
 @pytest.fixture(scope='module')
@@ -159,6 +161,35 @@ def test_kept_answers_teach_the_same_and_the_teacher_is_asked_once(
     assert_equal(asked, second)
     with pytest.raises(AssertionError, match='asked again'):
         fit_classifier(replace(kept, seed=1), data, tmp_path / 'other pictures')
+
+
+def test_a_random_teacher_knows_nothing_of_the_file_and_its_answers_are_kept_apart(data, teacher, tmp_path, one_thread):
+    control = job(teacher, method=MethodSettings('kd', teacher_control='random'), answers=tmp_path / 'kept')
+    task = ClassifierTask(control, data, ALONE)
+    own, read = task.teacher.state_dict(), state(teacher)
+    assert not torch.equal(own['head.weight'], read['head.weight'])
+    assert not torch.equal(
+        own['head.weight'], task.bare().state_dict()['head.weight']
+    )  # nor is it the student at first
+    random = fit_classifier(control, data, tmp_path / 'random')
+    real = fit_classifier(replace(control, method=MethodSettings('kd')), data, tmp_path / 'real')
+    assert len(list((tmp_path / 'kept').rglob('head'))) == 2
+    assert not torch.equal(state(random)['head.weight'], state(real)['head.weight'])
+    assert_equal(random, fit_classifier(replace(control, answers=None), data, tmp_path / 'asked'))
+
+
+def test_a_shuffled_teacher_speaks_of_another_picture_of_the_batch(data, teacher, tmp_path, one_thread):
+    control = job(teacher, method=MethodSettings('kd', teacher_control='shuffled'), answers=tmp_path / 'kept')
+    real = replace(control, method=MethodSettings('kd'))
+    images, places = next(iter(ClassifierTask(real, data, ALONE).batches(0)))
+    said, other = (ClassifierTask(one, data, ALONE)._taught(images, 0, 0) for one in (real, control))
+    fine = said[1][0].flatten(1)
+    moved = [int((fine == row).all(1).nonzero()) for row in other[1][0].flatten(1)]
+    assert sorted(moved) == list(range(len(places)))
+    assert all(place != was for place, was in enumerate(moved))
+    assert torch.equal(other[2], said[2][moved])
+    assert all(torch.equal(given, kept[moved]) for given, kept in zip(other[1], said[1], strict=True))
+    fit_classifier(control, data, tmp_path / 'shuffled')
 
 
 @pytest.mark.parametrize(

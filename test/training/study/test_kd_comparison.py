@@ -104,6 +104,25 @@ def test_a_comparison_runs_goes_on_and_writes_its_page(tmp_path, capsys, monkeyp
     assert '0 of 6 cells to do' in capsys.readouterr().out
 
 
+def test_networks_of_timm_controls_and_longer_plain_runs_are_compared(tmp_path, monkeypatch):
+    write_set(tmp_path / 'colours')
+    write_teacher(tmp_path / 'colours', tmp_path / 'teacher.pt')
+    recipe = tmp_path / 'recipe.yaml'
+    text = RECIPE.replace('[mobilenet_v2]', '[timm/lcnet_050]') + '  kd_random: {loss: kd, teacher_control: random}\n'
+    recipe.write_text(text + 'longer: [1.5]\n')
+    page = tmp_path / 'kd.md'
+    monkeypatch.chdir(tmp_path)
+    places = ('--data', tmp_path, '--out', tmp_path / 'out', '--workers', 0, '--cell-threads', 1, '--report', page)
+    assert run(recipe, *places, '--seeds', 0, '--methods', 'kd', 'kd_random') == 0
+    said = page.read_text()
+    assert 'cells: 4 of 4' in said
+    assert '| plain_1.5 |' in said
+    assert '| kd_random |' in said
+    assert (tmp_path / 'kd_timm_lcnet_050_cells.csv').is_file()
+    steps = [len(file.read_text().splitlines()) - 1 for file in (tmp_path / 'out').rglob('log.csv')]
+    assert sorted(steps) == [2, 2, 2, 3]
+
+
 def test_the_choice_is_the_smallest_within_the_limit():
     def candidate(method, drop, mib):
         return Candidate('net', method, drop, (drop, drop), mib)
@@ -130,6 +149,9 @@ def test_recipes_are_read_and_their_faults_told():
     [
         ({'students': ['mobilenet_v3']}, "did you mean 'mobilenet_v2'"),
         ({'methods': {'plain': {'loss': 'kd'}}}, 'student alone'),
+        ({'longer': [1.5], 'methods': {'plain_1.5': {'loss': 'kd'}}}, 'student alone'),
+        ({'longer': [1.0]}, 'longer'),
+        ({'methods': {'kd': {'loss': 'kd', 'teacher_control': 'randm'}}}, 'random'),
         ({'measured': ['train']}, 'cannot be measured'),
         ({'pictures': {'a': {}}}, 'either detection or folder'),
         ({'fit': {'size': 96}}, 'students see 96'),
