@@ -11,12 +11,13 @@ from training.data.aerial_traffic import TileSettings
 from training.data.class_rules import ClassRules, class_rules
 from training.data.conversion import ConversionSettings, convert
 from training.data.fashion_scenes import FashionSceneSettings
-from training.data.picture import Level, Picture, Source, grouped
+from training.data.picture import Level, Picture, Source, grouped, images_below, picture_of_file
 from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
 from training.data.straightening import straightened
 from training.data.teacher_labels import TeacherLabels, mended
 from training.data.tiling import GridSettings
+from training.data.unlabelled import UnlabelledSettings, extract
 from training.errors import DataError
 from training.ranges import COUNT, Range, one_of
 from training.schema import added
@@ -28,7 +29,8 @@ class SourceSettings:
 
     Attributes:
         format: dtld, bdd100k, visdrone, coco, csv, yolo; scenes for synthetic frames; aerial_traffic for the photographs of
-            that name, of which tiles are drawn at random scales; fashion_scenes for scenes of Fashion-MNIST's garments.
+            that name, of which tiles are drawn at random scales; fashion_scenes for scenes of Fashion-MNIST's garments;
+            frames for a bag, a video or a folder of pictures without labels, which `teacher` labels, all for training.
         path: folder of the data set, relative to the data root; not for scenes.
         classes: the classes to learn in the order of their ids, or one preset, `vru`; all of the source if empty.
         class_map: class to learn, or `ignore`, by the source's name.
@@ -42,6 +44,7 @@ class SourceSettings:
         tiles: how the random tiles of aerial_traffic are drawn.
         scenes: how many frames are drawn, and which; validation gets `val_share` of their number besides.
         fashion: how the scenes of fashion_scenes are drawn.
+        frames: which frames of the format frames are taken.
         inclusive: BDD100K's x2 and y2 belong to the box, as in its COCO export.
         every: of videos every so many frames are taken.
         link: hard links instead of copies.
@@ -69,6 +72,7 @@ class SourceSettings:
     skip_broken: bool = False
     teacher: TeacherLabels | None = added(None)  # noqa: RUF009 (frozen)
     straighten: bool = added(False)
+    frames: UnlabelledSettings | None = added(None)  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         one_of(FORMATS, format=self.format)
@@ -85,7 +89,9 @@ class SourceSettings:
             raise ValueError(f'the format {self.format} is drawn with all its labels: it takes no teacher')
         if self.format in DRAWN and self.straighten:
             raise ValueError(f'the format {self.format} is not turned: it takes no straighten')
-        for name, owner in (('tiles', 'aerial_traffic'), ('scenes', 'scenes'), ('fashion', 'fashion_scenes')):
+        if self.format == FRAMES and (self.teacher is None or self.teacher.unlabelled != 'teach'):
+            raise ValueError('frames have no labels: they need a teacher with `unlabelled: teach`')
+        for name, owner in OWNERS.items():
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
 
@@ -100,7 +106,10 @@ READERS: Mapping[str, Callable[[Path, SourceSettings], Source]] = {
 }
 DRAWN = ('scenes', 'aerial_traffic', 'fashion_scenes')
 """Formats whose pictures are drawn anew; they have classes of their own."""
-FORMATS = (*READERS, *DRAWN)
+FRAMES = 'frames'
+FORMATS = (*READERS, *DRAWN, FRAMES)
+OWNERS = {'tiles': 'aerial_traffic', 'scenes': 'scenes', 'fashion': 'fashion_scenes', 'frames': FRAMES}
+"""The format that each section of settings belongs to."""
 
 
 def prepare(
@@ -134,7 +143,7 @@ def prepare(
         if settings.format == 'scenes':
             return scenes.prepare_splits(target, settings.scenes or SceneSetSettings(), settings.val_share, rules)
         return aerial_traffic.prepare(folder, target, settings.tiles or TileSettings(), rules, data_root)
-    source = read_source(settings, folder)
+    source = _frames(settings, folder, target) if settings.format == FRAMES else read_source(settings, folder)
     severe = [problem for problem in source.problems if problem.level == Level.BROKEN]
     if severe and not settings.skip_broken:
         raise DataError(
@@ -155,6 +164,17 @@ def prepare(
     for (kind, level), problems in grouped(source.problems).items():
         report(f'{level.name.lower()}: {kind}: {len(problems)}, e.g. {problems[0]}')
     return convert(source.pictures, target, how, report)
+
+
+def _frames(settings: SourceSettings, source: Path, target: Path) -> Source:
+    """The frames of a bag, a video or a folder, written beside the target."""
+    if not source.exists():
+        raise DataError(f'{source} does not exist; give a bag, a video or a folder of pictures')
+    place = target.with_name(f'{target.name}_frames')
+    extract(source, place, settings.frames or UnlabelledSettings())
+    files = images_below(place)
+    pictures = [picture_of_file(file, file.name, (), session=source.stem, split='train') for file in files]
+    return Source(tuple(pictures), ())
 
 
 def require(settings: SourceSettings, folder: Path) -> None:
