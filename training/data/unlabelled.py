@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from kd_perception.bags.sources import FrameSource, open_source
+from kd_perception.bags.sources import FolderSource, FrameSource, open_source
 from kd_perception.detection.image import BgrImage
 from kd_perception.errors import KdPerceptionError
 from training.errors import DataError
 from training.ranges import COUNT, NOT_NEGATIVE, Range
 
 _THUMBNAIL = (32, 32)
+FRAMES_APART = 5
+"""Neighbours in a film are nearly equal."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class UnlabelledSettings:
     """Which frames are taken.
 
     Attributes:
-        every: takes each n-th frame.
+        every: takes each n-th frame; None: of a bag or a video the fifth, of a folder every picture.
         count: at most so many; 0 takes all.
         difference: a frame is left out when it differs from the last one taken by less than this: the mean difference of
             grey values (0 to 255) of both at 32 × 32 pixels. 0 keeps all.
@@ -38,7 +40,7 @@ class UnlabelledSettings:
         jpeg_quality: 1 to 100.
     """
 
-    every: int = 5
+    every: int | None = None
     count: int = 2000
     difference: float = 2.0
     longest_side: int = 1280
@@ -46,7 +48,7 @@ class UnlabelledSettings:
     jpeg_quality: int = 92
 
     def __post_init__(self) -> None:
-        COUNT.check(every=self.every)
+        COUNT.check(every=1 if self.every is None else self.every)
         NOT_NEGATIVE.check(count=self.count, difference=self.difference)
         Range(least=32).check(longest_side=self.longest_side)
         Range(least=1, most=100).check(jpeg_quality=self.jpeg_quality)
@@ -70,29 +72,30 @@ def extract(source: Path, target: Path, settings: UnlabelledSettings) -> int:
         frames = open_source(str(source), topic=settings.topic)
     except KdPerceptionError as error:
         raise DataError(str(error)) from error
+    every = settings.every or (1 if isinstance(frames, FolderSource) else FRAMES_APART)
     folder = target / 'images'
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob(f'{_stem(source)}_[0-9]*.jpg'):
         file.unlink()
     count = 0
     with tqdm(total=frames.count, desc=frames.name, unit='frame', mininterval=1.0) as bar:
-        for number, image in _chosen(frames, settings, bar):
+        for number, image in _chosen(frames, every, settings, bar):
             _write(folder / f'{_stem(source)}_{number:06d}.jpg', _limited(image, settings.longest_side), settings)
             count += 1
     if not count:
-        raise DataError(
-            f'{source}: no frame was taken; every is {settings.every}, the source has {frames.count} frames'
-        )
+        raise DataError(f'{source}: no frame was taken; every is {every}, the source has {frames.count} frames')
     return count
 
 
-def _chosen(source: FrameSource, settings: UnlabelledSettings, bar: tqdm[NoReturn]) -> Iterator[tuple[int, BgrImage]]:
+def _chosen(
+    source: FrameSource, every: int, settings: UnlabelledSettings, bar: tqdm[NoReturn]
+) -> Iterator[tuple[int, BgrImage]]:
     last: npt.NDArray[np.float32] | None = None
     count = 0
     try:
         for number, frame in enumerate(source.frames()):
             bar.update()
-            if number % settings.every:
+            if number % every:
                 continue
             thumbnail = _thumbnail(frame.image)
             if last is not None and np.abs(thumbnail - last).mean() < settings.difference:

@@ -24,9 +24,7 @@ def test_a_folder_of_pictures_becomes_a_train_split_with_what_the_detector_sees(
     photographs.mkdir()
     for file in sorted((shared_data / 'elevated_road' / 'images' / 'train').glob('*.jpg'))[:60:20]:
         (photographs / file.name).write_bytes(file.read_bytes())
-    counts = prepare(
-        settings(path='photographs', frames={'every': 1, 'difference': 0}), tmp_path, tmp_path / 'out' / 'set'
-    )
+    counts = prepare(settings(path='photographs', frames={'difference': 0}), tmp_path, tmp_path / 'out' / 'set')
     assert counts['train'] == 3
     assert 'val' not in counts
     labels = [file.read_text().splitlines() for file in sorted((tmp_path / 'out/set/labels/train').glob('*.txt'))]

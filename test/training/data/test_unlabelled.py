@@ -45,7 +45,7 @@ def test_a_folder_and_the_limits(tmp_path):
     folder.mkdir()
     for value in range(6):
         cv2.imwrite(str(folder / f'{value}.png'), np.full((100, 200, 3), 40 * value, np.uint8))
-    assert extract(folder, tmp_path / 'out', UnlabelledSettings(every=1, count=4, longest_side=100)) == 4
+    assert extract(folder, tmp_path / 'out', UnlabelledSettings(count=4, longest_side=100)) == 4
     assert {cv2.imread(str(file)).shape for file in (tmp_path / 'out' / 'images').iterdir()} == {(50, 100, 3)}
 
 
