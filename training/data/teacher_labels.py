@@ -7,7 +7,8 @@ The rule, for the train split alone (what judges stays as people labelled it):
 - A label of a coarse class (`refine: {vehicle: car}`) takes the class of the teacher's surest box there, of score
   `sure` or more; where there is none, the class that is written here.
 - A box of the teacher without a label, of score `sure` or more, is taught as an object or becomes a region that is not learnt
-  (`unlabelled`); below `sure`, and from `doubtful` on, it is always such a region.
+  (`unlabelled`); below `sure`, and from `doubtful` on, it is always such a region. Where it names several classes at one place,
+  the surest counts.
 - What is smaller than `least_side` is such a region, whoever says it.
 
 In pictures of the train split such regions are painted grey (`conversion`), so that any loss leaves them alone.
@@ -103,10 +104,15 @@ def merged(labels: Sequence[AnnotatedObject], answer: Answer, settings: TeacherL
             name = answer.names[best] if best >= 0 else settings.refine[name]
         objects.append(replace(entry, class_name=name))
     claimed = (overlap >= settings.overlap).any(0) | (share_inside(answer.boxes, boxes) >= 0.6).any(1)
-    for place in np.flatnonzero(~claimed & (answer.scores >= settings.doubtful)):
+    said = np.flatnonzero(~claimed & (answer.scores >= settings.doubtful))
+    others = iou(answer.boxes, answer.boxes)
+    named: list[int] = []
+    for place in said[np.argsort(-answer.scores[said], kind='stable')]:
+        if any(others[place, one] >= settings.overlap and answer.names[one] != answer.names[place] for one in named):
+            continue
+        named.append(int(place))
         taught = settings.unlabelled == 'teach' and answer.scores[place] >= settings.sure
-        name = answer.names[place] if taught else IGNORED
-        objects.append(_object(answer.boxes[place], name))
+        objects.append(_object(answer.boxes[place], answer.names[place] if taught else IGNORED))
     return tuple(_with_least_side(entry, settings.least_side) for entry in objects)
 
 

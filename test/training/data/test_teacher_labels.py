@@ -44,6 +44,12 @@ def said(*rows):
         pytest.param(REFINE, said((ELSEWHERE, 0.2, 'bus')), ['car'], id='less than doubtful is no word'),
         pytest.param(REFINE, said((HALF, 0.9, 'car')), ['car'], id='a part of a label says nothing new'),
         pytest.param({}, said((HERE, 0.9, 'truck')), ['vehicle'], id='labels win'),
+        pytest.param(
+            {**REFINE, 'unlabelled': 'teach'},
+            said((ELSEWHERE, 0.6, 'truck'), (ELSEWHERE, 0.8, 'bus'), (ELSEWHERE, 0.3, 'car')),
+            ['car', 'bus'],
+            id='one object, one class: the surest',
+        ),
         pytest.param({**REFINE, 'least_side': 41}, said((ELSEWHERE, 0.8, 'bus')), [IGNORED, IGNORED], id='too small'),
     ],
 )
