@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -105,22 +106,28 @@ def _file_name(metric: str) -> str:
 
 
 class _Bar:
-    """Progress over the cells; what failed is reported at once."""
+    """Progress over the cells, in a log a line for each; what failed is reported at once."""
 
     def __init__(self, study: Study) -> None:
         from tqdm import tqdm
 
         from training.study.paired import missing_cells
 
-        total = len(study.cells)
-        done = total - len(missing_cells(study, lambda _: None))
-        self._bar = tqdm(total=total, initial=done, unit='cell', disable=None, dynamic_ncols=True)
+        self._total = len(study.cells)
+        self._left = self._to_do = len(missing_cells(study, lambda _: None))
+        self._started = time.monotonic()
+        initial = self._total - self._left
+        self._bar = tqdm(total=self._total, initial=initial, unit='cell', disable=None, dynamic_ncols=True)
 
     def done(self, cell: Cell, failure: Failure | None) -> None:
+        self._left -= 1
         if failure:
             self.say(f'failed: {failure}')
-        else:
-            self._bar.update(1)
+            return
+        self._bar.update(1)
+        if self._bar.disable:
+            minutes = (time.monotonic() - self._started) / (self._to_do - self._left) * self._left / 60
+            self.say(f'{cell.name} done, {self._left} of {self._total} cells to do, about {minutes:.0f} minutes')
 
     def say(self, line: str) -> None:
         self._bar.write(line, file=sys.stderr)

@@ -55,7 +55,10 @@ def test_a_study_leaves_a_page_with_tables_and_pictures(study, tmp_path, capsys)
     text = page.read_text()
     assert text.startswith('# Ridge regression\n')
     assert '![ridge r2](ridge_r2.png)' in text
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    progress = [line for line in told.splitlines() if 'cells to do' in line]  # no terminal: a line for each cell
+    assert len(progress) == 9
+    assert progress[0].startswith('plain_seed0 done, 8 of 9 cells to do, about')
     assert '| plain | ' in printed
     assert f'written: {os.path.relpath(page)}' in printed
     assert str(Path.cwd()) not in text
