@@ -54,6 +54,11 @@ class ClassRules:
         return GroundTruth(found, crowd[real], boxes[kept & ignored].astype(np.float32))
 
 
+def is_preset(classes: Sequence[str]) -> bool:
+    """Whether somebody's classes are the name of a preset."""
+    return len(classes) == 1 and classes[0] in PRESETS
+
+
 def class_rules(
     names: Sequence[str],
     ignored: Sequence[str] = (),
@@ -77,7 +82,7 @@ def class_rules(
         DataError: a name that neither the source nor the map has; the nearest is offered.
     """
     everything = [*names, *ignored, *dropped]
-    if len(classes) == 1 and classes[0] in PRESETS:
+    if is_preset(classes):
         classes, ignored = PRESETS[classes[0]]
     if ignored_instead is not None:
         ignored = ignored_instead

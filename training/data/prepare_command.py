@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from training.commands import declare
 from training.errors import DataError
+from training.schema import nearest
 
 if TYPE_CHECKING:
     from training.data.checking import CheckReport
     from training.data.sources import SourceSettings
+    from training.data.teacher_labels import TeacherLabels
 
-FORMATS = ('dtld', 'bdd100k', 'visdrone', 'coco', 'csv', 'yolo', 'scenes', 'fashion_scenes')
+FORMATS = ('dtld', 'bdd100k', 'visdrone', 'coco', 'csv', 'yolo', 'scenes', 'fashion_scenes', 'frames')
 DRAWN = ('scenes', 'fashion_scenes')
 EPILOG = """\
 The prepared folder is in Ultralytics' layout (images, labels, data.yaml), with COCO annotations that also hold crowds and
@@ -33,6 +35,7 @@ examples:
   python -m training prepare vehicles_240 --format csv --out out/data/vehicles --class-map Ambulance=Truck
   python -m training prepare --format scenes --out out/data/scenes --count 500 --size 480
   python -m training prepare /usr/share/datasets/fashion-mnist --format fashion_scenes --out out/data/fashion
+  python -m training prepare drive.mp4 --format frames --out out/data/drive --teacher models/road_traffic      no labels at all
   python -m training prepare roboflow_export --format yolo --out out/data/lamps --straighten    undo turns that are baked in
   python -m training prepare my_photos --format yolo --check      what is wrong, and nothing is written
   python -m training prepare out/data/mine --check                the same for a prepared folder
@@ -63,6 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_splits(parser)
     _add_tiles(parser)
     _add_formats(parser)
+    _add_teachers(parser)
     crops = parser.add_argument_group('crops')
     crops.add_argument('--crops', type=Path, metavar='FOLDER', help='also write every object, one folder a class')
     crops.add_argument('--crop-margin', type=float, default=0.1, help='share of the box; %(default)s by default')
@@ -113,12 +117,46 @@ def _add_tiles(parser: argparse.ArgumentParser) -> None:
 def _add_formats(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('single formats')
     group.add_argument('--inclusive', action='store_true', help='bdd100k: w = x2 - x1 + 1, as in its COCO export')
-    group.add_argument('--every', type=int, default=1, metavar='N', help='csv of videos: every Nth frame')
+    group.add_argument(
+        '--every',
+        type=int,
+        metavar='N',
+        help='csv of videos, frames: every Nth frame; 1, of a bag or video without labels 5',
+    )
     group.add_argument(
         '--count', type=int, help='scenes, fashion_scenes: pictures for training; 1000 or 2000 by default'
     )
     group.add_argument('--val-count', type=int, help='fashion_scenes: for validation; 1000 by default')
     group.add_argument('--size', type=int, help='scenes, fashion_scenes: side of a picture; 480 or 128 by default')
+
+
+def _add_teachers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        'detectors that label what nobody labelled, in the train split; docs/data.md has the rule'
+    )
+    group.add_argument(
+        '--teacher', nargs='+', type=Path, default=[], metavar='BUNDLE', help='one, or several whose boxes are fused'
+    )
+    group.add_argument(
+        '--teacher-map',
+        nargs='+',
+        default=[],
+        metavar='MAP',
+        help="their classes in the set's words, person=pedestrian, or a YAML file; equal names need no entry",
+    )
+    group.add_argument(
+        '--teacher-tiles', default='off', metavar='TILES', help='2x2+whole: small objects in large pictures'
+    )
+    group.add_argument('--flip', action='store_true', help='they look at mirror images too')
+    group.add_argument(
+        '--sure',
+        type=float,
+        default=0.5,
+        help='score from which a box without a label is taught; %(default)s by default',
+    )
+    group.add_argument(
+        '--doubtful', type=float, default=0.25, help='score from which it is painted grey; %(default)s by default'
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -160,6 +198,8 @@ def _check(options: argparse.Namespace) -> CheckReport:
     from training.data.checking import check
     from training.data.sources import read_source
 
+    if options.format == 'frames':
+        raise DataError('frames have no labels that could be checked; prepare them with --teacher, then check FOLDER')
     if options.format in DRAWN:
         raise DataError(f'{options.format} are drawn; there is nothing to check before they are prepared')
     if options.format:
@@ -185,6 +225,7 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
     from training.data.scenes import SceneSetSettings
     from training.data.sources import SourceSettings
     from training.data.tiling import GridSettings
+    from training.data.unlabelled import UnlabelledSettings
 
     with _settings_of('--tile'):
         tiling = (options.overlap, options.min_visible, options.empty_tiles)
@@ -208,8 +249,36 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
             if options.format == 'fashion_scenes'
             else None,
             inclusive=options.inclusive,
-            every=options.every,
+            every=options.every or 1,
             link=options.link,
             skip_broken=options.skip_broken,
             straighten=options.straighten,
+            teacher=_teacher(options),
+            frames=UnlabelledSettings(every=options.every) if options.format == 'frames' else None,
         )
+
+
+def _teacher(options: argparse.Namespace) -> TeacherLabels | None:
+    from kd_perception.bundles.bundle import load_bundle
+    from training.data.class_rules import read_class_map
+    from training.data.teacher_answers import TeacherBundle
+    from training.data.teacher_labels import TeacherLabels
+
+    if not options.teacher:
+        return None
+    names = read_class_map(options.teacher_map)
+    known = {folder: load_bundle(folder).classes for folder in options.teacher}
+    for name in names:
+        if not any(name in classes for classes in known.values()):
+            there = list(dict.fromkeys(one for classes in known.values() for one in classes))
+            raise DataError(f'--teacher-map: no teacher has a class {name!r}{nearest(name, there)}')
+    maps = [{name: names[name] for name in classes if name in names} for classes in known.values()]
+    how = {'tiles': options.teacher_tiles, 'flip': options.flip}
+    first, *others = [{'bundle': str(folder), 'class_map': own, **how} for folder, own in zip(known, maps, strict=True)]
+    return TeacherLabels(
+        **first,
+        unlabelled='teach',
+        sure=options.sure,
+        doubtful=options.doubtful,
+        also=tuple(TeacherBundle(**other) for other in others),
+    )

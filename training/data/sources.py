@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.data import aerial_traffic, bdd100k, boxes_csv, coco, dtld, fashion_scenes, scenes, visdrone, yolo_layout
 from training.data.aerial_traffic import TileSettings
-from training.data.class_rules import ClassRules, class_rules
+from training.data.class_rules import PRESETS, ClassRules, class_rules, is_preset
 from training.data.conversion import ConversionSettings, convert
 from training.data.fashion_scenes import FashionSceneSettings
 from training.data.picture import Level, Picture, Source, grouped, images_below, picture_of_file
@@ -90,7 +90,9 @@ class SourceSettings:
         if self.format in DRAWN and self.straighten:
             raise ValueError(f'the format {self.format} is not turned: it takes no straighten')
         if self.format == FRAMES and (self.teacher is None or self.teacher.unlabelled != 'teach'):
-            raise ValueError('frames have no labels: they need a teacher with `unlabelled: teach`')
+            raise ValueError(
+                'frames have no labels: give a teacher (--teacher BUNDLE; in a recipe `teacher` with `unlabelled: teach`)'
+            )
         for name, owner in OWNERS.items():
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')
@@ -153,7 +155,8 @@ def prepare(
     if settings.straighten:
         source = straightened(source)
     if settings.teacher is not None:
-        source = mended(source, settings.teacher, target.parent if kept is None else kept)
+        learnt = PRESETS[settings.classes[0]][0] if is_preset(settings.classes) else settings.classes
+        source = mended(source, settings.teacher, target.parent if kept is None else kept, learnt)
     how = ConversionSettings(
         rules_for(settings, source),
         settings.grid,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class TeacherBundle:
 
     Attributes:
         bundle: its folder, relative to where the training runs.
-        class_map: a class of the set by the teacher's; equal names need no entry, others of the teacher's say nothing.
+        class_map: a class of the set by the teacher's; equal names need no entry, what else it detects says nothing.
         tiles: how it looks at pictures, `off`, or `2x2+whole`, see `kd_perception.detection.tiles`.
         flip: it looks at the mirror image too; both answers are joined as those of two detectors are.
         weight: how much it counts among several.
@@ -58,19 +58,20 @@ class Teachers:
         classes: what they can name, in the set's words.
     """
 
-    def __init__(self, bundles: Sequence[TeacherBundle], kept: Path) -> None:
+    def __init__(self, bundles: Sequence[TeacherBundle], kept: Path, classes: Collection[str] = ()) -> None:
         """Load the bundles.
 
         Args:
             bundles: who is asked.
             kept: folder of their boxes and scores; a picture whose answers are there is not looked at again.
+            classes: of the set; none given takes all that the bundles know.
 
         Raises:
             BundleError: one cannot be loaded.
-            DataError: a class map names a class that the bundle does not have.
+            DataError: a class map names a class that the bundle does not have, or a bundle knows none of the set's.
         """
         self._askers = [
-            _Asker(settings, kept, mirrored)
+            _Asker(settings, kept, classes, mirrored)
             for settings in bundles
             for mirrored in ((False, True) if settings.flip else (False,))
         ]
@@ -90,14 +91,20 @@ class Teachers:
 class _Asker:
     """One bundle, at pictures as they are or mirrored."""
 
-    def __init__(self, settings: TeacherBundle, kept: Path, mirrored: bool) -> None:
+    def __init__(self, settings: TeacherBundle, kept: Path, classes: Collection[str], mirrored: bool) -> None:
         folder = Path(settings.bundle)
         self._bundle = load_bundle(folder)
         self._names = [settings.class_map.get(name, name) for name in self._bundle.classes]
         unknown = [name for name in settings.class_map if name not in self._bundle.classes]
         if unknown:
             raise DataError(f'{folder} has no class {unknown[0]!r}{nearest(unknown[0], self._bundle.classes)}')
-        self.knows = tuple(dict.fromkeys(settings.class_map.values()))
+        known = {*settings.class_map.values(), *(classes or self._names)}
+        self.knows = tuple(dict.fromkeys(name for name in self._names if name in known))
+        if not self.knows:
+            raise DataError(
+                f'{folder} detects none of {", ".join(classes)}; a class_map says which of its classes are meant: '
+                f'{", ".join(self._bundle.classes)}'
+            )
         self._weight = settings.weight / (2 if settings.flip else 1)
         self._mirrored = mirrored
         how = settings.tiles.replace('+', '_') + ('-mirrored' if mirrored else '')

@@ -64,13 +64,14 @@ class TeacherLabels(TeacherBundle):
             raise ValueError('doubtful may not be above sure')
 
 
-def mended(source: Source, settings: TeacherLabels, kept: Path) -> Source:
+def mended(source: Source, settings: TeacherLabels, kept: Path, classes: Sequence[str] = ()) -> Source:
     """A set whose train split also says what a teacher sees there.
 
     Args:
         source: the set, with its splits.
         settings: the rule.
         kept: folder where the teacher's boxes and scores are kept; pictures whose answers are there are not looked at again.
+        classes: that are learnt beside the set's own; the teacher's of these names need no entry in its class map.
 
     Raises:
         BundleError, EngineError: the teacher cannot be loaded.
@@ -79,7 +80,7 @@ def mended(source: Source, settings: TeacherLabels, kept: Path) -> Source:
     for name in settings.refine:
         if name not in source.classes:
             raise DataError(f'refine names {name!r}{nearest(name, source.classes)}, which is no class of the set')
-    teacher = Teachers((settings, *settings.also), kept)
+    teacher = Teachers((settings, *settings.also), kept, tuple(dict.fromkeys([*source.classes, *classes])))
     pictures = []
     for picture in tqdm(source.pictures, unit='picture', disable=None, desc='teacher'):
         if picture.split == 'train':

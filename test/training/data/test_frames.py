@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from training.__main__ import main
 from training.data.sources import FORMATS, SourceSettings, prepare
 from training.errors import DataError, RecipeError
 from training.schema import read
@@ -45,8 +46,8 @@ def test_a_video_is_taken_apart_first(tmp_path, repository, monkeypatch):
 @pytest.mark.parametrize(
     ('changes', 'says'),
     [
-        ({'teacher': None}, 'they need a teacher'),
-        ({'teacher': {**ROADS, 'unlabelled': 'ignore'}}, 'they need a teacher with `unlabelled: teach`'),
+        ({'teacher': None}, 'give a teacher'),
+        ({'teacher': {**ROADS, 'unlabelled': 'ignore'}}, 'in a recipe `teacher` with `unlabelled: teach`'),
         ({'format': 'yolo', 'frames': {}}, 'frames goes with the format frames, not with yolo'),
     ],
 )
@@ -60,3 +61,47 @@ def test_a_path_that_is_not_there_is_told(tmp_path, repository, monkeypatch):
     monkeypatch.chdir(repository)
     with pytest.raises(DataError, match='a bag, a video or a folder'):
         prepare(settings(path='none'), tmp_path, tmp_path / 'set')
+
+
+@pytest.fixture
+def photographs(tmp_path, shared_data):
+    """Three pictures of roads, one of which breaks off, and something that is no picture."""
+    folder = tmp_path / 'my photographs'
+    folder.mkdir()
+    files = sorted((shared_data / 'elevated_road' / 'images' / 'train').glob('*.jpg'))[:60:20]
+    for number, file in enumerate(files):
+        (folder / f'{number}.jpg').write_bytes(file.read_bytes()[: 3000 if number == 1 else None])
+    (folder / 'notes.txt').write_text('of May')
+    return folder
+
+
+def test_the_command_line_labels_a_folder_by_two_detectors(photographs, tmp_path, repository, caplog):
+    words = ['--format', 'frames', '--classes', 'vehicle', 'truck', '--out', str(tmp_path / 'set'), '--flip']
+    teachers = [str(repository / 'models' / name) for name in ('road_traffic', 'aerial_traffic')]
+    status = main(['prepare', str(photographs), *words, '--teacher', *teachers, '--teacher-map', 'car=vehicle'])
+    assert status == 0
+    assert '1.jpg is skipped' in caplog.text
+    labels = [file.read_text().splitlines() for file in sorted((tmp_path / 'set/labels/train').glob('*.txt'))]
+    assert len(labels) == 2
+    assert {line.split()[0] for lines in labels for line in lines} >= {'0'}
+    assert (tmp_path / 'set/overview/train.jpg').is_file()
+    assert len(list(tmp_path.glob('teacher-*.jsonl'))) == 4  # two detectors, each at mirror images too
+    assert main(['prepare', str(tmp_path / 'set'), '--check']) == 0
+
+
+@pytest.mark.parametrize(
+    ('words', 'says'),
+    [
+        ([], 'give a teacher (--teacher BUNDLE'),
+        (
+            ['--teacher', 'models/road_traffic', '--teacher-map', 'cars=car'],
+            "no teacher has a class 'cars': did you mean 'car'",
+        ),
+        (['--teacher', 'models/traffic_lights', '--classes', 'car'], 'detects none of car; a class_map'),
+        (['--check'], 'frames have no labels that could be checked'),
+    ],
+)
+def test_the_command_line_says_what_is_missing(photographs, tmp_path, repository, monkeypatch, capsys, words, says):
+    monkeypatch.chdir(repository)
+    assert main(['prepare', str(photographs), '--format', 'frames', '--out', str(tmp_path / 'set'), *words]) == 1
+    assert says in capsys.readouterr().err

@@ -83,7 +83,7 @@ class Teacher:
 
     classes = ('car', 'truck')
 
-    def __init__(self, bundles, kept):
+    def __init__(self, bundles, kept, classes):
         self.kept = kept
 
     def answer(self, picture):
@@ -174,7 +174,7 @@ def test_two_of_a_teachers_classes_that_are_one_here_name_an_object_once_and_its
     file = tmp_path / 'street.png'
     cv2.imwrite(str(file), np.full((160, 400, 3), 200, np.uint8))
     picture = picture_of_file(file, file.name, [], session='a', split='train')
-    teachers = Teachers([read(TeacherBundle, ROADS, 'x')], tmp_path / 'kept')
+    teachers = Teachers([read(TeacherBundle, ROADS, 'x')], tmp_path / 'kept', ('vehicle',))
     [asker] = teachers._askers
     boxes = [[10, 10, 60, 60], [11, 10, 61, 60], [200, 10, 260, 60]]
     asker._known[teacher_answers._identity(picture)] = {
@@ -200,3 +200,13 @@ def own_scores(folder):
     described['thresholds']['class_scores'] = {'car': 0.9}
     (copy / 'bundle.yaml').write_text(yaml.safe_dump(described))
     return copy
+
+
+def test_equal_names_need_no_entry_in_the_class_map(tmp_path):
+    roads = {'bundle': ROADS['bundle']}
+    assert Teachers([read(TeacherBundle, roads, 'x')], tmp_path, ('bus', 'tram', 'car')).classes == ('car', 'bus')
+    assert Teachers([read(TeacherBundle, roads, 'x')], tmp_path).classes == ('car', 'truck', 'bus', 'motorcycle')
+    mapped = {**roads, 'class_map': {'truck': 'lorry'}}
+    assert Teachers([read(TeacherBundle, mapped, 'x')], tmp_path, ('bus',)).classes == ('lorry', 'bus')
+    with pytest.raises(DataError, match='road_traffic detects none of tram'):
+        Teachers([read(TeacherBundle, roads, 'x')], tmp_path, ('tram',))
