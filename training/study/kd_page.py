@@ -148,7 +148,8 @@ def write_page(recipe: ComparisonRecipe, reports: Mapping[str, Report], teacher:
     """The page, its pictures and `<page>_<student>_cells.csv` beside it."""
     page.parent.mkdir(parents=True, exist_ok=True)
     every = candidates(reports)
-    best = choose(every, recipe.largest_drop)
+    taught = {name for name, method in recipe.methods.items() if method.teacher_control == 'none'}
+    best = choose([item for item in every if item.method in {PLAIN, *taught}], recipe.largest_drop)
     first = next(iter(reports.values()))
     joint = replace(first, results=tuple(result for report in reports.values() for result in report.results))
     joint = replace(joint, arms=tuple(f'{student} {arm}' for student, report in reports.items() for arm in report.arms))

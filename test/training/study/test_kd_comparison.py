@@ -1,6 +1,7 @@
 """The comparison of distillation methods: its recipe, its steps, its page and its choice."""
 
 import argparse
+import re
 from pathlib import Path
 
 import cv2
@@ -118,6 +119,7 @@ def test_networks_of_timm_controls_and_longer_plain_runs_are_compared(tmp_path, 
     assert 'cells: 4 of 4' in said
     assert '| plain_1.5 |' in said
     assert '| kd_random |' in said
+    assert re.search('lcnet_050 with (plain|kd)[*]', said), 'controls and longer runs are no candidates'
     assert (tmp_path / 'kd_timm_lcnet_050_cells.csv').is_file()
     steps = [len(file.read_text().splitlines()) - 1 for file in (tmp_path / 'out').rglob('log.csv')]
     assert sorted(steps) == [2, 2, 2, 3]
