@@ -28,6 +28,8 @@ from training.schema import counted
 
 Result = dict[str, Any]
 RECORD = 'step.json'
+LONG = 16
+"""Lists of more values are not printed."""
 
 
 class Processes(Protocol):
@@ -174,7 +176,7 @@ class Steps:
         partial = target.with_suffix('.partial')
         partial.write_text(json.dumps(record, default=_plain, indent=1), encoding='utf-8')
         os.replace(partial, target)
-        self.say(f'{step.name}: {json.dumps(result)}')
+        self.say(f'{step.name}: {_shown(result)}')
 
     @contextlib.contextmanager
     def _only_one(self, step: Step) -> Iterator[None]:
@@ -242,6 +244,13 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
     return found.stdout.strip() + ('+changes' if changed.stdout.strip() else '')
+
+
+def _shown(result: Result) -> str:
+    """A result as a line for people: of long lists, how long they are."""
+    return json.dumps(
+        {name: f'{len(v)} values' if isinstance(v, list) and len(v) > LONG else v for name, v in result.items()}
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -116,6 +116,14 @@ def test_the_record_tells_settings_needs_and_result(steps):
     )
 
 
+def test_a_long_list_is_kept_and_not_printed(tmp_path):
+    said = []
+    steps = Steps(tmp_path, say=said.append)
+    step = Step('resample', None, (), lambda folder: {'map': list(range(1000)), 'images': 3})
+    assert len(steps.made(step)['map']) == 1000
+    assert said == ['resample …', 'resample: {"map": "1000 values", "images": 3}']
+
+
 def test_forgetting_a_step_forgets_what_depends_on_it(steps):
     log: list[str] = []
     data = adding('data', 0, log=log)
