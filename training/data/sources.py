@@ -11,13 +11,13 @@ from training.data.aerial_traffic import TileSettings
 from training.data.class_rules import PRESETS, ClassRules, class_rules, is_preset
 from training.data.conversion import ConversionSettings, convert
 from training.data.fashion_scenes import FashionSceneSettings
-from training.data.picture import Level, Picture, Source, grouped, images_below, picture_of_file
+from training.data.picture import Level, Picture, Source, grouped, picture_of_file
 from training.data.scenes import SceneSetSettings
 from training.data.splits import WAYS, assign_splits
 from training.data.straightening import straightened
 from training.data.teacher_labels import TeacherLabels, mended
 from training.data.tiling import GridSettings
-from training.data.unlabelled import UnlabelledSettings, extract
+from training.data.unlabelled import UnlabelledSettings, extract, extracted
 from training.errors import DataError
 from training.ranges import COUNT, Range, one_of
 from training.schema import added
@@ -175,7 +175,7 @@ def _frames(settings: SourceSettings, source: Path, target: Path) -> Source:
         raise DataError(f'{source} does not exist; give a bag, a video or a folder of pictures')
     place = target.with_name(f'{target.name}_frames')
     extract(source, place, settings.frames or UnlabelledSettings())
-    files = images_below(place)
+    files = extracted(source, place)
     pictures = [picture_of_file(file, file.name, (), session=source.stem, split='train') for file in files]
     return Source(tuple(pictures), ())
 

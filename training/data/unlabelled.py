@@ -5,6 +5,7 @@ A robot's own recordings become training data this way: the teacher's outputs ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def extract(source: Path, target: Path, settings: UnlabelledSettings) -> int:
     every = settings.every or (1 if isinstance(frames, FolderSource) else FRAMES_APART)
     folder = target / 'images'
     folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob(f'{_stem(source)}_[0-9]*.jpg'):
+    for file in extracted(source, target):
         file.unlink()
     count = 0
     with tqdm(total=frames.count, desc=frames.name, unit='frame', mininterval=1.0) as bar:
@@ -85,6 +86,12 @@ def extract(source: Path, target: Path, settings: UnlabelledSettings) -> int:
     if not count:
         raise DataError(f'{source}: no frame was taken; every is {every}, the source has {frames.count} frames')
     return count
+
+
+def extracted(source: Path, target: Path) -> list[Path]:
+    """What `extract` wrote of a source, in the order of its frames."""
+    name = re.compile(re.escape(_stem(source)) + r'_\d{6,}\.jpg')  # of drive, not of drive_2
+    return sorted(file for file in (target / 'images').iterdir() if name.fullmatch(file.name))
 
 
 def _chosen(

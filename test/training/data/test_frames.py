@@ -41,6 +41,12 @@ def test_a_video_is_taken_apart_first(tmp_path, repository, monkeypatch):
     video.release()
     counts = prepare(settings(path='drive.mp4', frames={'every': 5}), tmp_path, tmp_path / 'set')
     assert counts == {'train': 2, 'left_out': 0}
+    (tmp_path / 'drive.mp4').rename(
+        tmp_path / 'return.mp4'
+    )  # frames of another source in the same place are not its own
+    counts = prepare(settings(path='return.mp4'), tmp_path, tmp_path / 'set')
+    assert counts == {'train': 2, 'left_out': 0}
+    assert {file.name[:6] for file in (tmp_path / 'set/images/train').iterdir()} == {'return'}
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,11 @@ def test_a_folder_and_the_limits(tmp_path):
 def test_again_with_other_settings_replaces_the_frames_of_this_source_only(tmp_path):
     video = write_video(tmp_path / 'drive.avi', [gray(value) for value in (0, 40, 80, 120)])
     extract(video, tmp_path / 'out', UnlabelledSettings(every=1))
-    (tmp_path / 'out' / 'images' / 'other_000000.jpg').write_bytes(b'')
+    for other in ('other_000000.jpg', 'drive_2_000000.jpg'):
+        (tmp_path / 'out' / 'images' / other).write_bytes(b'')
     extract(video, tmp_path / 'out', UnlabelledSettings(every=2))
     names = sorted(file.name for file in (tmp_path / 'out' / 'images').iterdir())
-    assert names == ['drive_000000.jpg', 'drive_000002.jpg', 'other_000000.jpg']
+    assert names == ['drive_000000.jpg', 'drive_000002.jpg', 'drive_2_000000.jpg', 'other_000000.jpg']
 
 
 @pytest.mark.parametrize('content', [None, b'no video'])
