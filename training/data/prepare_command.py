@@ -123,6 +123,7 @@ def _add_formats(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='csv of videos, frames: every Nth frame; 1, of a bag or video without labels 5',
     )
+    group.add_argument('--topic', default='', help='frames of a bag that has several topics with images')
     group.add_argument(
         '--count', type=int, help='scenes, fashion_scenes: pictures for training; 1000 or 2000 by default'
     )
@@ -254,7 +255,7 @@ def _settings(options: argparse.Namespace) -> SourceSettings:
             skip_broken=options.skip_broken,
             straighten=options.straighten,
             teacher=_teacher(options),
-            frames=UnlabelledSettings(every=options.every) if options.format == 'frames' else None,
+            frames=UnlabelledSettings(options.every, topic=options.topic) if options.format == 'frames' else None,
         )
 
 
