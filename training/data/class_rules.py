@@ -54,9 +54,9 @@ class ClassRules:
         return GroundTruth(found, crowd[real], boxes[kept & ignored].astype(np.float32))
 
 
-def is_preset(classes: Sequence[str]) -> bool:
-    """Whether somebody's classes are the name of a preset."""
-    return len(classes) == 1 and classes[0] in PRESETS
+def spelled_out(classes: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
+    """The classes that a preset's name stands for, and what it ignores; others as they are, with None."""
+    return PRESETS[classes[0]] if len(classes) == 1 and classes[0] in PRESETS else (classes, None)
 
 
 def class_rules(
@@ -82,8 +82,9 @@ def class_rules(
         DataError: a name that neither the source nor the map has; the nearest is offered.
     """
     everything = [*names, *ignored, *dropped]
-    if is_preset(classes):
-        classes, ignored = PRESETS[classes[0]]
+    classes, of_preset = spelled_out(classes)
+    if of_preset is not None:
+        ignored = of_preset
     if ignored_instead is not None:
         ignored = ignored_instead
     for wanted, where in ((ignored, 'to ignore'), (class_map or {}, 'in the class map')):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.data import aerial_traffic, bdd100k, boxes_csv, coco, dtld, fashion_scenes, scenes, visdrone, yolo_layout
 from training.data.aerial_traffic import TileSettings
-from training.data.class_rules import PRESETS, ClassRules, class_rules, is_preset
+from training.data.class_rules import ClassRules, class_rules, spelled_out
 from training.data.conversion import ConversionSettings, convert
 from training.data.fashion_scenes import FashionSceneSettings
 from training.data.picture import Level, Picture, Source, grouped, picture_of_file
@@ -155,7 +155,7 @@ def prepare(
     if settings.straighten:
         source = straightened(source)
     if settings.teacher is not None:
-        learnt = PRESETS[settings.classes[0]][0] if is_preset(settings.classes) else settings.classes
+        learnt, _ = spelled_out(settings.classes)
         source = mended(source, settings.teacher, target.parent if kept is None else kept, learnt)
     how = ConversionSettings(
         rules_for(settings, source),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from kd_perception import engines
-from kd_perception.bundles.bundle import load_bundle
+from kd_perception.bundles.bundle import Bundle, load_bundle
 from kd_perception.detection import tiles
 from kd_perception.detection.detections import Detections
 from kd_perception.detection.detector import Detector
+from kd_perception.detection.image import BgrImage
 from kd_perception.detection.nms import nms
+from kd_perception.detection.tiles import Tiling
 from kd_perception.engines.options import EngineOptions
 from training.data.box_fusion import Answer, Look, fused
 from training.data.picture import Picture
@@ -70,11 +72,7 @@ class Teachers:
             BundleError: one cannot be loaded.
             DataError: a class map names a class that the bundle does not have, or a bundle knows none of the set's.
         """
-        self._askers = [
-            _Asker(settings, kept, classes, mirrored)
-            for settings in bundles
-            for mirrored in ((False, True) if settings.flip else (False,))
-        ]
+        self._askers = [_Asker(settings, kept, classes) for settings in bundles]
         self.classes = tuple(dict.fromkeys(name for asker in self._askers for name in asker.knows))
 
     def answer(self, picture: Picture) -> Answer:
@@ -84,14 +82,29 @@ class Teachers:
             EngineError: the network cannot run.
             DataError: the picture cannot be read.
         """
-        looks = [asker.look(picture) for asker in self._askers]
+        looks = [look for asker in self._askers for look in asker.looks(picture)]
         return looks[0].answer if len(looks) == 1 else fused(looks)
 
 
-class _Asker:
-    """One bundle, at pictures as they are or mirrored."""
+def low_detector(bundle: Bundle, most: int, threads: int, tiling: Tiling | None = None) -> Detector:
+    """A bundle run as on the robot, but for its scores: it also says what it is not sure of, and so teaches.
 
-    def __init__(self, settings: TeacherBundle, kept: Path, classes: Collection[str], mirrored: bool) -> None:
+    Args:
+        most: detections of a picture, the best first.
+        threads: of the engine.
+
+    Raises:
+        BundleError, EngineError: it cannot be loaded.
+    """
+    artifact = bundle.artifact('onnxruntime', 'auto')
+    engine = engines.load(bundle, artifact, EngineOptions(threads=threads))
+    return Detector(bundle, engine, bundle.thresholds_of(artifact).down_to(LEAST_SCORE), most, tiling)
+
+
+class _Asker:
+    """One bundle, and what it said of pictures, as they are and mirrored."""
+
+    def __init__(self, settings: TeacherBundle, kept: Path, classes: Collection[str]) -> None:
         folder = Path(settings.bundle)
         self._bundle = load_bundle(folder)
         self._names = [settings.class_map.get(name, name) for name in self._bundle.classes]
@@ -105,46 +118,58 @@ class _Asker:
                 f'{folder} detects none of {", ".join(classes)}; a class_map says which of its classes are meant: '
                 f'{", ".join(self._bundle.classes)}'
             )
-        self._weight = settings.weight / (2 if settings.flip else 1)
-        self._mirrored = mirrored
-        how = settings.tiles.replace('+', '_') + ('-mirrored' if mirrored else '')
-        self._file = kept / f'teacher-{fingerprint(folder)[:12]}-{how}.jsonl'
         self._tiling = tiles.parse(settings.tiles)
         self._detector: Detector | None = None
-        self._known = _read_answers(self._file)
+        file = kept / f'teacher-{fingerprint(folder)[:12]}-{settings.tiles.replace("+", "_")}.jsonl'
+        self._said = [_Said(file)]
+        if settings.flip:
+            self._said.append(_Said(file.with_stem(f'{file.stem}-mirrored'), mirrored=True))
+        self._weight = settings.weight / len(self._said)
 
-    def look(self, picture: Picture) -> Look:
+    def looks(self, picture: Picture) -> list[Look]:
         """Boxes of the mapped classes in that picture."""
-        identity = _identity(picture)
-        said = self._known.get(identity)
-        if said is None:
-            said = self._ask(picture)
-            self._known[identity] = said
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open('a', encoding='utf-8') as stream:
-                stream.write(json.dumps({'picture': identity, **said}) + '\n')
+        return [self._look(said.of(picture, self._ask)) for said in self._said]
+
+    def _look(self, said: Mapping[str, Any]) -> Look:
         named = [(place, self._names[index]) for place, index in enumerate(said['class_ids'])]
         chosen = [place for place, name in named if name in self.knows]
         found = Detections(
             np.array(said['boxes'], np.float32).reshape(-1, 4)[chosen],
             np.array(said['scores'], np.float32)[chosen],
-            np.array([self.knows.index(name) for _, name in named if name in self.knows], np.int32),
+            np.array([self.knows.index(self._names[said['class_ids'][place]]) for place in chosen], np.int32),
         )
         # Of two of the teacher's classes that are one here, both may have a box at an object.
         found = nms(found, self._bundle.thresholds.iou, MOST)
-        names = tuple(self.knows[index] for index in found.class_ids)
+        boxes, scores = found.boxes.astype(np.float64).round(1), found.scores.astype(np.float64).round(4)
         return Look(
-            Answer(found.boxes.astype(np.float64), found.scores.astype(np.float64), names), self.knows, self._weight
+            Answer(boxes, scores, tuple(self.knows[index] for index in found.class_ids)), self.knows, self._weight
         )
 
-    def _ask(self, picture: Picture) -> dict[str, Any]:
+    def _ask(self, image: BgrImage) -> Detections:
         if self._detector is None:
-            artifact = self._bundle.artifact('onnxruntime', 'auto')
-            engine = engines.load(self._bundle, artifact, EngineOptions(threads=1))
-            thresholds = self._bundle.thresholds_of(artifact).down_to(LEAST_SCORE)
-            self._detector = Detector(self._bundle, engine, thresholds, MOST, self._tiling)
-        image = picture.read()
-        found, _ = self._detector.detect(np.ascontiguousarray(image[:, ::-1]) if self._mirrored else image)
+            self._detector = low_detector(self._bundle, MOST, 1, self._tiling)
+        return self._detector.detect(image)[0]
+
+
+class _Said:
+    """A bundle's answers by picture, those of earlier runs from their file; boxes in pixels of the picture as it is."""
+
+    def __init__(self, file: Path, *, mirrored: bool = False) -> None:
+        self._file, self._mirrored = file, mirrored
+        self._known = _read_answers(file)
+
+    def of(self, picture: Picture, ask: Callable[[BgrImage], Detections]) -> Mapping[str, Any]:
+        """Boxes, scores and class ids; what is not known yet is asked and kept."""
+        identity = _identity(picture)
+        if identity not in self._known:
+            said = self._known[identity] = self._asked(picture.read(), ask)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open('a', encoding='utf-8') as stream:
+                stream.write(json.dumps({'picture': identity, **said}) + '\n')
+        return self._known[identity]
+
+    def _asked(self, image: BgrImage, ask: Callable[[BgrImage], Detections]) -> dict[str, Any]:
+        found = ask(np.ascontiguousarray(image[:, ::-1]) if self._mirrored else image)
         boxes = found.boxes
         if self._mirrored:
             boxes = boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (image.shape[1], 0, image.shape[1], 0)

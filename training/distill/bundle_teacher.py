@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_perception import engines
 from kd_perception.bundles.bundle import load_bundle
 from kd_perception.detection.detections import Detections
-from kd_perception.detection.detector import Detector
-from kd_perception.engines.options import EngineOptions
+from training.data.teacher_answers import low_detector
 from training.distill.outputs import QUERIES, Outputs, Shape
 from training.errors import FitError, LossError
 from training.schema import nearest
@@ -25,7 +23,6 @@ from training.steps import fingerprint
 
 MOST = 100
 """Detections of an image, the best first; the places that are left hold none."""
-LEAST_SCORE = 0.05
 NOTHING = -20.0
 """Logit of a class that is not there."""
 
@@ -66,10 +63,7 @@ class BundleTeacher:
         self._bundle = load_bundle(folder)
         self._places = class_places(self._bundle.classes, classes, class_map)
         self._classes = len(classes)
-        artifact = self._bundle.artifact('onnxruntime', 'auto')
-        engine = engines.load(self._bundle, artifact, EngineOptions(threads=torch.get_num_threads()))
-        thresholds = self._bundle.thresholds_of(artifact).down_to(LEAST_SCORE)
-        self._detector = Detector(self._bundle, engine, thresholds, max_detections=MOST)
+        self._detector = low_detector(self._bundle, MOST, torch.get_num_threads())
 
     def layer_names(self, layers: Sequence[int | str]) -> tuple[str, ...]:
         """It has none.
