@@ -93,6 +93,10 @@ class SourceSettings:
             raise ValueError(
                 'frames have no labels: give a teacher (--teacher BUNDLE; in a recipe `teacher` with `unlabelled: teach`)'
             )
+        if self.format == FRAMES and (
+            self.ignored or self.session_pattern or self.straighten or self.split_by != 'source'
+        ):
+            raise ValueError(f'the format {self.format} takes no ignored, session_pattern, straighten, split_by')
         for name, owner in OWNERS.items():
             if getattr(self, name) is not None and self.format != owner:
                 raise ValueError(f'{name} goes with the format {owner}, not with {self.format}')

@@ -105,6 +105,7 @@ def test_the_command_line_labels_a_folder_by_two_detectors(photographs, tmp_path
         ),
         (['--teacher', 'models/traffic_lights', '--classes', 'car'], 'detects none of car; a class_map'),
         (['--check'], 'frames have no labels that could be checked'),
+        (['--teacher', 'models/road_traffic', '--split-by', 'session'], 'the format frames takes no'),
     ],
 )
 def test_the_command_line_says_what_is_missing(photographs, tmp_path, repository, monkeypatch, capsys, words, says):
