@@ -42,9 +42,10 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         The exit status.
     """
     import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+    from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
+    from kd_perception.ros.spinning import spin
     from kd_perception.ros.startup import start_node, start_ros
 
     # An event's lock is not for handlers: a second signal in the wake of the first would wait for it for ever.
@@ -61,11 +62,9 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
         return 1
     failures: list[BaseException] = []
 
-    def spin(executor: SingleThreadedExecutor) -> None:
+    def run_callbacks(executor: SingleThreadedExecutor) -> None:
         try:
-            executor.spin()
-        except ExternalShutdownException:
-            pass
+            spin(executor)
         except BaseException as error:
             if rclpy.ok() and not is_ending.is_set():  # else something fails wherever the end came in between
                 failures.append(error)
@@ -74,7 +73,7 @@ def run(make_node: Callable[[], Any], name: str, args: list[str] | None = None) 
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     # The main thread does nothing but wait: there, every signal is obeyed at once, also the second one.
-    spinning = threading.Thread(target=spin, args=(executor,), name='executor', daemon=True)
+    spinning = threading.Thread(target=run_callbacks, args=(executor,), name='executor', daemon=True)
     spinning.start()
     _await(asked_to_end)
     is_ending.set()

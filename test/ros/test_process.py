@@ -93,3 +93,46 @@ def test_a_signal_during_the_imports_of_a_node_ends_it_cleanly(repository, progr
     ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, '')
     assert ended.stdout.startswith(program.removesuffix('_node'))
+
+
+DESTROYED_BESIDE_THE_EXECUTOR = """
+import os, signal, sys, threading
+from rclpy import executors
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.node import Node
+from std_msgs.msg import Header
+from kd_perception.ros import process
+
+
+class Unlucky(executors.SingleThreadedExecutor):
+    def can_execute(self, entity):
+        for node in self.get_nodes():
+            if node.doomed in node.publishers and entity in node.doomed.event_handlers:
+                other = threading.Thread(target=node.destroy_publisher, args=(node.doomed,))
+                other.start()
+                other.join()
+        return super().can_execute(entity)
+
+
+class Quiet(Node):
+    def __init__(self):
+        super().__init__('quiet')
+        events = PublisherEventCallbacks(incompatible_qos=lambda _: None)
+        self.doomed = self.create_publisher(Header, 'doomed', 1, event_callbacks=events)
+        self.create_timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    def accounts(self):
+        return 'well ended' if self.doomed not in self.publishers else 'nothing was destroyed'
+
+
+executors.SingleThreadedExecutor = Unlucky
+sys.exit(process.run(Quiet, 'quiet', []))
+"""
+
+
+def test_a_node_goes_on_when_another_thread_destroys_what_the_executor_is_about_to_wait_for(repository):
+    """So does a configuring thread after a failure, with the publishers that it had made."""
+    command = [sys.executable, '-c', DESTROYED_BESIDE_THE_EXECUTOR]
+    ended = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert 'quiet: well ended' in ended.stdout
