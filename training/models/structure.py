@@ -6,7 +6,6 @@ that convolution into two with the same weights: the outputs stay as they were, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,89 +14,25 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from training import torchvision_nms
 from training.errors import PruneError
-
-torchvision_nms.ensure()
-
-from ultralytics.nn.modules import C2PSA, C2f  # noqa: E402
-from ultralytics.nn.modules.conv import Conv  # noqa: E402
-
-
-class SplitBlock(nn.Module):
-    """A block whose first convolution is two.
-
-    Args:
-        block: the block; its layers are taken over, not copied.
-    """
-
-    def __init__(self, block: C2f | C2PSA) -> None:
-        super().__init__()
-        self.first, self.second = halves(block.cv1)
-        self.m = block.m
-        self.cv2 = block.cv2
-        _take_place(self, block)
-
-
-class SplitC2f(SplitBlock):
-    """A C2f block (v8), or one of its kind (C3k2 of 11 and 26)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See C2f.forward."""
-        maps = [self.first(x), self.second(x)]
-        maps.extend(block(maps[-1]) for block in self.m)
-        mixed: torch.Tensor = self.cv2(torch.cat(maps, 1))
-        return mixed
-
-
-class SplitC2PSA(SplitBlock):
-    """The attention block of 11 and 26."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See C2PSA.forward."""
-        mixed: torch.Tensor = self.cv2(torch.cat((self.first(x), self.m(self.second(x))), 1))
-        return mixed
-
-
-def halves(block: Conv) -> tuple[Conv, Conv]:
-    """Two convolution blocks that compute the two halves of a block's output channels."""
-    count = block.conv.out_channels
-    return narrowed(block, range(count // 2)), narrowed(block, range(count // 2, count))
-
-
-def narrowed(block: Conv, outputs: Sequence[int]) -> Conv:
-    """A copy of a convolution block with some of its output channels."""
-    block = copy.deepcopy(block)
-    keep_outputs(block.conv, outputs)
-    if hasattr(block, 'bn'):
-        keep_features(block.bn, outputs)
-    return block
+from training.models.yolov4.network import YOLOv4
 
 
 def split(network: nn.Module) -> None:
     """Replace every block that cuts a convolution's output by one with two convolutions; outputs stay exactly the same."""
-    for name, module in list(network.named_modules()):
-        kind = SplitC2PSA if isinstance(module, C2PSA) else SplitC2f if _is_c2f(module) else None
-        if kind is not None:
-            parent, _, attribute = name.rpartition('.')
-            setattr(network.get_submodule(parent), attribute, kind(module))
+    if not isinstance(network, YOLOv4):  # which has no such block
+        from training.models.split_blocks import split_blocks
 
-
-def _is_c2f(module: nn.Module) -> bool:
-    return isinstance(module, C2f) and type(module).forward is C2f.forward
-
-
-def _take_place(new: nn.Module, old: nn.Module) -> None:
-    """Copy what Ultralytics' forward pass and our exporter read of a layer: its number, and where its input comes from."""
-    new.training = old.training
-    for attribute in ('f', 'i', 'type', 'np'):
-        if hasattr(old, attribute):
-            setattr(new, attribute, getattr(old, attribute))
+        split_blocks(network)
 
 
 def is_split(network: nn.Module) -> bool:
-    """Whether `split` went over the network."""
-    return any(isinstance(module, SplitBlock) for module in network.modules())
+    """Whether `split` replaced blocks of the network."""
+    if isinstance(network, YOLOv4):
+        return False
+    from training.models import split_blocks
+
+    return split_blocks.is_split(network)
 
 
 def keep_outputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
@@ -137,11 +72,15 @@ def describe(network: nn.Module) -> dict[str, Any]:
     """The channel structure as plain values.
 
     Returns:
-        `split`: whether the blocks are split; `convolutions`: name → [inputs, outputs]. The batch normalization behind a
-        convolution is as wide as its outputs.
+        `split`: whether the blocks are split; `convolutions`: name → [inputs, outputs]; `normalizations`: name → channels.
     """
-    widths = {name: [layer.in_channels, layer.out_channels] for name, layer in convolutions(network).items()}
-    return {'split': is_split(network), 'convolutions': widths}
+    return {
+        'split': is_split(network),
+        'convolutions': {
+            name: [layer.in_channels, layer.out_channels] for name, layer in convolutions(network).items()
+        },
+        'normalizations': {name: layer.num_features for name, layer in normalizations(network).items()},
+    }
 
 
 def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
@@ -149,12 +88,17 @@ def convolutions(network: nn.Module) -> dict[str, nn.Conv2d]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
 
 
+def normalizations(network: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    """The batch normalizations by name."""
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+
+
 def restore(network: nn.Module, description: Mapping[str, Any]) -> None:
     """Bring a freshly built network to a described structure; its weights are then to be loaded.
 
     Args:
         network: as its architecture builds it.
-        description: see `describe`; it comes from a file and is checked.
+        description: see `describe`; it comes from a file and is checked. Files of before do not name the normalizations.
 
     Raises:
         PruneError: the description does not fit the network.
@@ -165,14 +109,40 @@ def restore(network: nn.Module, description: Mapping[str, Any]) -> None:
     if is_wanted_split:
         split(network)
     layers = convolutions(network)
-    if widths.keys() != layers.keys():
-        odd = sorted(str(name) for name in widths.keys() ^ layers.keys())
-        raise PruneError(f'the channel structure is of another architecture: {odd[0]} is only in one of them')
+    _check_names(widths, layers)
     for name, layer in layers.items():
-        _narrow(network, name, layer, widths[name])
+        _narrow(name, layer, widths[name])
+    features = description.get('normalizations')
+    if features is None:
+        features = _features_behind(network, widths)
+    if not isinstance(features, Mapping):
+        raise PruneError('"normalizations" of the channel structure must hold a number for each')
+    norms = normalizations(network)
+    _check_names(features, norms)
+    for name, norm in norms.items():
+        _narrow_normalization(name, norm, features[name])
 
 
-def _narrow(network: nn.Module, name: str, layer: nn.Conv2d, width: Any) -> None:
+def _check_names(described: Mapping[str, Any], layers: Mapping[str, nn.Module]) -> None:
+    if described.keys() != layers.keys():
+        odd = sorted(str(name) for name in described.keys() ^ layers.keys())
+        raise PruneError(f'the channel structure is of another architecture: {odd[0]} is only in one of them')
+
+
+def _features_behind(network: nn.Module, widths: Mapping[str, Any]) -> dict[str, int]:
+    """What files of before leave unsaid: the normalization behind a convolution is as wide as its outputs."""
+    from training.models.split_blocks import behind
+
+    names = {layer: name for name, layer in normalizations(network).items()}
+    features = {name: layer.num_features for layer, name in names.items()}
+    for name, (_, outputs) in widths.items():
+        norm = behind(network, name)
+        if norm is not None:
+            features[names[norm]] = outputs
+    return features
+
+
+def _narrow(name: str, layer: nn.Conv2d, width: Any) -> None:
     if not isinstance(width, list) or len(width) != 2 or not all(type(count) is int for count in width):
         raise PruneError(f'the channel structure of {name} must be [inputs, outputs], not {width!r}')
     inputs, outputs = width
@@ -185,9 +155,13 @@ def _narrow(network: nn.Module, name: str, layer: nn.Conv2d, width: Any) -> None
         keep_inputs(layer, range(inputs))
     if outputs < layer.out_channels:
         keep_outputs(layer, range(outputs))
-        normalization = behind(network, name)
-        if normalization is not None:
-            keep_features(normalization, range(outputs))
+
+
+def _narrow_normalization(name: str, layer: nn.BatchNorm2d, features: Any) -> None:
+    if type(features) is not int or not 1 <= features <= layer.num_features:
+        raise PruneError(f'{name} cannot have {features!r} channels: at most {layer.num_features}')
+    if features < layer.num_features:
+        keep_features(layer, range(features))
 
 
 def _widest(layer: nn.Conv2d) -> str:
@@ -197,10 +171,3 @@ def _widest(layer: nn.Conv2d) -> str:
 def is_depthwise(layer: nn.Conv2d) -> bool:
     """Whether each output channel has an input channel of its own."""
     return 1 < layer.groups == layer.in_channels == layer.out_channels
-
-
-def behind(network: nn.Module, convolution: str) -> nn.BatchNorm2d | None:
-    """The batch normalization of a convolution's block, None where the block has none."""
-    block = network.get_submodule(convolution.rpartition('.')[0])
-    normalization = getattr(block, 'bn', None)
-    return normalization if isinstance(block, Conv) and isinstance(normalization, nn.BatchNorm2d) else None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from training.errors import WeightsError
+from training.models import structure
 from training.models.architecture import build_network
 from training.models.yolov4.network import YOLOv4
 
@@ -71,15 +72,15 @@ def with_classes(network: Any, own: Sequence[str], wanted: Sequence[str]) -> Tra
 
 def structure_changed(network: Any) -> bool:
     """Whether a network was pruned, so that its architecture alone does not build it."""
-    if isinstance(network, YOLOv4):
-        return False
-    from training.models import structure
-
     return structure.is_split(network) or getattr(network, 'kept', None) is not None
 
 
 def _with_fresh_head(network: Any, classes: Sequence[str]) -> Any:
     fresh = copy.deepcopy(network)
+    fresh.names = dict(enumerate(classes))
+    if isinstance(fresh, YOLOv4):
+        fresh.begin_classes(len(classes))
+        return fresh
     head = fresh.model[-1]
     if not hasattr(head, 'reg_max'):
         raise WeightsError('a pruned network of this kind keeps its classes')
@@ -89,7 +90,6 @@ def _with_fresh_head(network: Any, classes: Sequence[str]) -> Any:
             level[-1] = nn.Conv2d(level[-1].in_channels, len(classes), 1)
             nn.init.constant_(level[-1].bias, few)
     head.nc, head.no = len(classes), len(classes) + 4 * head.reg_max
-    fresh.names = dict(enumerate(classes))
     fresh.yaml = {**network.yaml, 'nc': len(classes)}
     return fresh
 

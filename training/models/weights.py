@@ -19,13 +19,13 @@ from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from training.errors import PruneError, WeightsError
+from training.models import structure
 from training.models.architecture import (
     build_network,
     checked_architecture,
     checked_classes,
     of_ultralytics,
 )
-from training.models.yolov4.network import YOLOv4
 
 if TYPE_CHECKING:
     from ultralytics.nn.tasks import DetectionModel
@@ -55,7 +55,7 @@ def save_weights(network: nn.Module, file: Path, classes: Sequence[str]) -> None
     saved = {
         'format': FORMAT,
         'architecture': checked_architecture(architecture),
-        'structure': _structure_of(network),
+        'structure': structure.describe(network),
         'kept': getattr(network, 'kept', None),
         'classes': list(checked_classes(classes)),
         'state': {name: _plain(value) for name, value in network.state_dict().items()},
@@ -69,15 +69,6 @@ def save_weights(network: nn.Module, file: Path, classes: Sequence[str]) -> None
         with contextlib.suppress(OSError):
             part.unlink()
         raise WeightsError(f'{file} cannot be written: {error}; is the disk full?') from error
-
-
-def _structure_of(network: nn.Module) -> Any:
-    """The channels of a network of Ultralytics, which may be pruned."""
-    if isinstance(network, YOLOv4):
-        return None
-    from training.models import structure
-
-    return structure.describe(network)
 
 
 def _plain(value: torch.Tensor) -> torch.Tensor:
@@ -103,8 +94,6 @@ def load_network(file: Path) -> tuple[DetectionModel, tuple[str, ...]]:
             architecture = of_ultralytics(architecture)
         network = build_network(architecture, classes)
         if saved.get('structure') is not None:
-            from training.models import structure
-
             structure.restore(network, saved['structure'])
         kept = _checked_kept(saved.get('kept'))
     except (WeightsError, PruneError, AttributeError, TypeError) as error:

@@ -18,23 +18,15 @@ import torch
 import torch_pruning
 from torch import nn
 
-from training import torchvision_nms
 from training.errors import PruneError
 from training.models import structure
-
-torchvision_nms.ensure()
-
-from ultralytics.nn.modules import PSA, Attention, Detect, RepNCSPELAN4, RTDETRDecoder  # noqa: E402
-from ultralytics.nn.modules.block import AAttn  # noqa: E402
+from training.prune.heads import blocks_of_fixed_width, branches, head_maps, last_layers
 
 Indices = npt.NDArray[np.int64]
 Role = Literal['outputs', 'inputs', 'features']
 
 TRACED_SIDE = 64
 """Pixels of the square image that the graph is traced with."""
-
-WHOLE = (Attention, AAttn, PSA, RepNCSPELAN4)
-"""Blocks whose forward pass counts on the widths it was built with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +76,24 @@ class Group:
 def groups(network: nn.Module) -> list[Group]:
     """The groups that may be pruned, in the order of the forward pass.
 
-    Left out are the last convolutions of the head, whatever touches attention, and layers other than convolutions and batch
-    normalizations. With unsplit C2f blocks a group holds both halves of their first convolution, so split them first to prune.
+    Left out are the last convolutions of the head, whatever touches attention, layers other than convolutions and batch
+    normalizations, and what torch-pruning cannot number. With unsplit C2f blocks a group holds both halves of their first
+    convolution, so split them first to prune.
 
     Raises:
-        PruneError: the network's head is of an unknown kind.
+        PruneError: the network's head is of an unknown kind, or it does what torch-pruning cannot follow.
     """
     network = copy.deepcopy(network).float().cpu().eval().requires_grad_(True)
     graph = torch_pruning.DependencyGraph()
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter('ignore')
         image = torch.zeros(1, 3, TRACED_SIDE, TRACED_SIDE)
-        graph.build_dependency(
-            network, image, forward_fn=lambda network, image: head_maps(network, image), verbose=False
-        )
+        try:
+            graph.build_dependency(
+                network, image, forward_fn=lambda network, image: head_maps(network, image), verbose=False
+            )
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
+            raise PruneError(f'torch-pruning cannot follow this network: {type(error).__name__}: {error}') from error
     names = {module: name for name, module in network.named_modules()}
     fixed = _fixed(network)
     found = []
@@ -112,55 +108,11 @@ def groups(network: nn.Module) -> list[Group]:
     return sorted(named, key=lambda group: order[group.name])
 
 
-def head_maps(network: Any, image: torch.Tensor) -> list[torch.Tensor]:
-    """What the head's branches make of an image, without decoding; end-to-end branches see the same maps, not detached ones."""
-    maps = level_maps(network, image)
-    return [branch[level](maps[level]) for branch in branches(network.model[-1]) for level in range(len(maps))]
-
-
-def level_maps(network: Any, image: torch.Tensor) -> list[torch.Tensor]:
-    """The feature maps (N, C, H, W) that the head reads, level by level."""
-    outputs: list[Any] = []
-    value: Any = image
-    layers = list(network.model)
-    for layer in layers[:-1]:
-        if layer.f != -1:
-            value = (
-                outputs[layer.f] if isinstance(layer.f, int) else [outputs[k] if k != -1 else value for k in layer.f]
-            )
-        value = layer(value)
-        outputs.append(value)
-    return [outputs[k] for k in layers[-1].f]
-
-
-def branches(head: nn.Module) -> list[nn.ModuleList]:
-    """The head's lists of one branch a level, each ending in a layer of fixed width.
-
-    Raises:
-        PruneError: an unknown kind of head.
-    """
-    if isinstance(head, RTDETRDecoder):
-        return [head.input_proj]
-    if isinstance(head, Detect):
-        names = ('cv2', 'cv3', 'one2one_cv2', 'one2one_cv3')
-        return [getattr(head, name) for name in names if getattr(head, name, None) is not None]
-    raise PruneError(
-        f'networks with a head {type(head).__name__} cannot be pruned, only those with Detect or RTDETRDecoder'
-    )
-
-
-def _fixed(network: Any) -> set[nn.Module]:
+def _fixed(network: nn.Module) -> set[nn.Module]:
     """Layers whose outputs must keep their number."""
-    fixed: set[nn.Module] = set()
-    head = network.model[-1]
-    for branch in branches(head):
-        for level in branch:
-            last: nn.Module = level if isinstance(head, RTDETRDecoder) else level[-1]  # type: ignore[index]
-            fixed.update(layer for layer in last.modules() if isinstance(layer, nn.Conv2d))
-    for module in network.modules():
-        if isinstance(module, WHOLE):
-            fixed.update(module.modules())
-    return fixed
+    whole = blocks_of_fixed_width(network)
+    lasts = [*last_layers(network), *(module for module in network.modules() if isinstance(module, whole))]
+    return {module for last in lasts for module in last.modules()}
 
 
 def _touches(member: Member, network: nn.Module, fixed: set[nn.Module]) -> bool:
@@ -168,7 +120,8 @@ def _touches(member: Member, network: nn.Module, fixed: set[nn.Module]) -> bool:
     layer = network.get_submodule(member.name)
     if isinstance(layer, nn.Conv2d) and layer.groups > 1 and not structure.is_depthwise(layer):
         return True
-    inside = any(isinstance(network.get_submodule(parent), WHOLE) for parent in _parents(member.name))
+    whole = blocks_of_fixed_width(network)
+    inside = any(isinstance(network.get_submodule(parent), whole) for parent in _parents(member.name))
     return inside or (member.role == 'outputs' and layer in fixed)
 
 
@@ -191,9 +144,12 @@ def _group(graph: Any, traced: Any, names: Mapping[nn.Module, str]) -> Group | N
             return None
         else:
             continue
-        members.append(
-            Member(names[layer], role, np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64))
-        )
+        channels = np.asarray(item.idxs, np.int64)
+        if channels.max() >= _width(
+            layer, role
+        ):  # torch-pruning loses count where a map is cut in parts of several widths
+            return None
+        members.append(Member(names[layer], role, channels, np.asarray(item.root_idxs, np.int64)))
     return Group(members[0].name, len(members[0].channels), tuple(members))
 
 
@@ -235,21 +191,19 @@ def _width(layer: nn.Conv2d | nn.BatchNorm2d, role: Role) -> int:
     return layer.in_channels if role == 'inputs' else layer.out_channels
 
 
-def kept_levels(network: Any, found: Sequence[Group], removed: Sequence[Indices]) -> list[list[int]]:
+def kept_levels(network: nn.Module, found: Sequence[Group], removed: Sequence[Indices]) -> list[list[int]]:
     """For each level that the head reads, which of its channels stay."""
-    first = [
-        next(layer for layer in level.modules() if isinstance(layer, nn.Conv2d))
-        for level in branches(network.model[-1])[0]
-    ]
     names = {layer: name for name, layer in structure.convolutions(network).items()}
     kept = []
-    for layer in first:
+    for level in branches(network)[0]:
+        first = next(layer for layer in level.modules() if isinstance(layer, nn.Conv2d))
+        role = 'outputs' if structure.is_depthwise(first) else 'inputs'
         gone = [
             member.channels[np.isin(member.roots, channels)]
             for group, channels in zip(found, removed, strict=True)
-            for member in group.of('inputs')
-            if member.name == names[layer]
+            for member in group.of(role)
+            if member.name == names[first]
         ]
         all_gone = np.concatenate(gone) if gone else np.empty(0, np.int64)
-        kept.append([int(channel) for channel in np.setdiff1d(np.arange(layer.in_channels), all_gone)])
+        kept.append([int(channel) for channel in np.setdiff1d(np.arange(first.in_channels), all_gone)])
     return kept

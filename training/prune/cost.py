@@ -16,13 +16,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from training import torchvision_nms
 from training.models.yolov4.network import YOLOv4, deployed
-from training.prune.channels import branches, level_maps
-
-torchvision_nms.ensure()
-
-from ultralytics.nn.modules import Detect  # noqa: E402
+from training.prune.heads import branches, level_maps
 
 
 @dataclass(frozen=True)
@@ -72,13 +67,15 @@ def count_gflops(network: Any, width: int, height: int) -> float:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             deployed(copied).to('meta')(torch.zeros(1, 3, height, width, device='meta'))
         return float(counter.get_total_flops()) / 1e9
+    from ultralytics.nn.modules import Detect
+
     head = copied.model[-1]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if not isinstance(head, Detect):
             copied(torch.zeros(1, 3, height, width))
         else:
             maps = level_maps(copied.to('meta'), torch.zeros(1, 3, height, width, device='meta'))
-            used = branches(head)[2:] if getattr(head, 'end2end', False) else branches(head)[:2]
+            used = branches(copied)[2:] if getattr(head, 'end2end', False) else branches(copied)[:2]
             for branch in used:
                 for layers, value in zip(branch, maps, strict=True):
                     layers(value)

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from training.errors import PruneError
 from training.export.onnx_export import export
 from training.models import structure
-from training.prune.channels import Group, Indices, groups, head_maps, kept_levels, remove
+from training.prune.channels import Group, Indices, groups, kept_levels, remove
 from training.prune.cost import Cost, cost, count_gflops, count_parameters, measure_latency
+from training.prune.heads import head_maps
 from training.prune.settings import PruneSettings
 from training.schema import nearest
 

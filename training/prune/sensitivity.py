@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from training.errors import PruneError
 from training.models import structure
-from training.prune.channels import groups, head_maps, remove
+from training.prune.channels import groups, remove
 from training.prune.cost import count_parameters
+from training.prune.heads import head_maps
 from training.prune.pruning import choose, importance
 from training.prune.settings import PruneSettings
 

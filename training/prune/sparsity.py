@@ -97,7 +97,7 @@ class SparsityPenalty:
 
 def penalised(network: nn.Module) -> list[tuple[nn.Parameter, torch.Tensor]]:
     """Each γ that the penalty acts on, and a mask (C,) of its channels that can be pruned and feed no shortcut addition."""
-    # Both import Ultralytics, which the settings above can do without.
+    # torch-pruning, which the settings above can do without.
     from training.models import structure
     from training.prune.channels import groups
 

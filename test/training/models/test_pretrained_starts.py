@@ -173,7 +173,8 @@ def test_a_darknet_file_starts_a_training_with_other_classes(darknet, pictures, 
     assert classes == ('class 0', 'class 1')
     state, wanted = network.state_dict(), written.state_dict()
     assert all(torch.equal(state[name], value) for name, value in wanted.items() if 'num_batches' not in name)
-    job = FitJob(file, CLASSES, pictures, FitSettings(image_size=32, batch=2, steps=1, warmup_steps=0, ema_decay=0.0))
+    # At 32 pixels the coarsest map is one cell, and batch statistics of two values can make fresh gradients infinite.
+    job = FitJob(file, CLASSES, pictures, FitSettings(image_size=64, batch=2, steps=1, warmup_steps=0, ema_decay=0.0))
     assert load_network(fit_detector(job, tmp_path / 'fit').weights)[1] == CLASSES
 
 

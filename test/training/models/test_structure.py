@@ -9,9 +9,9 @@ torch = pytest.importorskip('torch')
 from tiny_detectors import CLASSES, SIDE, architecture, detector  # noqa: E402
 
 from training.errors import PruneError  # noqa: E402
-from training.models import structure  # noqa: E402
+from training.models import split_blocks, structure  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
-from training.prune.channels import head_maps  # noqa: E402
+from training.prune.heads import head_maps  # noqa: E402
 
 
 def image(side=SIDE):
@@ -27,7 +27,7 @@ def test_splitting_changes_no_output(family):
         for split, one in zip(head_maps(network, image()), head_maps(whole, image()), strict=True):
             assert torch.equal(split, one)
         assert torch.equal(network(image())[0], whole(image())[0])
-    assert not any(structure._is_c2f(module) for module in network.modules())
+    assert not any(split_blocks._is_c2f(module) for module in network.modules())
 
 
 def test_splitting_keeps_the_place_of_each_layer():

@@ -15,10 +15,11 @@ from networks import artifact_entry, bundle_document  # noqa: E402
 from tiny_detectors import CLASSES, SIDE, detector  # noqa: E402
 
 from training.errors import PruneError, RecipeError  # noqa: E402
-from training.models import structure  # noqa: E402
+from training.models import split_blocks, structure  # noqa: E402
 from training.models.weights import load_network, read_kept, save_weights  # noqa: E402
-from training.prune.channels import groups, head_maps, level_maps  # noqa: E402
+from training.prune.channels import groups  # noqa: E402
 from training.prune.cost import count_parameters  # noqa: E402
+from training.prune.heads import head_maps, level_maps  # noqa: E402
 from training.prune.pruning import choose, importance, lamp, prune  # noqa: E402
 from training.prune.settings import METHODS, PruneSettings  # noqa: E402
 from training.schema import read  # noqa: E402
@@ -64,9 +65,9 @@ def test_kept_channels_keep_their_weights(family, method):
     layers = structure.convolutions(pruned.network)
     for name, whole in structure.convolutions(network).items():
         kept = pruned.outputs.get(name, list(range(whole.out_channels)))
-        norm = structure.behind(network, name)
+        norm = split_blocks.behind(network, name)
         if norm is not None:
-            assert torch.equal(structure.behind(pruned.network, name).running_mean, norm.running_mean[kept])
+            assert torch.equal(split_blocks.behind(pruned.network, name).running_mean, norm.running_mean[kept])
         if layers[name].weight.shape[1] == whole.weight.shape[1]:
             assert torch.equal(layers[name].weight, whole.weight[kept])
     for level, kept in enumerate(pruned.kept):
@@ -107,7 +108,7 @@ def test_gamma_is_what_the_bn_method_ranks_by():
     found = groups(network)
     alone = next(group for group in found if len(group.of('outputs')) == 1)
     scores = importance(network, [alone], PruneSettings(method='bn', ratio=0.5))[0]
-    gamma = structure.behind(network, alone.name).weight
+    gamma = split_blocks.behind(network, alone.name).weight
     np.testing.assert_allclose(scores, gamma.detach().abs().numpy())
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -140,7 +140,7 @@ class YOLOv4(nn.Module):
             raise WeightsError(f'there is no neck {neck!r}; necks are {", ".join(NECKS)}')
         if assignment not in CENTER_SCALES:
             raise WeightsError(f'there is no assignment {assignment!r}; there are {", ".join(CENTER_SCALES)}')
-        self.classes, self.match, self.assignment = classes, match, assignment
+        self.match, self.assignment = match, assignment
         self.center_scales = CENTER_SCALES[assignment]
         self.backbone = make_backbone(backbone)
         described = cast(Backbone, self.backbone)
@@ -150,7 +150,16 @@ class YOLOv4(nn.Module):
             nn.Sequential(three_by_three(count, 2 * count, 1, neck), nn.Conv2d(2 * count, 3 * (5 + classes), 1))
             for count in self.neck.outputs
         )
+        self.classes = classes
         self.register_buffer('anchors', torch.tensor(anchors, dtype=torch.float32))
+        self._expect_few_objects()
+
+    def begin_classes(self, classes: int) -> None:
+        """Give each head a fresh last convolution, for other classes."""
+        self.classes = classes
+        for head in cast(Iterable[nn.Sequential], self.heads):
+            last = cast(nn.Conv2d, head[-1])
+            head[-1] = nn.Conv2d(last.in_channels, 3 * (5 + classes), 1)
         self._expect_few_objects()
 
     @torch.no_grad()
