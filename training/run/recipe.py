@@ -132,6 +132,8 @@ class StageRecipe:
             raise ValueError('teacher and distill belong together: the one says who teaches, the other what')
         if (self.backbone or self.anchors or self.bundle) and not self.start.endswith('.yaml'):
             raise ValueError('backbone, anchors and bundle go with a fresh network: start from a model file (.yaml)')
+        if self.bundle and (self.backbone or self.anchors):
+            raise ValueError('a bundle brings its backbone and anchors along: leave out backbone and anchors')
         if self.qat and self.start.endswith(('.yaml', *WEIGHTS_FILES)):
             raise ValueError('qat goes on from a stage that was trained in float: name it as start')
         if self.unlabelled and self.distill is None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx
 import pytest
 import torch
 import yaml
 from networks import artifact_entry, bundle_document
-from tiny_detectors import CLASSES, SIDE, architecture, detector
+from tiny_detectors import CLASSES, SIDE, architecture, detector, with_random_statistics
 from torch import Tensor, nn
 
 from kd_perception.bundles.bundle import write_bundle
 from training.errors import WeightsError
+from training.export.heads import boxes_scores
 from training.export.onnx_export import export
 from training.models.bundle_weights import network_of_bundle
+from training.models.weights import build_network
 
 
 def write(folder, network, **changes):
@@ -44,6 +48,48 @@ def test_it_detects_what_was_exported(tmp_path, family, measured):
     batches = list(pictures(measured)[:, None]) if measured else []
     again = network_of_bundle(folder, file, CLASSES, batches)
     torch.testing.assert_close(found(again), found(original), rtol=1e-3, atol=1e-3)
+
+
+def yolov4(backbone: str, neck: str) -> nn.Module:
+    torch.manual_seed(0)
+    anchors = [[[4.0 + level + size, 9.0 - size] for size in range(3)] for level in range(3)]
+    mapping = {'family': 'yolov4', 'backbone': backbone, 'neck': neck, 'width': 0.1, 'anchors': anchors}
+    return with_random_statistics(build_network(mapping, CLASSES))
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'neck'),
+    [('timm/efficientnet_lite0', 'light'), ('mobilenet_v2', 'full'), ('timm/resnet18', 'depthwise')],
+)
+@pytest.mark.parametrize('measured', [0, 8])
+def test_a_yolov4_detects_what_was_exported_with_the_anchors_of_the_bundle(tmp_path, backbone, neck, measured):
+    original: Any = yolov4(backbone, neck)
+    folder, _ = write(tmp_path / 'b', original)
+    mapping = {name: value for name, value in original.yaml.items() if name != 'anchors'}
+    (tmp_path / 'plain.yaml').write_text(yaml.safe_dump(mapping))
+    batches = list(pictures(measured)[:, None]) if measured else []
+    again = network_of_bundle(folder, str(tmp_path / 'plain.yaml'), CLASSES, batches)
+    assert torch.equal(again.anchors, original.anchors)
+    assert again.yaml == original.yaml
+    image = torch.randint(0, 256, (1, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for one, other in zip(
+            boxes_scores(again, SIDE, SIDE)(image), boxes_scores(original, SIDE, SIDE)(image), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_the_shipped_permissive_bundles_are_where_ones_own_training_begins(repository):
+    lite = str(repository / 'training/recipes/networks/yolov4_lite0.yaml')
+    roads = network_of_bundle(repository / 'models/road_traffic', lite, ('truck', 'tractor'))
+    assert roads.names == {0: 'truck', 1: 'tractor'}
+    assert roads.anchors[0, 0, 0] != 12
+    with pytest.raises(WeightsError, match=r'traffic_lights does not fit .*backbone.stem.0 is missing'):
+        network_of_bundle(
+            repository / 'models/traffic_lights', str(repository / 'training/recipes/networks/yolov4.yaml'), ('red',)
+        )
+    with pytest.raises(WeightsError, match='none that our exporter wrote of a YOLOv4'):
+        network_of_bundle(repository / 'models/aerial_traffic', lite, ('car',))
 
 
 def test_with_measured_statistics_training_begins_where_the_detector_was(tmp_path):
