@@ -2,9 +2,9 @@
 
 The exporter keeps the names of tensors, or of the nodes that read them, so they find their places again. It folds every
 normalization into the convolution before it; here the convolution takes the folded weights, and the normalization first passes
-its input through, with the folded bias as its shift. Training normalizes by the statistics of its batches, which would then undo what
-the scales had learned: so the statistics of some pictures are measured, and scale and shift are set such that they cancel. The
-detector stays the same, and in training nearly so.
+its input through, with the folded bias as its shift. Training normalizes by the statistics of its batches, which would then
+undo what the scales had learned: so the statistics of some pictures are measured, and scale and shift are set such that they
+cancel. The detector stays the same, and in training nearly so.
 """
 
 from __future__ import annotations
