@@ -31,6 +31,7 @@ from torch import nn
 
 from training import torchvision_nms
 from training.errors import QuantizationError
+from training.models.yolov4.network import YOLOv4
 from training.quantize.calibration import Image, Range
 from training.quantize.qdq import FUSING, QuantizeSettings, weight_levels
 
@@ -141,10 +142,15 @@ def prepare_qat(network: nn.Module, images: Sequence[Image], settings: QuantizeS
 
     Raises:
         QuantizationError: no images, settings that cannot be trained for, a fused network, or one without convolutions that
-            can be trained like this.
+            can be trained like this, such as a YOLOv4.
     """
     if not images:
         raise QuantizationError('calibration needs images')
+    if isinstance(network, YOLOv4):
+        raise QuantizationError(
+            'qat trains networks of Ultralytics alone; for a YOLOv4 take '
+            'python -m training quantize BUNDLE PICTURES --max-map-drop 0.02'
+        )
     settings = settings or QuantizeSettings()
     _check(settings)
     network = copy.deepcopy(network)

@@ -20,6 +20,7 @@ from training.models.yolov4.network import deployed  # noqa: E402
 from training.prune.channels import groups  # noqa: E402
 from training.prune.heads import head_maps, level_maps  # noqa: E402
 from training.prune.pruning import prune  # noqa: E402
+from training.prune.sensitivity import output_drift, sensitivity  # noqa: E402
 from training.prune.settings import PruneSettings  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
@@ -98,6 +99,14 @@ def test_what_cannot_be_pruned_is_refused_in_words():
         prune(network('timm/edgenext_xx_small'), PruneSettings(method='group_norm', ratio=0.5), SIDE, SIDE)
     with pytest.raises(PruneError, match='torch-pruning cannot follow this network'):
         groups(network('timm/dpn68'))
+
+
+def test_each_layer_alone_shows_what_it_bears():
+    whole = network('mobilenet_v2')
+    rows = sensitivity(whole, output_drift(whole, image()), PruneSettings(ratio=0.5, round_to=1), (0.5,))
+    assert len(rows) == len(groups(whole))
+    assert {row.layer.partition('.')[0] for row in rows} == {'backbone', 'neck', 'heads'}
+    assert all(row.value > 0 for row in rows)
 
 
 def test_files_with_a_structure_of_another_network_are_refused():

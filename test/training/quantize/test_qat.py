@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings('ignore')
 from training.errors import QuantizationError  # noqa: E402
 from training.export.heads import boxes_scores  # noqa: E402
 from training.export.onnx_export import export  # noqa: E402
-from training.models.weights import load_network, save_weights  # noqa: E402
+from training.models.weights import build_network, load_network, save_weights  # noqa: E402
 from training.quantize.ptq import quantize  # noqa: E402
 from training.quantize.qat import RoundedConv, finish_qat, onnx_ranges, prepare_qat  # noqa: E402
 from training.quantize.qdq import QuantizeSettings  # noqa: E402
@@ -195,3 +195,9 @@ def test_weights_are_rounded_as_the_settings_say(tiny, settings, values):
 def test_settings_that_cannot_be_trained_for_are_refused(tiny, settings):
     with pytest.raises(QuantizationError, match='qat'):
         prepare_qat(tiny.network, tiny.images, QuantizeSettings(**settings))
+
+
+def test_a_yolov4_is_sent_to_quantize(tiny):
+    network = build_network({'family': 'yolov4', 'backbone': 'mobilenet_v2', 'neck': 'light', 'width': 0.05}, ('car',))
+    with pytest.raises(QuantizationError, match='python -m training quantize'):
+        prepare_qat(network, tiny.images)
