@@ -1,4 +1,4 @@
-"""Random numbers of torch that depend on a seed and a place alone."""
+"""What makes a run the same again: random numbers that depend on a seed and a place alone, sums in one order."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def seeded(seed: int, place: int) -> Iterator[None]:
         drawn = hashlib.sha256(f'{seed} {place}'.encode()).digest()
         torch.manual_seed(int.from_bytes(drawn[:7], 'little'))
         yield
+
+
+@contextlib.contextmanager
+def in_one_thread() -> Iterator[None]:
+    """One thread of torch, so that sums have one order, and their last bits do not depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

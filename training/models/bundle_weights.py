@@ -25,6 +25,7 @@ from training.models.architecture import build_network
 from training.models.transfer import with_classes
 from training.models.yolov4 import exported
 from training.models.yolov4.network import YOLOv4
+from training.seeding import in_one_thread
 
 LARGEST_FILE = 500_000_000
 BRANCHES = {'cv2': 'box_branches', 'cv3': 'score_branches'}
@@ -175,8 +176,9 @@ def _measure_statistics(network: nn.Module, pictures: Sequence[Tensor]) -> None:
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [layer.register_forward_pre_hook(add) for layer in layers]
     network.eval()
-    for batch in pictures:
-        network(batch)
+    with in_one_thread():  # or a training that goes on with more threads would find that it began with other bits
+        for batch in pictures:
+            network(batch)
     for hook in hooks:
         hook.remove()
     for layer, (count, total, squares) in sums.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import onnx
@@ -130,3 +131,28 @@ def test_a_foreign_graph_is_refused(tmp_path):
     write_bundle(folder, bundle_document(classes=list(CLASSES), artifacts=[artifact_entry(folder, 'net.onnx')]))
     with pytest.raises(WeightsError, match='does not fit'):
         network_of_bundle(folder, file, CLASSES)
+
+
+class Watched(list[Tensor]):
+    """Pictures that note with how many threads they are seen."""
+
+    def __init__(self, batches: list[Tensor]) -> None:
+        super().__init__(batches)
+        self.threads: list[int] = []
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in super().__iter__():
+            self.threads.append(torch.get_num_threads())
+            yield batch
+
+
+def test_the_statistics_have_the_same_bits_whatever_the_number_of_threads(tmp_path):
+    """What goes on later, with another number of threads, must find the network with which it began."""
+    folder, file = write(tmp_path / 'b', detector())
+    seen, threads = Watched([pictures(2)]), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        network_of_bundle(folder, file, CLASSES, seen)
+        assert (seen.threads, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(threads)
