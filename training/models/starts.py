@@ -90,7 +90,9 @@ MEASURED_PICTURES = 64
 """Of which the statistics of normalizations are measured, where a bundle holds none any more."""
 
 
-def of_bundle(architecture: str, classes: Sequence[str], folder: Path, images: Sequence[Path], image_size: int) -> Any:
+def of_bundle(
+    architecture: str, classes: Sequence[str], folder: Path, images: Sequence[Path], image_size: int, seed: int
+) -> Any:
     """The float network of a bundle that our exporter wrote, to train on.
 
     Args:
@@ -98,6 +100,7 @@ def of_bundle(architecture: str, classes: Sequence[str], folder: Path, images: S
         classes: to detect.
         images: of the training; some of them say how the layers' values are spread.
         image_size: of the training in pixels.
+        seed: of the outputs for classes that the bundle does not have.
 
     Raises:
         BundleError, WeightsError: see `training.models.bundle_weights`.
@@ -106,4 +109,5 @@ def of_bundle(architecture: str, classes: Sequence[str], folder: Path, images: S
     pictures = [
         torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)))[None] / 255 for image in shown
     ]
-    return network_of_bundle(folder, architecture, classes, pictures)
+    with seeded(seed, -1):
+        return network_of_bundle(folder, architecture, classes, pictures)

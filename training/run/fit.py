@@ -115,7 +115,7 @@ class TrainDetector(Work):
             backbone = None if stage.backbone is None else plan.weights_file(stage.backbone)
             return fresh_yolov4(str(start), classes, backbone, images if stage.anchors else [], size, plan.seed(stage))
         if stage.bundle is not None:
-            return of_bundle(str(start), classes, plan.file(stage.bundle), images, size)
+            return of_bundle(str(start), classes, plan.file(stage.bundle), images, size, plan.seed(stage))
         if stage.qat:
             return prepare_qat(load_network(Path(start))[0], plan.calibration(), self.recipe.quantize)
         return start

@@ -11,6 +11,7 @@ import torch
 import yaml
 from networks import artifact_entry, bundle_document
 from tiny_detectors import CLASSES, SIDE, architecture, detector, with_random_statistics
+from tiny_training import write_pictures
 from torch import Tensor, nn
 
 from kd_perception.bundles.bundle import write_bundle
@@ -18,7 +19,15 @@ from training.errors import WeightsError
 from training.export.heads import boxes_scores
 from training.export.onnx_export import export
 from training.models.bundle_weights import network_of_bundle
+from training.models.starts import of_bundle
 from training.models.weights import build_network
+
+
+@pytest.fixture(scope='module')
+def pictures_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('pictures')
+    write_pictures(folder, 2)
+    return folder
 
 
 def write(folder, network, **changes):
@@ -156,3 +165,15 @@ def test_the_statistics_have_the_same_bits_whatever_the_number_of_threads(tmp_pa
         assert (seen.threads, torch.get_num_threads()) == ([1], 3)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_outputs_that_begin_afresh_are_those_of_the_seed(tmp_path, pictures_folder):
+    """Or an interrupted training would not find the network with which it began, and no run could be made again."""
+    folder, file = write(tmp_path / 'b', detector())
+    images = sorted(pictures_folder.glob('images/*.png'))
+    states = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        states.append(of_bundle(file, ('tram', CLASSES[0]), folder, images, SIDE, seed).state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not all(torch.equal(value, states[2][name]) for name, value in states[0].items())
