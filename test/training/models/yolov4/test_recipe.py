@@ -73,9 +73,37 @@ def test_a_recipe_becomes_a_bundle_of_m_yolo(recipe, tmp_path, capsys):
     assert '| finish |' in capsys.readouterr().out
 
 
+def test_a_shipped_bundle_is_trained_on_pruned_and_taught_by_what_it_was(repository, tmp_path, capsys):
+    lite = str(repository / 'training/recipes/networks/yolov4_lite0.yaml')
+    stages = {
+        'mine': {'start': lite, 'bundle': str(repository / 'models/road_traffic'), 'images': {'scenes': 16}, 'fit': {}},
+        'slim': {'start': 'mine', 'prune': {'cut_parameters': 0.7}},
+        'taught': {
+            'start': 'slim',
+            'teacher': 'mine',
+            'images': {'scenes': 16},
+            'fit': {},
+            'distill': {'terms': [{'loss': 'cwd', 'weight': 5}]},
+        },
+    }
+    file = tmp_path / 'recipe.yaml'
+    file.write_text(yaml.safe_dump({**RECIPE, 'stages': stages}, sort_keys=False))
+    options = ['--data', str(tmp_path), '--out', str(tmp_path / 'out'), '--threads', '1']
+    assert main(['run', str(file), *options, '--target', str(tmp_path / 'bundle')]) == 0
+    whole, slim = (
+        load_network(next((tmp_path / 'out/tiny_s1').glob(f'train-{stage}-*')) / 'weights.pt')[0]
+        for stage in ('mine', 'taught')
+    )
+    assert torch.equal(slim.anchors, whole.anchors)
+    assert 0.25 < count_parameters(slim) / count_parameters(whole) <= 0.3
+    assert [artifact.precision for artifact in load_bundle(tmp_path / 'bundle').artifacts] == ['int8', 'fp32']
+    assert '| slim |' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('changes', 'says'),
     [
+        ({'stages.frozen.bundle': 'models/road_traffic'}, 'leave out backbone and anchors'),
         ({'stages.backbone.teacher': None}, 'teacher and classify.method belong together'),
         ({'stages.backbone.images': {'scenes': 4}}, 'takes none of images'),
         ({'stages.teacher.classify.folder': 'imagenet'}, 'give either crops'),
