@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
-from ultralytics.utils.metrics import box_iou
 
-from training.distill.outputs import QUERIES, Branch, Outputs, Shape
-from training.distill.terms import decode
+from training.distill.losses.queries import iou
+from training.distill.outputs import QUERIES, Branch, Outputs, Shape, decode
 
 NEAR = 0.5
 """Overlap with a true box from which on a prediction is no false alarm."""
@@ -68,7 +67,7 @@ def _error(logits: Tensor, boxes: Tensor, true_boxes: Tensor, class_ids: Tensor)
     alarms = -F.logsigmoid(-logits.amax(0))
     if not len(true_boxes):
         return alarms.sum()
-    overlaps = box_iou(true_boxes, boxes)
+    overlaps = iou(true_boxes.T.unsqueeze(2), boxes.T.unsqueeze(1))
     found = (logits[class_ids].sigmoid() * overlaps).amax(1).clamp(min=LEAST)
     error: Tensor = (alarms[overlaps.amax(0) < NEAR].sum() - found.log().sum()) / len(true_boxes)
     return error

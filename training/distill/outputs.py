@@ -192,3 +192,29 @@ def measure_shape(network: Any, layers: Sequence[str], image_size: int) -> Shape
         branches=branches if head is not None else (QUERIES,) if has_queries(network) else (),
         strides=tuple(image_size / maps[name].shape[2] for name in levels),
     )
+
+
+def decode(branch: Branch, bins: int, strides: Sequence[float]) -> Tensor:
+    """The boxes (N, 4, anchors), x1, y1, x2, y2 in pixels, that a head predicts."""
+    sides: Tensor = branch['boxes']
+    if bins > 1:
+        places = torch.arange(bins, dtype=sides.dtype, device=sides.device)
+        sides = torch.einsum('nsba,b->nsa', sides.unflatten(1, (4, bins)).softmax(2), places)
+    points, pixels = cell_centers(branch['feats'], strides)
+    near, far = sides.chunk(2, 1)
+    return torch.cat([points.T - near, points.T + far], 1) * pixels.T
+
+
+def cell_centers(maps: Sequence[Tensor], strides: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """The cells of maps (N, C, H, W), level by level and row by row.
+
+    Returns:
+        Centres (cells, 2), x and y in cells of the level; pixels a cell (cells, 1).
+    """
+    centers, pixels = [], []
+    for level, stride in zip(maps, strides, strict=True):
+        rows, columns = (torch.arange(count).to(level) + 0.5 for count in level.shape[2:])
+        y, x = torch.meshgrid(rows, columns, indexing='ij')
+        centers.append(torch.stack([x.flatten(), y.flatten()], 1))
+        pixels.append(torch.full_like(centers[-1][:, :1], stride))
+    return torch.cat(centers), torch.cat(pixels)

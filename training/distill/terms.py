@@ -7,16 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-from ultralytics.nn.distill_model import DistillationModel
-from ultralytics.utils.tal import dist2bbox, make_anchors
 
 from training.distill.cross_head import CrossHead
 from training.distill.losses import loss_class, make, make_levels
 from training.distill.losses.base import check_places
 from training.distill.losses.queries import Cells
-from training.distill.outputs import QUERIES, Branch, Outputs, Shape
+from training.distill.outputs import QUERIES, Branch, Outputs, Shape, cell_centers, decode
 from training.distill.settings import BASELINE, TermSettings
 from training.errors import LossError
 
@@ -286,7 +283,7 @@ def _of_queries(settings: TermSettings, student: Shape, teacher: Shape, layers: 
     loss = make(settings.loss, **settings.settings)
 
     def of_branch(name: str, branch: Branch, t: Outputs) -> Tensor:
-        points, pixels = make_anchors(branch['feats'], branch['scores'].new_tensor(student.strides), 0.5)
+        points, pixels = cell_centers(branch['feats'], student.strides)
         height, width = branch['feats'][0].shape[2:]
         size = points.new_tensor([width, height]) * student.strides[0]
         value: Tensor = loss(
@@ -328,6 +325,8 @@ def _of_ultralytics(settings: TermSettings, student: Shape, teacher: Shape, laye
     """Ultralytics' DistillationModel: squared differences of projected maps, weighted by the teacher's best score."""
     if settings.settings or settings.level_weights:
         raise LossError(f'{BASELINE} has no settings: it is the baseline as it is')
+    from ultralytics.nn.distill_model import DistillationModel
+
     projectors = _Projectors(*_channels(student, teacher, layers))
 
     def compare(s: Outputs, t: Outputs, _: Boxes) -> Tensor:
@@ -375,14 +374,3 @@ def certainty(branch: Branch) -> Tensor:
     """The best class probability of each anchor (N, anchors); its sum stands for the number of positive anchors."""
     scores: Tensor = branch['scores']
     return scores.detach().sigmoid().amax(1)
-
-
-def decode(branch: Branch, bins: int, strides: Sequence[float]) -> Tensor:
-    """The boxes (N, 4, anchors), x1, y1, x2, y2 in pixels, that a head predicts."""
-    sides: Tensor = branch['boxes']
-    if bins > 1:
-        places = torch.arange(bins, dtype=sides.dtype, device=sides.device)
-        sides = torch.einsum('nsba,b->nsa', F.softmax(sides.unflatten(1, (4, bins)), 2), places)
-    points, pixels = make_anchors(branch['feats'], torch.tensor(strides, device=sides.device), 0.5)
-    boxes: Tensor = dist2bbox(sides, points.T.unsqueeze(0), xywh=False, dim=1) * pixels.T
-    return boxes

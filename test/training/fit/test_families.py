@@ -8,10 +8,9 @@ from tiny_training import CLASSES, RTDETR, SIZE, architecture, columns, run_of, 
 
 torch = pytest.importorskip('torch')
 
-from training.distill.outputs import branches_of  # noqa: E402
+from training.distill.outputs import branches_of, decode  # noqa: E402
 from training.distill.settings import DistillSettings, TermSettings  # noqa: E402
 from training.distill.teacher import Teacher  # noqa: E402
-from training.distill.terms import decode  # noqa: E402
 from training.errors import FitError, LossError  # noqa: E402
 from training.fit.detector import fit_detector  # noqa: E402
 from training.fit.job import FitJob  # noqa: E402

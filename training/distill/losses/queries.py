@@ -171,7 +171,7 @@ class QueryTargets(DistillationLoss):
             cells: of the anchors.
             one_to_one: one anchor for a query.
         """
-        overlaps = _iou(boxes.unsqueeze(2), found.unsqueeze(1)) * _inside(boxes, cells)
+        overlaps = iou(boxes.unsqueeze(2), found.unsqueeze(1)) * _inside(boxes, cells)
         aligned = probabilities.pow(ALPHA) * overlaps.pow(BETA)
         candidates = ONE_TO_ONE_CANDIDATES if one_to_one else self.candidates
         taken = _best(aligned, candidates)
@@ -197,8 +197,8 @@ def _check(student: Tensor, scores: Tensor, student_boxes: Tensor, boxes: Tensor
         raise LossError(f'{len(cells.centers)} cells do not fit {student.shape[2]} anchors')
 
 
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    """Of boxes whose coordinates are axis 0, which broadcast against each other."""
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU of boxes whose coordinates are axis 0, which broadcast against each other."""
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)

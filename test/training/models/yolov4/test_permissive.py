@@ -1,4 +1,4 @@
-"""The YOLOv4 family is trained without a line of Ultralytics: network, loss, loader, augmentation, weights, recipe, measuring."""
+"""The YOLOv4 family is trained and distilled without a line of Ultralytics: network, losses, loader, weights, recipe."""
 
 import subprocess
 import sys
@@ -26,11 +26,14 @@ from pathlib import Path
 
 import training.run.plan
 from training.data.augment import AugmentSettings
+from training.distill.settings import DistillSettings, TermSettings
 from training.export.heads import boxes_scores
 from training.fit.job import FitJob
 from training.fit.detector import fit_detector
 from training.fit.settings import FitSettings
-from training.models.weights import load_network
+from training.models.weights import load_network, save_weights
+from training.prune.pruning import prune
+from training.prune.settings import PruneSettings
 
 folder = Path(sys.argv[1])
 network = {'family': 'yolov4', 'backbone': 'mobilenet_v2', 'neck': 'light', 'width': 0.1}
@@ -40,6 +43,18 @@ result = fit_detector(job, folder / 'fit')
 trained, classes = load_network(result.weights)
 boxes_scores(trained, 64, 64)
 assert classes == ('a', 'b') and result.steps == 2
+pruned = prune(trained, PruneSettings(ratio=0.5), 64, 64)
+save_weights(pruned.network, folder / 'pruned.pt', classes)
+taught = FitJob(
+    student=folder / 'pruned.pt',
+    classes=classes,
+    images=job.images,
+    settings=settings,
+    teacher=result.weights,
+    distill=DistillSettings(terms=tuple(TermSettings(loss=name) for name in ('cwd', 'fgfi', 'fitnet'))),
+    kept=pruned.kept,
+)
+assert fit_detector(taught, folder / 'taught').steps == 2
 assert not any(name.partition('.')[0] == 'ultralytics' for name in sys.modules)
 print('trained without')
 """
