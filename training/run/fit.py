@@ -106,7 +106,6 @@ class TrainDetector(Work):
         """The network with which the training begins, or the file or architecture of it."""
         from training.models.starts import fresh_yolov4, of_bundle
         from training.models.weights import load_network
-        from training.quantize.qat import prepare_qat
 
         stage, plan = self.stage, self.plan
         assert stage.fit is not None
@@ -117,6 +116,8 @@ class TrainDetector(Work):
         if stage.bundle is not None:
             return of_bundle(str(start), classes, plan.file(stage.bundle), images, size, plan.seed(stage))
         if stage.qat:
+            from training.quantize.qat import prepare_qat  # it imports Ultralytics, whose networks alone it trains
+
             return prepare_qat(load_network(Path(start))[0], plan.calibration(), self.recipe.quantize)
         return start
 
