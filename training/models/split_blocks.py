@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from training import torchvision_nms
-from training.models.structure import keep_features, keep_outputs
+from training.models.kept_channels import keep_features, keep_outputs
 
 torchvision_nms.ensure()
 

@@ -6,15 +6,13 @@ that convolution into two with the same weights: the outputs stay as they were, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 
 from training.errors import PruneError
+from training.models.kept_channels import keep_features, keep_inputs, keep_outputs
 from training.models.yolov4.network import YOLOv4
 
 
@@ -33,39 +31,6 @@ def is_split(network: nn.Module) -> bool:
     from training.models import split_blocks
 
     return split_blocks.is_split(network)
-
-
-def keep_outputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
-    """Keep some output channels of a convolution; of a depthwise one, the channels."""
-    index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
-    convolution.weight = nn.Parameter(_chosen(convolution.weight, 0, index), convolution.weight.requires_grad)
-    if convolution.bias is not None:
-        convolution.bias = nn.Parameter(_chosen(convolution.bias, 0, index), convolution.bias.requires_grad)
-    if convolution.groups > 1:
-        convolution.groups = convolution.in_channels = len(index)
-    convolution.out_channels = len(index)
-
-
-def keep_inputs(convolution: nn.Conv2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
-    """Keep some input channels of a convolution that is not grouped."""
-    index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
-    convolution.weight = nn.Parameter(_chosen(convolution.weight, 1, index), convolution.weight.requires_grad)
-    convolution.in_channels = len(index)
-
-
-def keep_features(normalization: nn.BatchNorm2d, kept: Sequence[int] | npt.NDArray[np.int64]) -> None:
-    """Keep some channels of a batch normalization."""
-    index = torch.as_tensor(np.asarray(kept), dtype=torch.long)
-    for name in ('weight', 'bias'):
-        value = getattr(normalization, name)
-        setattr(normalization, name, nn.Parameter(_chosen(value, 0, index), value.requires_grad))
-    for name in ('running_mean', 'running_var'):
-        setattr(normalization, name, _chosen(getattr(normalization, name), 0, index))
-    normalization.num_features = len(index)
-
-
-def _chosen(value: torch.Tensor, dimension: int, index: torch.Tensor) -> torch.Tensor:
-    return value.detach().index_select(dimension, index.to(value.device)).clone()
 
 
 def describe(network: nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import nn
 
 from training.errors import PruneError
 from training.models import structure
+from training.models.kept_channels import keep_features, keep_inputs, keep_outputs
 from training.prune.heads import blocks_of_fixed_width, branches, head_maps, last_layers
 
 Indices = npt.NDArray[np.int64]
@@ -176,11 +177,11 @@ def remove(network: nn.Module, found: Sequence[Group], removed: Sequence[Indices
         if not len(kept):
             raise PruneError(f'{name} would lose all its {role}; ask for less')
         if role == 'features':
-            structure.keep_features(layer, kept)
+            keep_features(layer, kept)
         elif role == 'inputs':
-            structure.keep_inputs(layer, kept)
+            keep_inputs(layer, kept)
         else:
-            structure.keep_outputs(layer, kept)
+            keep_outputs(layer, kept)
             kept_outputs[name] = kept
     return kept_outputs
 

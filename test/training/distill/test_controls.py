@@ -19,6 +19,7 @@ from training.fit.detector import fit_detector
 from training.fit.job import FitJob
 from training.fit.settings import FitSettings
 from training.models import structure
+from training.models.kept_channels import keep_features, keep_inputs, keep_outputs
 from training.models.weights import build_network, load_network, save_weights
 
 TINY = {
@@ -59,9 +60,9 @@ def test_a_random_teacher_is_the_same_network_with_weights_as_before_any_trainin
 def test_of_a_pruned_teacher_it_has_the_channels(teacher):
     pruned, _ = load_network(teacher)
     structure.split(pruned)
-    structure.keep_outputs(pruned.model[0].conv, range(5))
-    structure.keep_features(pruned.model[0].bn, range(5))
-    structure.keep_inputs(pruned.model[1].conv, range(5))
+    keep_outputs(pruned.model[0].conv, range(5))
+    keep_features(pruned.model[0].bn, range(5))
+    keep_inputs(pruned.model[1].conv, range(5))
     fresh = untrained(pruned, CLASSES, seed=3)
     assert structure.describe(fresh) == structure.describe(pruned)
     with torch.no_grad():

@@ -10,6 +10,7 @@ from tiny_detectors import CLASSES, SIDE, architecture, detector  # noqa: E402
 
 from training.errors import PruneError  # noqa: E402
 from training.models import split_blocks, structure  # noqa: E402
+from training.models.kept_channels import keep_features, keep_inputs, keep_outputs  # noqa: E402
 from training.models.weights import build_network  # noqa: E402
 from training.prune.heads import head_maps  # noqa: E402
 
@@ -47,9 +48,9 @@ def test_splitting_keeps_the_mode():
 def test_a_structure_is_restored():
     network = detector('11')
     structure.split(network)
-    structure.keep_outputs(network.get_submodule('model.0.conv'), [1, 4, 5])
-    structure.keep_features(network.get_submodule('model.0.bn'), [1, 4, 5])
-    structure.keep_inputs(network.get_submodule('model.1.conv'), [1, 4, 5])
+    keep_outputs(network.get_submodule('model.0.conv'), [1, 4, 5])
+    keep_features(network.get_submodule('model.0.bn'), [1, 4, 5])
+    keep_inputs(network.get_submodule('model.1.conv'), [1, 4, 5])
     rebuilt = build_network(architecture('11'), CLASSES)
     structure.restore(rebuilt, structure.describe(network))
     rebuilt.load_state_dict(network.state_dict(), strict=True)
@@ -79,8 +80,8 @@ def test_descriptions_that_do_not_fit_are_refused(change, message):
 def test_chosen_channels_keep_their_weights():
     layer = torch.nn.Conv2d(4, 6, 3)
     weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
-    structure.keep_outputs(layer, [0, 5])
-    structure.keep_inputs(layer, [1, 3])
+    keep_outputs(layer, [0, 5])
+    keep_inputs(layer, [1, 3])
     assert torch.equal(layer.weight, weight[[0, 5]][:, [1, 3]])
     assert torch.equal(layer.bias, bias[[0, 5]])
     assert (layer.in_channels, layer.out_channels) == (2, 2)
@@ -88,5 +89,5 @@ def test_chosen_channels_keep_their_weights():
 
 def test_a_depthwise_convolution_loses_inputs_and_outputs_together():
     layer = torch.nn.Conv2d(6, 6, 3, groups=6)
-    structure.keep_outputs(layer, [0, 2, 3])
+    keep_outputs(layer, [0, 2, 3])
     assert layer(torch.zeros(1, 3, 5, 5)).shape == (1, 3, 3, 3)
