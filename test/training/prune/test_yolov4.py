@@ -1,15 +1,13 @@
 """The permissive family is pruned like the others: dead channels cost nothing, and the result reloads without Ultralytics."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip('torch')
 pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning:torch')
 
+from pruned_networks import assert_outputs_stayed, image, with_dead_channels  # noqa: E402
 from tiny_detectors import CLASSES, SIDE, with_random_statistics  # noqa: E402
+from without_ultralytics import run_without_ultralytics  # noqa: E402
 
 from training.errors import PruneError  # noqa: E402
 from training.models import structure  # noqa: E402
@@ -18,16 +16,9 @@ from training.models.weights import load_network, read_kept, save_weights  # noq
 from training.models.yolov4.architecture import build  # noqa: E402
 from training.models.yolov4.network import deployed  # noqa: E402
 from training.prune.channels import groups  # noqa: E402
-from training.prune.heads import head_maps, level_maps  # noqa: E402
 from training.prune.pruning import prune  # noqa: E402
 from training.prune.sensitivity import output_drift, sensitivity  # noqa: E402
 from training.prune.settings import PruneSettings  # noqa: E402
-
-ROOT = Path(__file__).parents[3]
-
-
-def image():
-    return torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
 def network(backbone, neck='light'):
@@ -35,17 +26,6 @@ def network(backbone, neck='light'):
     return with_random_statistics(
         build({'family': 'yolov4', 'backbone': backbone, 'neck': neck, 'width': 0.125}, CLASSES)
     )
-
-
-def with_dead_channels(whole):
-    """γ = β = 0 in the first half of every group's channels."""
-    for group in groups(whole):
-        for member in group.of('features'):
-            layer = whole.get_submodule(member.name)
-            dead = torch.from_numpy(member.channels[member.roots < group.size // 2])
-            layer.weight.data[dead] = 0
-            layer.bias.data[dead] = 0
-    return whole
 
 
 @pytest.mark.parametrize(
@@ -61,13 +41,7 @@ def test_dead_channels_go_without_a_trace(backbone, neck):
     whole = with_dead_channels(network(backbone, neck))
     pruned = prune(whole, PruneSettings(ratio=0.5, round_to=1), SIDE, SIDE)
     assert pruned.after.parameters < 0.35 * pruned.before.parameters
-    with torch.no_grad():
-        for got, wanted in zip(head_maps(pruned.network, image()), head_maps(whole, image()), strict=True):
-            torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
-        for got, wanted, kept in zip(
-            level_maps(pruned.network, image()), level_maps(whole, image()), pruned.kept, strict=True
-        ):
-            torch.testing.assert_close(got, wanted[:, kept], rtol=1e-4, atol=1e-5)
+    assert_outputs_stayed(pruned, whole)
 
 
 @pytest.mark.parametrize('backbone', ['repvit_m0_9', 'timm/mobilenetv3_small_100'])
@@ -119,16 +93,6 @@ def test_files_with_a_structure_of_another_network_are_refused():
 
 
 WITHOUT_ULTRALYTICS = """
-import sys
-
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] == 'ultralytics':
-            raise ImportError('Ultralytics was asked for')
-
-
-sys.meta_path.insert(0, Refuse())
 from pathlib import Path
 
 from training.export.onnx_export import export
@@ -150,14 +114,7 @@ print(pruned.before.parameters, pruned.after.parameters)
 
 def test_penalty_pruning_reloading_and_export_do_without_ultralytics(tmp_path):
     save_weights(network('timm/efficientnet_lite0'), tmp_path / 'whole.pt', CLASSES)
-    done = subprocess.run(
-        [sys.executable, '-c', WITHOUT_ULTRALYTICS, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = run_without_ultralytics(WITHOUT_ULTRALYTICS, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     before, after = map(int, done.stdout.split())
     assert 0.25 * before < after <= 0.3 * before

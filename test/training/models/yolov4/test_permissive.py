@@ -1,27 +1,13 @@
 """The YOLOv4 family is trained and distilled without a line of Ultralytics: network, losses, loader, weights, recipe."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
+from without_ultralytics import run_without_ultralytics
 
 from test.tiny_training import write_pictures
 from training.fit.depthwise import Float32Depthwise, depthwise_in_float32
 from training.models.yolov4.architecture import build
 
-ROOT = Path(__file__).parents[4]
 SCRIPT = """
-import sys
-
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] == 'ultralytics':
-            raise ImportError('Ultralytics was asked for')
-
-
-sys.meta_path.insert(0, Refuse())
 from pathlib import Path
 
 import training.run.plan
@@ -62,14 +48,7 @@ print('trained without')
 
 def test_a_network_of_the_family_is_trained_without_ultralytics(tmp_path):
     write_pictures(tmp_path, 4)
-    done = subprocess.run(
-        [sys.executable, '-c', SCRIPT, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = run_without_ultralytics(SCRIPT, tmp_path)
     assert 'trained without' in done.stdout, done.stderr[-2000:]
 
 

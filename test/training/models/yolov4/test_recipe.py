@@ -1,14 +1,12 @@
 """System S1 as a recipe: classifiers, a detector on the distilled backbone, its bundle."""
 
-import subprocess
-import sys
-
 import pytest
 import yaml
 
 pytest.importorskip('ultralytics')
 import torch
 from tiny_training import write_pictures
+from without_ultralytics import run_without_ultralytics
 
 from kd_perception.bundles.bundle import load_bundle
 from training.__main__ import main
@@ -77,17 +75,7 @@ def test_a_recipe_becomes_a_bundle_of_m_yolo(recipe, tmp_path, capsys):
     assert '| finish |' in capsys.readouterr().out
 
 
-WITHOUT_ULTRALYTICS = """
-import sys
-
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] == 'ultralytics':
-            raise ImportError('Ultralytics was asked for')
-
-
-sys.meta_path.insert(0, Refuse())
+RUN = """
 from training.__main__ import main
 
 sys.exit(main(sys.argv[1:]))
@@ -115,8 +103,7 @@ def test_a_shipped_bundle_is_trained_on_pruned_and_taught_by_what_it_was_without
     file = tmp_path / 'recipe.yaml'
     file.write_text(yaml.safe_dump({**RECIPE, 'stages': stages}, sort_keys=False))
     folders = ['--data', tmp_path, '--out', tmp_path / 'out', '--target', tmp_path / 'bundle']
-    command = [sys.executable, '-c', WITHOUT_ULTRALYTICS, 'run', file, '--threads', '1', *folders]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=600)
+    done = run_without_ultralytics(RUN, 'run', file, '--threads', '1', *folders)
     assert done.returncode == 0, done.stderr[-2000:]
     assert '| slim |' in done.stdout
     whole, slim = (
