@@ -58,6 +58,18 @@ def test_a_structure_is_restored():
         assert torch.equal(rebuilt.eval()(image())[0], network.eval()(image())[0])
 
 
+def test_files_of_before_do_not_name_the_normalizations():
+    pruned = detector('11')
+    structure.split(pruned)
+    keep_outputs(pruned.get_submodule('model.0.conv'), [1, 4, 5])
+    keep_features(pruned.get_submodule('model.0.bn'), [1, 4, 5])
+    keep_inputs(pruned.get_submodule('model.1.conv'), [1, 4, 5])
+    description = structure.describe(pruned)
+    rebuilt = build_network(architecture('11'), CLASSES)
+    structure.restore(rebuilt, {name: description[name] for name in ('split', 'convolutions')})
+    assert structure.describe(rebuilt) == description
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
